@@ -1,0 +1,1 @@
+//! REST API, authentication of people and agents, OpenAPI.

@@ -1,0 +1,1 @@
+//! Provider templates as data, and the injection schemes.

@@ -1,0 +1,1 @@
+//! The data plane: interception, the request path, refusals.

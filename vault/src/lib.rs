@@ -1,0 +1,1 @@
+//! Keys and sealing: key wrappers, envelope encryption, the cache of opened secrets.
