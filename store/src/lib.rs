@@ -1,1 +1,252 @@
-//! Every SQL statement: one module per aggregate, the ledger, the audit chain.
+#![doc = include_str!("../README.md")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::leases::clock::Clock;
+
+pub mod actor;
+pub mod agents;
+pub mod audit;
+pub mod db;
+pub mod event;
+pub mod grants;
+pub mod idempotency;
+pub mod leases;
+pub mod ledger;
+pub mod orgs;
+pub mod page;
+pub mod sealed_keys;
+pub mod secret_sets;
+pub mod users;
+pub mod vaults;
+
+pub use actor::{Actor, ActorKind};
+pub use agents::{Agent, AgentPatch, Agents, CreateAgentError, NewAgent, PatchAgentError};
+pub use audit::{
+    Audit, BadReason, BadRecord, CheckpointSigner, EventFilter, OfflineOptions, StreamReport,
+    VerifyError, VerifyReport,
+};
+pub use db::StoreError;
+pub use event::{Decision, Event, NewEvent};
+pub use grants::{CreateGrantError, Grant, Grants, NewGrant, Rate};
+pub use idempotency::{Idempotency, IdempotencyKeys};
+pub use leases::{CreateLeaseError, LeaseRecord, Leases, NewLease};
+pub use ledger::{
+    Ledger, LedgerError, LedgerHealth, Outcome, RecordedUse, Refused, RequestFacts, UseRefusal,
+    UseRequest,
+};
+pub use orgs::{Org, Orgs};
+pub use page::{Page, PageRequest};
+pub use sealed_keys::{NewSealedKey, SealedKey, SealedKeys};
+pub use secret_sets::{
+    NewSet, NextVersions, Sealed, SealedEntry, SecretSet, SecretSets, SetChange, SetContents,
+    SetVersion, WriteSetError,
+};
+pub use users::{CreateUserError, NewUser, Role, User, Users};
+pub use vaults::{NewVault, Vault, Vaults};
+
+/// When a commit counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// A commit is on stable storage when it returns. The only mode for real use.
+    #[default]
+    Full,
+    /// Commits are not synced: a power cut may lose them. For benchmarks alone.
+    Off,
+}
+
+/// How to open a [`Store`].
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The database file. It is created, with its directory's mode untouched, as 0600.
+    pub path: PathBuf,
+    /// Names this process in the audit streams: `<node>/ledger` and `<node>/control`.
+    pub node: String,
+    /// Durability of commits.
+    pub synchronous: Synchronous,
+    /// The source of time.
+    pub clock: Arc<dyn Clock>,
+    /// Where signed heads are written and, before anything is appended, read: the chain goes on
+    /// from the signed head when the table falls short of it. Default: `audit.checkpoint` beside
+    /// the database.
+    pub checkpoint: PathBuf,
+}
+
+impl StoreOptions {
+    /// Durable, with the checkpoint file beside the database at `path`, as node `local`.
+    pub fn new(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        let path = path.into();
+        Self {
+            checkpoint: path.with_file_name("audit.checkpoint"),
+            path,
+            node: "local".to_owned(),
+            synchronous: Synchronous::Full,
+            clock,
+        }
+    }
+}
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the database open for writing.
+    #[error("{path} is in use by another process; stop it first")]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// SQLite's own check found damage. Nothing was changed.
+    #[error("{path} is damaged ({finding}); restore a backup")]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// The first finding of SQLite's check.
+        finding: String,
+    },
+    /// The schema is newer than this program, or a migration failed.
+    #[error("the schema of {path} cannot be brought up to date")]
+    Migrate {
+        /// The database file.
+        path: PathBuf,
+        /// What sqlx says.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    /// The signed checkpoint exists and cannot be read.
+    #[error(
+        "{path} cannot be read as an audit checkpoint ({reason}); move it away only after `claviger audit verify`"
+    )]
+    Checkpoint {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("cannot open {path}")]
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The embedded store: SQLite in WAL mode, the ledger's thread and the audit chain.
+///
+/// Clones share one store. The last clone that goes ends the ledger's thread; [`Store::close`]
+/// does so in order and waits for it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the database, brings its schema up to date, checks it and starts the ledger.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is unchanged unless a migration ran.
+    pub async fn open(options: StoreOptions) -> Result<Self, OpenError> {
+        unimplemented!("{options:?}")
+    }
+
+    /// Brings the schema of the database at `path` up to date and leaves it closed.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while a server runs on it, [`OpenError::Migrate`].
+    pub async fn migrate(path: &Path) -> Result<(), OpenError> {
+        unimplemented!("{path:?}")
+    }
+
+    /// Where the database lies.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The hot path: uses, outcomes and refusals.
+    pub fn ledger(&self) -> &Ledger {
+        unimplemented!()
+    }
+
+    /// The audit chain.
+    pub fn audit(&self) -> Audit<'_> {
+        unimplemented!()
+    }
+
+    /// Organisations.
+    pub fn orgs(&self) -> Orgs<'_> {
+        unimplemented!()
+    }
+
+    /// People and their personal keys.
+    pub fn users(&self) -> Users<'_> {
+        unimplemented!()
+    }
+
+    /// Agents and their keys.
+    pub fn agents(&self) -> Agents<'_> {
+        unimplemented!()
+    }
+
+    /// Vaults.
+    pub fn vaults(&self) -> Vaults<'_> {
+        unimplemented!()
+    }
+
+    /// Secret sets and the secrets below them.
+    pub fn secret_sets(&self) -> SecretSets<'_> {
+        unimplemented!()
+    }
+
+    /// Grants.
+    pub fn grants(&self) -> Grants<'_> {
+        unimplemented!()
+    }
+
+    /// Lease records and revoked blocks.
+    pub fn leases(&self) -> Leases<'_> {
+        unimplemented!()
+    }
+
+    /// Sealed keys of the service: lease roots, JWT, CA, checkpoints.
+    pub fn sealed_keys(&self) -> SealedKeys<'_> {
+        unimplemented!()
+    }
+
+    /// Answers kept for repeated requests.
+    pub fn idempotency(&self) -> IdempotencyKeys<'_> {
+        unimplemented!()
+    }
+
+    /// How far the clock stands behind the latest time this store has seen; zero when it does not.
+    ///
+    /// Expiry is decided by the latest time seen, so a clock that steps back revives nothing.
+    /// Refuse to mint when this is above 30 s.
+    pub fn clock_behind(&self) -> std::time::Duration {
+        unimplemented!()
+    }
+
+    /// Whether the database answers a read now.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    /// Writes what is queued, signs the heads a last time and ends the ledger's thread.
+    pub async fn close(&self) {
+        unimplemented!()
+    }
+}

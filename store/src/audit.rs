@@ -1,0 +1,234 @@
+//! The audit chain: appending to it, reading it, and finding what was done to it.
+
+use std::path::{Path, PathBuf};
+
+use ::leases::id::{AgentId, LeaseId, OrgId, SetId};
+use futures::stream::BoxStream;
+use time::OffsetDateTime;
+
+use crate::{Actor, Event, NewEvent, Page, PageRequest, Store, StoreError};
+
+/// Which events to list; an absent field does not limit.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Of this secret set.
+    pub secret_set_id: Option<SetId>,
+    /// Of this agent.
+    pub agent_id: Option<AgentId>,
+    /// Of this lease.
+    pub lease_id: Option<LeaseId>,
+    /// Of this action, e.g. `lease.use`.
+    pub action: Option<String>,
+    /// Not before this time.
+    pub from: Option<OffsetDateTime>,
+    /// Before this time.
+    pub to: Option<OffsetDateTime>,
+}
+
+/// Signs the heads of the chain: an Ed25519 key that the caller seals like its other keys.
+pub struct CheckpointSigner {
+    key: ed25519_dalek::SigningKey,
+}
+
+impl CheckpointSigner {
+    /// A signer from the 32 secret bytes of an Ed25519 key.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self {
+            key: ed25519_dalek::SigningKey::from_bytes(seed),
+        }
+    }
+
+    /// The public key, 32 bytes.
+    pub fn public(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+}
+
+impl std::fmt::Debug for CheckpointSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CheckpointSigner(..)")
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BadReason {
+    /// The text of the record is not the one that was hashed.
+    Edited,
+    /// The record is not there although later ones are.
+    Missing,
+    /// Another record stands in its place.
+    OutOfOrder,
+    /// The stream ends before a head that was signed or is in memory.
+    Truncated,
+    /// A copied column differs from the record's text.
+    ColumnDiffers,
+    /// All records link, and the signed head is another: history was written anew.
+    Rewritten,
+    /// The checkpoint's signature is not by the trusted key.
+    BadSignature,
+}
+
+impl BadReason {
+    /// The word in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Edited => "edited",
+            Self::Missing => "missing",
+            Self::OutOfOrder => "out_of_order",
+            Self::Truncated => "truncated",
+            Self::ColumnDiffers => "column_differs",
+            Self::Rewritten => "rewritten",
+            Self::BadSignature => "bad_signature",
+        }
+    }
+}
+
+/// The first record of a stream that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord {
+    /// The stream.
+    pub stream: String,
+    /// The record's place.
+    pub seq: u64,
+    /// What is wrong.
+    pub reason: BadReason,
+    /// The same in a sentence.
+    pub why: String,
+}
+
+/// What was found in one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamReport {
+    /// The stream.
+    pub stream: String,
+    /// How many records it holds.
+    pub events: u64,
+    /// Place of its last record.
+    pub head_seq: u64,
+    /// Hash of its last record, lower-case hex.
+    pub head_hash: String,
+    /// The signed head, if a checkpoint names this stream.
+    pub checkpoint_seq: Option<u64>,
+    /// The first bad record.
+    pub first_bad: Option<BadRecord>,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Every stream.
+    pub streams: Vec<StreamReport>,
+    /// The first bad record of all.
+    pub first_bad: Option<BadRecord>,
+    /// The key that signed the checkpoint, lower-case hex; `None` without a checkpoint.
+    pub checkpoint_key: Option<String>,
+}
+
+impl VerifyReport {
+    /// Whether nothing bad was found.
+    pub const fn is_intact(&self) -> bool {
+        self.first_bad.is_none()
+    }
+}
+
+/// Why a verification could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The database cannot be read.
+    #[error("cannot read {path}: {reason}")]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite says.
+        reason: String,
+    },
+    /// The checkpoint cannot be read.
+    #[error("cannot read the audit checkpoint {path}: {reason}")]
+    Checkpoint {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// How to verify a database that no server has open, or one that some other process has.
+#[derive(Debug, Clone, Default)]
+pub struct OfflineOptions {
+    /// The public key that must have signed the checkpoint. Without it, the key in the database
+    /// is trusted, which whoever can write the database could have put there.
+    pub trusted_key: Option<[u8; 32]>,
+}
+
+/// Verifies the chain in the database at `db_path` against the checkpoint file.
+///
+/// Needs bounded memory: rows are streamed. The database may be in use.
+///
+/// # Errors
+/// [`VerifyError`] if either file cannot be read.
+pub fn verify_offline(
+    db_path: &Path,
+    checkpoint_path: &Path,
+    options: &OfflineOptions,
+) -> Result<VerifyReport, VerifyError> {
+    unimplemented!("{db_path:?} {checkpoint_path:?} {options:?}")
+}
+
+/// The audit chain of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Audit<'a> {
+    pub(crate) store: &'a Store,
+}
+
+impl<'a> Audit<'a> {
+    /// Appends an event that belongs to no other change, e.g. `auth.failure`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn append(
+        &self,
+        org: &OrgId,
+        event: NewEvent,
+        actor: &Actor,
+    ) -> Result<Event, StoreError> {
+        unimplemented!("{org} {event:?} {actor:?}")
+    }
+
+    /// Events, newest first. A filtered page may be short although more follow.
+    ///
+    /// # Errors
+    /// [`StoreError`], [`StoreError::BadCursor`].
+    pub async fn list(
+        &self,
+        org: &OrgId,
+        filter: &EventFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
+        unimplemented!("{org} {filter:?} {page:?}")
+    }
+
+    /// All events that pass the filter, oldest first, read as they are taken.
+    pub fn export(
+        &self,
+        org: &OrgId,
+        filter: &EventFilter,
+    ) -> BoxStream<'static, Result<Event, StoreError>> {
+        unimplemented!("{org} {filter:?}")
+    }
+
+    /// Verifies every stream against memory and the signed heads.
+    ///
+    /// # Errors
+    /// [`VerifyError`] if it could not be done.
+    pub async fn verify(&self) -> Result<VerifyReport, VerifyError> {
+        unimplemented!()
+    }
+
+    /// From now on, signs the heads into the checkpoint file at most 1 s after they move, and at close.
+    pub fn start_checkpoints(&self, signer: CheckpointSigner) {
+        unimplemented!("{signer:?} {:?}", self.store)
+    }
+}

@@ -1,0 +1,289 @@
+//! The ledger: every use is checked, counted and committed here before anything is sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::leases::RevocationId;
+use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, UseId};
+use ::leases::scope::{Action, Kind};
+use time::OffsetDateTime;
+
+/// A use to be decided and recorded.
+#[derive(Debug, Clone)]
+pub struct UseRequest {
+    /// The lease's organisation.
+    pub org: OrgId,
+    /// The lease, from the token's authority block.
+    pub lease: LeaseId,
+    /// Who holds it.
+    pub agent: AgentId,
+    /// The set that the request's host selected.
+    pub set: SetId,
+    /// The grant that binds it.
+    pub grant: GrantId,
+    /// One use or many.
+    pub kind: Kind,
+    /// What for.
+    pub action: Action,
+    /// Of every block, authority first.
+    pub revocation_ids: Arc<[RevocationId]>,
+    /// The earliest end of all blocks.
+    pub expires_at: OffsetDateTime,
+    /// Names of the entries that will be used.
+    pub keys: Arc<[String]>,
+    /// The request itself.
+    pub request: RequestFacts,
+}
+
+/// What the audit trail tells of a request.
+#[derive(Debug, Clone)]
+pub struct RequestFacts {
+    /// As logs and problem bodies name it.
+    pub request_id: String,
+    /// Where it came from.
+    pub client_ip: IpAddr,
+    /// HTTP method.
+    pub method: String,
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// The host asked for.
+    pub host: Arc<str>,
+    /// The port asked for.
+    pub port: u16,
+    /// The address dialled, if known by now.
+    pub address: Option<IpAddr>,
+    /// The path without its query.
+    pub path: String,
+}
+
+/// Proof that a use is committed. Only the ledger makes it.
+#[derive(Debug)]
+pub struct RecordedUse {
+    use_id: UseId,
+    set: SetId,
+    secret_set_version: u64,
+    keys: Arc<[String]>,
+    at: OffsetDateTime,
+}
+
+impl RecordedUse {
+    /// Joins the use with its outcome.
+    pub const fn use_id(&self) -> &UseId {
+        &self.use_id
+    }
+
+    /// The set to open.
+    pub const fn set(&self) -> &SetId {
+        &self.set
+    }
+
+    /// The set's version at the use's commit: the one to open.
+    pub const fn secret_set_version(&self) -> u64 {
+        self.secret_set_version
+    }
+
+    /// Names of the entries that may be opened.
+    pub const fn keys(&self) -> &Arc<[String]> {
+        &self.keys
+    }
+
+    /// When it was recorded.
+    pub const fn at(&self) -> OffsetDateTime {
+        self.at
+    }
+}
+
+/// Why a use is refused. Unless said, the refusal itself is recorded as `lease.refuse`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UseRefusal {
+    /// The lease, or one block of the token, was revoked.
+    #[error("the lease was revoked")]
+    LeaseRevoked {
+        /// When.
+        at: OffsetDateTime,
+    },
+    /// A request lease was used before.
+    #[error("the lease is for one request, which was made")]
+    LeaseConsumed,
+    /// The lease's time is over.
+    #[error("the lease expired")]
+    LeaseExpired {
+        /// When.
+        at: OffsetDateTime,
+    },
+    /// The grant was revoked.
+    #[error("the grant was revoked")]
+    GrantRevoked,
+    /// The grant's time is over.
+    #[error("the grant expired")]
+    GrantExpired,
+    /// The agent is inactive or deleted.
+    #[error("the agent is not active")]
+    AgentInactive,
+    /// The secret set was deleted.
+    #[error("the secret set is gone")]
+    SetGone,
+    /// The grant's rate is used up.
+    #[error("the grant's rate is used up")]
+    RateLimited {
+        /// When its window ends.
+        retry_after: Duration,
+    },
+    /// No such lease in this organisation.
+    #[error("the lease is unknown")]
+    Unknown,
+    /// Too many uses wait. Not recorded.
+    #[error("too many uses wait for the ledger")]
+    Overloaded,
+    /// The use could not be committed. Not recorded, or not known to be.
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl UseRefusal {
+    /// The refusal's code in events and answers.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::LeaseRevoked { .. } => "lease_revoked",
+            Self::LeaseConsumed => "lease_consumed",
+            Self::LeaseExpired { .. } => "lease_expired",
+            Self::GrantRevoked | Self::GrantExpired | Self::AgentInactive | Self::SetGone => {
+                "grant_denied"
+            }
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unknown => "lease_invalid",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable(_) => "ledger_unavailable",
+        }
+    }
+}
+
+/// How a recorded use ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The use.
+    pub use_id: UseId,
+    /// The lease's organisation.
+    pub org: OrgId,
+    /// The lease.
+    pub lease: LeaseId,
+    /// Who held it.
+    pub agent: AgentId,
+    /// The set used.
+    pub set: SetId,
+    /// The grant that bound it.
+    pub grant: GrantId,
+    /// As logs and problem bodies name the request.
+    pub request_id: String,
+    /// Status of the provider's answer.
+    pub status: Option<u16>,
+    /// The refusal's code, if no answer came.
+    pub error: Option<String>,
+    /// Bytes of body sent to the provider.
+    pub bytes_up: u64,
+    /// Bytes of body received from the provider.
+    pub bytes_down: u64,
+    /// From the use's record to the end of the answer.
+    pub duration_ms: u64,
+    /// How often the provider was dialled.
+    pub attempts: u32,
+    /// The address dialled.
+    pub address: Option<IpAddr>,
+}
+
+/// A request refused before the ledger was asked.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The organisation: of the lease, or of the node when the lease is unknown.
+    pub org: OrgId,
+    /// The refusal's code, e.g. `grant_denied`.
+    pub error: String,
+    /// Who held the lease, when it was genuine.
+    pub agent: Option<AgentId>,
+    /// The lease, when it was genuine.
+    pub lease: Option<LeaseId>,
+    /// The set that the host selected, if any.
+    pub set: Option<SetId>,
+    /// The grant that binds it, if any.
+    pub grant: Option<GrantId>,
+    /// The request itself.
+    pub request: RequestFacts,
+}
+
+/// Why something was not recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// Too much waits.
+    #[error("too many events wait for the ledger")]
+    Overloaded,
+    /// It could not be committed.
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// How the ledger fares, for `/v1/health` and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LedgerHealth {
+    /// What the last batch failed with; `None` after one that succeeded.
+    pub last_error: Option<String>,
+    /// Jobs that wait.
+    pub queue_length: usize,
+    /// Outcomes held back until the database takes them.
+    pub held_outcomes: usize,
+    /// Outcomes lost because too many were held back.
+    pub lost_outcomes: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Uses committed.
+    pub uses: u64,
+    /// Refusals committed.
+    pub refusals: u64,
+    /// Batches that failed; `audit_write_errors`.
+    pub write_errors: u64,
+    /// Batches that found the database locked; `store_busy`.
+    pub busy: u64,
+    /// Batches by their number of uses: at most 1, 2, 4, … 512, and more.
+    pub batch_sizes: [u64; 11],
+    /// Sum of commit times, in microseconds.
+    pub commit_micros: u64,
+    /// Times that the clock was seen behind what was seen before; `clock_step`.
+    pub clock_steps: u64,
+    /// Starts that found the store not closed in order; `unclean_starts`.
+    pub unclean_starts: u64,
+}
+
+/// The ledger's handle.
+#[derive(Debug, Clone)]
+pub struct Ledger {}
+
+impl Ledger {
+    /// Decides and records a use. It is committed, and synced, when this returns `Ok`.
+    ///
+    /// # Errors
+    /// [`UseRefusal`]; after 2 s [`UseRefusal::Unavailable`]. A use that was refused so may still
+    /// have been recorded and then stays consumed; nothing may be sent for it.
+    pub async fn record_use(&self, request: UseRequest) -> Result<RecordedUse, UseRefusal> {
+        unimplemented!("{request:?}")
+    }
+
+    /// Queues how a use ended. Never waits; at most about 20 ms later it is committed.
+    pub fn record_outcome(&self, outcome: Outcome) {
+        unimplemented!("{outcome:?}")
+    }
+
+    /// Records a refusal that was decided elsewhere, as `lease.refuse`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn record_refusal(&self, refused: Refused) -> Result<(), LedgerError> {
+        unimplemented!("{refused:?}")
+    }
+
+    /// How the ledger fares.
+    pub fn health(&self) -> LedgerHealth {
+        unimplemented!()
+    }
+}
