@@ -1,1 +1,34 @@
-//! Biscuit leases: mint, attenuate, verify, authorize. Pure: no I/O, time is passed in.
+#![doc = include_str!("../README.md")]
+
+mod form;
+mod net;
+
+pub mod attenuate;
+pub mod authorize;
+pub mod clock;
+pub mod glob;
+pub mod host;
+pub mod id;
+pub mod mint;
+pub mod revocation;
+pub mod root_key;
+pub mod scope;
+pub mod token;
+pub mod verify;
+pub mod window;
+
+pub use crate::{
+    attenuate::{AttenuateError, Narrowing, attenuate},
+    authorize::{AccessRequest, Denial, Dimension, Permit, authorize, covers_host},
+    clock::{Clock, ManualClock, SystemClock},
+    id::{AgentId, EventId, GrantId, IdError, LeaseId, OrgId, SetId, UseId, UserId, VaultId},
+    mint::{Binding, MintError, MintRequest, Minted, mint},
+    revocation::{RevocationId, RevocationIdError},
+    root_key::{RootKeyError, RootKeyPair, RootPublicKey, RootPublicKeys},
+    scope::{
+        Action, GlobError, HostError, HostPattern, Keys, Kind, MethodError, MethodName, PathGlob,
+        Scheme, Scope, ScopeError, TimeOfDay, TimeWindow, Weekday, WindowError, Zone, parse_cidr,
+    },
+    token::{PresentedToken, Token, TokenError},
+    verify::{VerifiedLease, VerifyError, verify},
+};
