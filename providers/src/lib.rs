@@ -1,1 +1,18 @@
-//! Provider templates as data, and the injection schemes.
+#![doc = include_str!("../README.md")]
+
+pub mod catalog;
+pub mod gateway;
+pub mod host;
+pub mod inject;
+pub mod load;
+pub mod placeholder;
+pub mod scrub;
+pub mod template;
+
+pub use catalog::{Catalog, CatalogError};
+pub use host::{Authority, Host, HostError, HostRule, Scheme};
+pub use inject::sigv4;
+pub use inject::{BodyNeed, Plan, PrepareError, RewrittenQuery};
+pub use load::{CustomSpec, Mistake, TemplateErrors, parse_template};
+pub use scrub::{BodyDecoder, DecodeError, ScrubStream, Scrubber};
+pub use template::{Inject, Injection, KeyUse, Template};

@@ -1,0 +1,283 @@
+//! Takes injected secrets out of responses, in the encodings in which servers reflect them.
+//!
+//! Every byte that belongs to an occurrence of a variant is replaced by `*`, so that lengths stay and the result does
+//! not depend on how a body was cut into chunks. The searcher knows only the first bytes of each variant; the variants
+//! themselves lie in memory that is zeroized.
+
+mod decode;
+mod variants;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, MatchKind, packed};
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+pub use decode::{BodyDecoder, DecodeError};
+
+/// Finds the secrets that were injected, in every encoding that it knows. Thread-safe, opaque.
+pub struct Scrubber {
+    finder: Finder,
+    /// By the finder's pattern: every variant that begins with that prefix, longest first.
+    variants: Vec<Vec<Zeroizing<Vec<u8>>>>,
+    prefixes: Vec<[u8; PREFIX]>,
+    longest: usize,
+}
+
+/// A body that is scrubbed as it streams.
+pub struct ScrubStream {
+    scrubber: Arc<Scrubber>,
+    /// The end of what was pushed, which may begin a secret; as it came.
+    held: Zeroizing<Vec<u8>>,
+    /// How many bytes of `held` belong to a secret that began before it.
+    masked: usize,
+    reflections: usize,
+}
+
+enum Finder {
+    Nothing,
+    /// SIMD search (Teddy); it takes at most 64 patterns, and is several times faster than the automaton.
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+}
+
+/// What is known of a buffer.
+struct Scan {
+    /// The secrets that begin before `settled`.
+    found: Vec<Range<usize>>,
+    /// Where the first partial match begins that the next chunk may complete; else the length.
+    settled: usize,
+}
+
+impl Scrubber {
+    /// A scrubber of these values. What is shorter than [`SHORTEST`] bytes is left out: it would damage harmless bodies.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut by_prefix: BTreeMap<[u8; PREFIX], Vec<Zeroizing<Vec<u8>>>> = BTreeMap::new();
+        for secret in secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= SHORTEST)
+        {
+            for variant in variants::of(secret) {
+                let prefix = *variant
+                    .first_chunk()
+                    .expect("a variant is longer than its prefix");
+                let bucket = by_prefix.entry(prefix).or_default();
+                if !bucket.contains(&variant) {
+                    bucket.push(variant);
+                }
+            }
+        }
+        let (prefixes, mut variants): (Vec<_>, Vec<_>) = by_prefix.into_iter().unzip();
+        for bucket in &mut variants {
+            bucket.sort_by_key(|variant| std::cmp::Reverse(variant.len()));
+        }
+        let longest = variants
+            .iter()
+            .flatten()
+            .map(|variant| variant.len())
+            .max()
+            .unwrap_or(0);
+        Self {
+            finder: Finder::new(&prefixes),
+            variants,
+            prefixes,
+            longest,
+        }
+    }
+
+    /// Whether it looks for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty()
+    }
+
+    /// The length of the longest variant in bytes. A stream holds back less than that.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The value with every secret in it replaced by as many `*`; `None` if it holds none.
+    pub fn header(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let found = self.scan(value, End::Final).found;
+        (!found.is_empty()).then(|| {
+            let mut scrubbed = value.to_vec();
+            mask(&mut scrubbed, &found);
+            scrubbed
+        })
+    }
+
+    /// Starts a body.
+    pub fn stream(self: &Arc<Self>) -> ScrubStream {
+        ScrubStream {
+            scrubber: Arc::clone(self),
+            held: Zeroizing::default(),
+            masked: 0,
+            reflections: 0,
+        }
+    }
+
+    fn scan(&self, buffer: &[u8], end: End) -> Scan {
+        let mut scan = Scan {
+            found: Vec::new(),
+            settled: buffer.len(),
+        };
+        let mut from = 0;
+        while let Some((index, at)) = self.finder.find(buffer, from) {
+            self.compare(buffer, index, at, end, &mut scan);
+            if at > scan.settled {
+                break;
+            }
+            from = at + 1;
+        }
+        if let End::Open = end {
+            let tail = (buffer.len().saturating_sub(PREFIX - 1)..buffer.len()).find(|&at| {
+                self.prefixes
+                    .iter()
+                    .any(|prefix| prefix.starts_with(&buffer[at..]))
+            });
+            scan.settled = scan.settled.min(tail.unwrap_or(buffer.len()));
+        }
+        scan.found.retain(|range| range.start < scan.settled);
+        scan
+    }
+
+    /// Compares the variants that share a prefix with what follows `at`.
+    fn compare(&self, buffer: &[u8], index: usize, at: usize, end: End, scan: &mut Scan) {
+        let rest = &buffer[at..];
+        for variant in &self.variants[index] {
+            if rest.starts_with(variant) {
+                scan.found.push(at..at + variant.len());
+                return;
+            }
+            if end == End::Open && variant.starts_with(rest) {
+                scan.settled = scan.settled.min(at);
+            }
+        }
+    }
+}
+
+impl ScrubStream {
+    /// Takes the next chunk and returns what can be sent now: all of it, unless its end may begin a secret.
+    /// Lengths stay: a secret is replaced by as many `*`. A chunk without a secret passes without a copy.
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
+        if self.scrubber.is_empty() || chunk.is_empty() {
+            return chunk;
+        }
+        if !self.held.is_empty() {
+            let mut buffer = std::mem::take(&mut *self.held);
+            buffer.extend_from_slice(&chunk);
+            return self.settle(buffer, End::Open);
+        }
+        let scan = self.scrubber.scan(&chunk, End::Open);
+        if scan.found.is_empty() {
+            self.held.extend_from_slice(&chunk[scan.settled..]);
+            return chunk.slice(..scan.settled);
+        }
+        self.settle(chunk.to_vec(), End::Open)
+    }
+
+    /// The rest, at the end of the body.
+    pub fn finish(&mut self) -> Bytes {
+        let buffer = std::mem::take(&mut *self.held);
+        self.settle(buffer, End::Final)
+    }
+
+    /// How many secrets were found so far.
+    pub fn reflections(&self) -> usize {
+        self.reflections
+    }
+
+    /// Masks what is found in the buffer, keeps its unsettled end and returns the rest.
+    fn settle(&mut self, mut buffer: Vec<u8>, end: End) -> Bytes {
+        let Scan { found, settled } = self.scrubber.scan(&buffer, end);
+        self.reflections += found.len();
+        self.held.extend_from_slice(&buffer[settled..]);
+        let masked_to = found
+            .iter()
+            .map(|range| range.end)
+            .max()
+            .unwrap_or(0)
+            .max(self.masked);
+        let earlier = 0..self.masked.min(buffer.len());
+        mask(&mut buffer, &found);
+        mask(&mut buffer, &[earlier]);
+        self.masked = masked_to.saturating_sub(settled);
+        buffer.truncate(settled);
+        buffer.into()
+    }
+}
+
+impl Finder {
+    fn new(prefixes: &[[u8; PREFIX]]) -> Self {
+        if prefixes.is_empty() {
+            return Self::Nothing;
+        }
+        // `None` where the processor has no vector instructions for it, or there are too many patterns.
+        if let Some(searcher) = packed::Config::new().builder().extend(prefixes).build() {
+            return Self::Packed(searcher);
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(prefixes);
+        Self::Automaton(automaton.expect("a few short patterns fit an automaton"))
+    }
+
+    /// The first prefix at or after `from`, and where it begins.
+    fn find(&self, buffer: &[u8], from: usize) -> Option<(usize, usize)> {
+        if from >= buffer.len() {
+            return None;
+        }
+        let found = match self {
+            Self::Nothing => None,
+            Self::Packed(searcher) => searcher.find_in(buffer, (from..buffer.len()).into()),
+            Self::Automaton(automaton) => {
+                automaton.find(aho_corasick::Input::new(buffer).range(from..))
+            }
+        };
+        found.map(|found| (found.pattern().as_usize(), found.start()))
+    }
+}
+
+/// Whether more of the body may follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Final,
+}
+
+fn mask(buffer: &mut [u8], ranges: &[Range<usize>]) {
+    for range in ranges {
+        buffer[range.clone()].fill(b'*');
+    }
+}
+
+impl fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrubber")
+            .field(
+                "variants",
+                &self.variants.iter().map(Vec::len).sum::<usize>(),
+            )
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ScrubStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScrubStream")
+            .field("reflections", &self.reflections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The shortest value that is looked for, in bytes.
+pub const SHORTEST: usize = 16;
+
+/// How much of a variant the searcher knows. Teddy looks at four bytes; two more make false candidates rare, and a
+/// `\u0073` or `%73%6b` still shows at most two characters of the secret.
+const PREFIX: usize = 6;
+
+#[cfg(test)]
+mod tests;

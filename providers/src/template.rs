@@ -1,0 +1,221 @@
+//! A provider as typed data: where its credentials may go, and in which slots of a request.
+//!
+//! A [`Template`] is only made by [`crate::load`], so holding one means that it has no mistakes.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+
+use crate::host::{HostRule, Scheme};
+
+/// How a key of a secret set may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyUse {
+    /// The set must hold it, and it travels to the provider.
+    Required,
+    /// It travels when the set holds it; what needs it is left out otherwise.
+    Optional,
+    /// It is stored and exported beside the others and never travels (a webhook's signing secret).
+    NeverSent,
+}
+
+/// A provider: its hosts, its keys, and how a request to it carries them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    pub(crate) name: String,
+    pub(crate) docs: String,
+    pub(crate) hosts: Vec<HostRule>,
+    pub(crate) keys: BTreeMap<String, KeyUse>,
+    pub(crate) identifiers: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) placeholders: BTreeMap<String, String>,
+    pub(crate) strip: Vec<HeaderName>,
+    pub(crate) strip_query: Vec<String>,
+    pub(crate) injections: Vec<Injection>,
+}
+
+/// One slot of a request, and when it is filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// What is set.
+    pub inject: Inject,
+    /// The hosts it is set on; empty is every host of the template.
+    pub hosts: Vec<HostRule>,
+    /// The paths it is set on; empty is every path.
+    pub paths: Vec<PathPattern>,
+}
+
+/// The ways in which a credential enters a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inject {
+    /// A header field: `authorization: Bearer ${KEY}`.
+    Header {
+        /// The field's name.
+        name: HeaderName,
+        /// Its value.
+        value: Text,
+    },
+    /// HTTP Basic, RFC 7617: `authorization: Basic base64(user:password)`.
+    Basic {
+        /// The user, in which a colon cannot stand.
+        user: Text,
+        /// The password.
+        password: Text,
+    },
+    /// A query parameter, for providers that take nothing else.
+    Query {
+        /// The parameter's name.
+        name: String,
+        /// Its value, percent-encoded when it is set.
+        value: Text,
+    },
+    /// AWS Signature Version 4 in the `authorization` header.
+    SigV4(SigV4Keys),
+}
+
+/// The keys that sign, and what they may sign for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigV4Keys {
+    /// The name of the key that holds the access key id.
+    pub access_key_id: String,
+    /// The name of the key that holds the secret access key. It never travels.
+    pub secret_access_key: String,
+    /// The name of the key that holds a session token.
+    pub session_token: Option<String>,
+    /// The name of the key that holds the regions, comma-separated, that the set may sign for.
+    pub region: Option<String>,
+    /// The regions that the template may sign for; empty is what the host says.
+    pub regions: Vec<String>,
+    /// The services that the template may sign for; empty is what the host says.
+    pub services: Vec<String>,
+}
+
+/// Text with `${KEY}` references, parsed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub(crate) Vec<Piece>);
+
+/// A part of a [`Text`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Sent as it stands.
+    Literal(String),
+    /// Replaced by the value of the named key.
+    Key(String),
+}
+
+/// A path with `*` for one whole segment and `**` for any number of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern(pub(crate) String);
+
+impl Template {
+    /// The name that sets are filed under: `stripe`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the vendor describes its authentication.
+    pub fn docs(&self) -> &str {
+        &self.docs
+    }
+
+    /// Where the credentials may go, and nowhere else.
+    pub fn hosts(&self) -> &[HostRule] {
+        &self.hosts
+    }
+
+    /// Every key that the template knows, with its use.
+    pub fn keys(&self) -> &BTreeMap<String, KeyUse> {
+        &self.keys
+    }
+
+    /// Keys that name an account and open nothing (`TWILIO_ACCOUNT_SID`). They stand in the provider's own
+    /// answers by design, so responses are not scrubbed of them.
+    pub fn identifiers(&self) -> &[String] {
+        &self.identifiers
+    }
+
+    /// The environment variables by which the provider's own tools take a key: variable to key.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// What is set in a request, in the order of the file.
+    pub fn injections(&self) -> &[Injection] {
+        &self.injections
+    }
+
+    /// The rule by which this template sends credentials to an endpoint, if it does at all.
+    ///
+    /// `host` is canonical, as [`crate::Host`] makes it.
+    pub fn endpoint(&self, scheme: Scheme, host: &str, port: u16) -> Option<&HostRule> {
+        self.hosts
+            .iter()
+            .find(|rule| rule.matches(scheme, host, port))
+    }
+
+    /// Every header that holds a credential at this provider: filled, or taken from the agent, or both.
+    pub fn secret_slots(&self) -> Vec<HeaderName> {
+        crate::inject::slots(self)
+    }
+}
+
+impl Injection {
+    /// Whether the slot is filled on this host and path.
+    pub fn applies(&self, host: &str, path: &str) -> bool {
+        (self.hosts.is_empty() || self.hosts.iter().any(|rule| rule.matches_name(host)))
+            && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
+    }
+}
+
+impl Text {
+    /// The pieces in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.0
+    }
+
+    /// The keys that it refers to.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Key(name) => Some(name.as_str()),
+            Piece::Literal(_) => None,
+        })
+    }
+}
+
+impl PathPattern {
+    /// Whether a path (without its query) is meant.
+    ///
+    /// Time is bounded by the product of the segments of both, whatever they hold.
+    pub fn matches(&self, path: &str) -> bool {
+        let pattern: Vec<&str> = self.0.split('/').collect();
+        let path: Vec<&str> = path.split('/').collect();
+        let (mut p, mut s, mut retry) = (0, 0, None);
+        while s < path.len() {
+            match pattern.get(p) {
+                Some(&"**") => {
+                    retry = Some((p, s));
+                    p += 1;
+                }
+                Some(&segment) if segment == path[s] || (segment == "*" && !path[s].is_empty()) => {
+                    p += 1;
+                    s += 1;
+                }
+                _ => match retry {
+                    Some((star, from)) => {
+                        retry = Some((star, from + 1));
+                        p = star + 1;
+                        s = from + 1;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|segment| *segment == "**")
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
