@@ -1,0 +1,278 @@
+//! KEKs in files: the embedded default, where the disk's protection is the key's protection.
+//!
+//! One directory, mode 0700, holds one file of mode 0600 for each version of each vault's KEK,
+//! `<vault>.v<version>.kek`, in the form that [`file`] describes. A KEK is read when the provider is opened and stays
+//! in memory; each use looks whether its file is still the same, so that removing or exposing a file stops its use.
+//!
+//! A wrapped DEK is `format 1 = 0x01 | KEK version 4, big-endian | nonce 12 | encrypted DEK 32 | tag 16`: AES-256-GCM
+//! under the KEK, whose AAD is the first 5 bytes and then the caller's. Nonces are random, which allows 2^32 wrappings
+//! under one KEK version (SP 800-38D section 8.3).
+
+pub mod file;
+
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::task::spawn_blocking;
+
+use self::file::{Argon2Cost, KekName, KeyDir, LoadedKek};
+pub use self::file::{KeyFileError, Protection};
+use super::{Dek, KekId, KeyError, KeyWrapper};
+use crate::aead::{KEY_LEN, Key, NONCE_LEN, TAG_LEN, random_nonce};
+
+/// The provider's name, and the start of its KEK ids.
+pub const PROVIDER: &str = "software";
+
+const WRAPPED_FORMAT: u8 = 1;
+const WRAPPED_HEADER_LEN: usize = 1 + 4;
+const WRAPPED_LEN: usize = WRAPPED_HEADER_LEN + NONCE_LEN + KEY_LEN + TAG_LEN;
+
+/// The software key provider: a directory of KEK files. Clones share it.
+#[derive(Clone)]
+pub struct SoftwareKeys {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: KeyDir,
+    loaded: RwLock<BTreeMap<KekName, Arc<LoadedKek>>>,
+    // Reading a file may take an argon2 pass; those who need the same one wait instead of paying for it again.
+    loading: parking_lot::Mutex<()>,
+}
+
+impl SoftwareKeys {
+    /// Opens the key directory, which is made if it is missing, and reads every KEK in it.
+    ///
+    /// It does blocking work: with a passphrase, one argon2id pass of about 0.2 s.
+    ///
+    /// # Errors
+    /// A [`KeyFileError`] that names the directory or file that cannot be used, and what to do about it.
+    pub fn open(dir: &Path, protection: Protection) -> Result<Self, KeyFileError> {
+        Self::open_with(dir, protection, Argon2Cost::default())
+    }
+
+    fn open_with(
+        dir: &Path,
+        protection: Protection,
+        cost: Argon2Cost,
+    ) -> Result<Self, KeyFileError> {
+        let dir = KeyDir::open(dir, protection, cost)?;
+        let mut loaded = BTreeMap::new();
+        for name in dir.list()? {
+            if let Some(kek) = dir.load(&name)? {
+                loaded.insert(name, Arc::new(kek));
+            }
+        }
+        let shared = Shared {
+            dir,
+            loaded: RwLock::new(loaded),
+            loading: parking_lot::Mutex::new(()),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The key directory.
+    pub fn dir(&self) -> &Path {
+        self.shared.dir.path()
+    }
+
+    /// The KEK of this name, read anew if its file has changed.
+    async fn kek(&self, id: &KekId, name: KekName) -> Result<Arc<LoadedKek>, KeyError> {
+        if let Some(kek) = self.shared.unchanged(&name) {
+            return Ok(kek);
+        }
+        let shared = Arc::clone(&self.shared);
+        let found = blocking(move || shared.reload(&name)).await?;
+        found.ok_or_else(|| KeyError::UnknownKek { kek: id.clone() })
+    }
+}
+
+impl fmt::Debug for SoftwareKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftwareKeys")
+            .field("dir", &self.dir())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl KeyWrapper for SoftwareKeys {
+    fn provider(&self) -> &'static str {
+        PROVIDER
+    }
+
+    async fn create_kek(&self, vault: &str) -> Result<KekId, KeyError> {
+        let name = KekName::first(vault).ok_or_else(|| KeyError::BadName {
+            name: vault.to_owned(),
+        })?;
+        let shared = Arc::clone(&self.shared);
+        let id = kek_id(&name);
+        blocking(move || shared.find_or_create(&name)).await?;
+        Ok(id)
+    }
+
+    async fn wrap(&self, kek: &KekId, dek: &Dek, aad: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let unknown = || KeyError::UnknownKek { kek: kek.clone() };
+        let vault = vault_of(kek).ok_or_else(unknown)?;
+        let name = self
+            .shared
+            .current(vault)
+            .or_else(|| KekName::first(vault))
+            .ok_or_else(unknown)?;
+        let version = name.version();
+        let loaded = self.kek(kek, name).await?;
+        Ok(wrap_under(loaded.key(), version, dek, aad)?)
+    }
+
+    async fn unwrap(&self, kek: &KekId, wrapped: &[u8], aad: &[u8]) -> Result<Dek, KeyError> {
+        let tampered = || KeyError::Tampered { kek: kek.clone() };
+        let unknown = || KeyError::UnknownKek { kek: kek.clone() };
+        let wrapped = Wrapped::parse(wrapped).ok_or_else(tampered)?;
+        let vault = vault_of(kek).ok_or_else(unknown)?;
+        let name = KekName::new(vault, wrapped.version).ok_or_else(unknown)?;
+        let loaded = self.kek(kek, name).await?;
+        wrapped.open(loaded.key(), aad).ok_or_else(tampered)
+    }
+
+    async fn check(&self) -> Result<(), KeyError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.check()).await
+    }
+}
+
+impl Shared {
+    /// The newest version of a vault's KEK that was read.
+    fn current(&self, vault: &str) -> Option<KekName> {
+        let versions = KekName::first(vault)?..=KekName::new(vault, u32::MAX)?;
+        let loaded = self.loaded.read();
+        loaded
+            .range(versions)
+            .next_back()
+            .map(|(name, _)| name.clone())
+    }
+
+    /// The KEK, if its file is the one that was read. This is one `lstat`, which is cheaper than a change of threads.
+    fn unchanged(&self, name: &KekName) -> Option<Arc<LoadedKek>> {
+        let kek = self.loaded.read().get(name).map(Arc::clone)?;
+        kek.is_unchanged().then_some(kek)
+    }
+
+    /// Reads the file again. `None` if it is gone, and then the KEK in memory goes too.
+    fn reload(&self, name: &KekName) -> Result<Option<Arc<LoadedKek>>, KeyFileError> {
+        let _one_at_a_time = self.loading.lock();
+        if let Some(kek) = self.unchanged(name) {
+            return Ok(Some(kek));
+        }
+        self.loaded.write().remove(name);
+        let Some(kek) = self.dir.load(name)? else {
+            return Ok(None);
+        };
+        let kek = Arc::new(kek);
+        self.loaded.write().insert(name.clone(), Arc::clone(&kek));
+        Ok(Some(kek))
+    }
+
+    fn find_or_create(&self, name: &KekName) -> Result<(), KeyFileError> {
+        if self.current(name.vault()).is_some() || self.reload(name)?.is_some() {
+            return Ok(());
+        }
+        self.dir.create(name)?;
+        self.reload(name)?;
+        tracing::info!(
+            vault.id = name.vault(),
+            kek.version = name.version(),
+            "created a KEK"
+        );
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), KeyError> {
+        self.dir.check()?;
+        let names: Vec<_> = self.loaded.read().keys().cloned().collect();
+        for name in names {
+            if self.reload(&name)?.is_none() {
+                return Err(KeyError::UnknownKek { kek: kek_id(&name) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A wrapped DEK's fields.
+struct Wrapped<'a> {
+    header: &'a [u8; WRAPPED_HEADER_LEN],
+    version: u32,
+    nonce: &'a [u8; NONCE_LEN],
+    sealed: &'a [u8; KEY_LEN],
+    tag: &'a [u8; TAG_LEN],
+}
+
+impl<'a> Wrapped<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<WRAPPED_HEADER_LEN>()?;
+        let (nonce, rest) = rest.split_first_chunk()?;
+        let (sealed, rest) = rest.split_first_chunk()?;
+        let tag = rest.try_into().ok()?;
+        let [format, version @ ..] = *header;
+        let version = u32::from_be_bytes(version);
+        (format == WRAPPED_FORMAT).then_some(Self {
+            header,
+            version,
+            nonce,
+            sealed,
+            tag,
+        })
+    }
+
+    fn open(&self, kek: &Key, aad: &[u8]) -> Option<Dek> {
+        let dek = Key::fill_with(|bytes| {
+            bytes.copy_from_slice(self.sealed);
+            kek.open(self.nonce, &[self.header, aad].concat(), bytes, self.tag)
+        });
+        dek.ok().map(Dek::from)
+    }
+}
+
+fn wrap_under(kek: &Key, version: u32, dek: &Dek, aad: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let nonce = random_nonce()?;
+    let mut wrapped = Vec::with_capacity(WRAPPED_LEN);
+    wrapped.push(WRAPPED_FORMAT);
+    wrapped.extend_from_slice(&version.to_be_bytes());
+    let aad = [&wrapped, aad].concat();
+    wrapped.extend_from_slice(&nonce);
+    let start = wrapped.len();
+    wrapped.extend_from_slice(dek.expose());
+    let tag = kek.seal(&nonce, &aad, &mut wrapped[start..]);
+    wrapped.extend_from_slice(&tag);
+    Ok(wrapped)
+}
+
+fn kek_id(name: &KekName) -> KekId {
+    KekId::parse(&format!("{PROVIDER}:{}", name.vault()))
+        .expect("a vault's name is at most 64 visible ASCII characters")
+}
+
+fn vault_of(kek: &KekId) -> Option<&str> {
+    kek.as_str().strip_prefix(PROVIDER)?.strip_prefix(':')
+}
+
+/// Runs file and argon2 work away from the runtime's threads.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, KeyError>
+where
+    T: Send + 'static,
+    E: Into<KeyError> + Send + 'static,
+{
+    match spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(KeyError::Unavailable {
+            provider: PROVIDER,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
