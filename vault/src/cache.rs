@@ -356,10 +356,10 @@ impl<V> Lead<'_, V> {
     }
 
     fn keep(&self, value: &Arc<V>, started_at: Instant) -> Vec<Arc<V>> {
-        if self.cache.ttl.is_zero() {
+        let ttl = self.cache.ttl;
+        let Some(expires_at) = started_at.checked_add(ttl).filter(|_| !ttl.is_zero()) else {
             return Vec::new();
-        }
-        let expires_at = started_at + self.cache.ttl;
+        };
         let mut kept = self.cache.kept.write();
         kept.insert(
             self.key.clone(),

@@ -70,7 +70,8 @@ impl Eq for Secret {}
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_string(SecretVisitor)
+        // Asked for a string, serde_json would quote another value before the visitor could refuse it.
+        deserializer.deserialize_any(SecretVisitor)
     }
 }
 

@@ -1,7 +1,7 @@
 //! KEKs in files: the embedded default, where the disk's protection is the key's protection.
 //!
 //! One directory, mode 0700, holds one file of mode 0600 for each version of each vault's KEK,
-//! `<vault>.v<version>.kek`, in the form that [`file`] describes. A KEK is read when the provider is opened and stays
+//! `<vault>.v<version>.kek`, in the form that [`file`](mod@file) describes. A KEK is read when the provider is opened and stays
 //! in memory; each use looks whether its file is still the same, so that removing or exposing a file stops its use.
 //!
 //! A wrapped DEK is `format 1 = 0x01 | KEK version 4, big-endian | nonce 12 | encrypted DEK 32 | tag 16`: AES-256-GCM
@@ -36,7 +36,9 @@ pub struct SoftwareKeys {
 
 struct Shared {
     dir: KeyDir,
-    loaded: RwLock<BTreeMap<KekName, Arc<LoadedKek>>>,
+    // A KEK whose file went away or became unusable leaves memory, but its name stays, so that `check` goes on naming it
+    // and no new KEK takes its place.
+    known: RwLock<BTreeMap<KekName, Option<Arc<LoadedKek>>>>,
     // Reading a file may take an argon2 pass; those who need the same one wait instead of paying for it again.
     loading: parking_lot::Mutex<()>,
 }
@@ -58,15 +60,14 @@ impl SoftwareKeys {
         cost: Argon2Cost,
     ) -> Result<Self, KeyFileError> {
         let dir = KeyDir::open(dir, protection, cost)?;
-        let mut loaded = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for name in dir.list()? {
-            if let Some(kek) = dir.load(&name)? {
-                loaded.insert(name, Arc::new(kek));
-            }
+            let kek = dir.load(&name)?.map(Arc::new);
+            known.insert(name, kek);
         }
         let shared = Shared {
             dir,
-            loaded: RwLock::new(loaded),
+            known: RwLock::new(known),
             loading: parking_lot::Mutex::new(()),
         };
         Ok(Self {
@@ -144,11 +145,11 @@ impl KeyWrapper for SoftwareKeys {
 }
 
 impl Shared {
-    /// The newest version of a vault's KEK that was read.
+    /// The newest version of a vault's KEK that was seen.
     fn current(&self, vault: &str) -> Option<KekName> {
         let versions = KekName::first(vault)?..=KekName::new(vault, u32::MAX)?;
-        let loaded = self.loaded.read();
-        loaded
+        let known = self.known.read();
+        known
             .range(versions)
             .next_back()
             .map(|(name, _)| name.clone())
@@ -156,42 +157,52 @@ impl Shared {
 
     /// The KEK, if its file is the one that was read. This is one `lstat`, which is cheaper than a change of threads.
     fn unchanged(&self, name: &KekName) -> Option<Arc<LoadedKek>> {
-        let kek = self.loaded.read().get(name).map(Arc::clone)?;
+        let kek = self.known.read().get(name)?.as_ref().map(Arc::clone)?;
         kek.is_unchanged().then_some(kek)
     }
 
-    /// Reads the file again. `None` if it is gone, and then the KEK in memory goes too.
+    /// Reads the file again. `None` if it is gone; the KEK in memory then goes too, as it does with any error.
     fn reload(&self, name: &KekName) -> Result<Option<Arc<LoadedKek>>, KeyFileError> {
         let _one_at_a_time = self.loading.lock();
         if let Some(kek) = self.unchanged(name) {
             return Ok(Some(kek));
         }
-        self.loaded.write().remove(name);
-        let Some(kek) = self.dir.load(name)? else {
+        if let Some(stale) = self.known.write().get_mut(name) {
+            *stale = None;
+        }
+        let Some(kek) = self.dir.load(name)?.map(Arc::new) else {
             return Ok(None);
         };
-        let kek = Arc::new(kek);
-        self.loaded.write().insert(name.clone(), Arc::clone(&kek));
+        self.known
+            .write()
+            .insert(name.clone(), Some(Arc::clone(&kek)));
         Ok(Some(kek))
     }
 
-    fn find_or_create(&self, name: &KekName) -> Result<(), KeyFileError> {
-        if self.current(name.vault()).is_some() || self.reload(name)?.is_some() {
+    fn find_or_create(&self, first: &KekName) -> Result<(), KeyError> {
+        let current = self.current(first.vault());
+        let name = current.as_ref().unwrap_or(first);
+        if self.reload(name)?.is_some() {
             return Ok(());
         }
+        let lost = || KeyError::UnknownKek { kek: kek_id(name) };
+        if current.is_some() {
+            return Err(lost());
+        }
         self.dir.create(name)?;
-        self.reload(name)?;
+        self.reload(name)?.ok_or_else(lost)?;
         tracing::info!(
             vault.id = name.vault(),
             kek.version = name.version(),
-            "created a KEK"
+            "created the KEK of vault {}",
+            name.vault(),
         );
         Ok(())
     }
 
     fn check(&self) -> Result<(), KeyError> {
         self.dir.check()?;
-        let names: Vec<_> = self.loaded.read().keys().cloned().collect();
+        let names: Vec<_> = self.known.read().keys().cloned().collect();
         for name in names {
             if self.reload(&name)?.is_none() {
                 return Err(KeyError::UnknownKek { kek: kek_id(&name) });

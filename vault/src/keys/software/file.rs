@@ -189,10 +189,9 @@ impl Default for Argon2Cost {
 impl Argon2Cost {
     /// What a file may ask for: a damaged one must not take all memory.
     fn is_bearable(self) -> bool {
-        let least = 8 * self.lanes;
         (1..=16).contains(&self.lanes)
             && (1..=64).contains(&self.passes)
-            && (least..=1 << 20).contains(&self.memory_kib)
+            && (8 * self.lanes..=1 << 20).contains(&self.memory_kib)
     }
 
     fn derive(self, passphrase: &Secret, salt: &[u8; SALT_LEN]) -> Key {
