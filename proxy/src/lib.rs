@@ -1,1 +1,26 @@
-//! The data plane: interception, the request path, refusals.
+#![doc = include_str!("../README.md")]
+
+mod account;
+mod authenticate;
+mod body;
+mod connect;
+mod context;
+mod credential;
+mod door;
+mod head;
+mod inject;
+mod metrics;
+mod normalize;
+mod permit;
+mod pipeline;
+mod record;
+pub mod refuse;
+mod scrub;
+mod server;
+mod stream;
+pub mod tls;
+mod upstream;
+mod watch;
+
+pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};
+pub use upstream::{Override, ResolverError};

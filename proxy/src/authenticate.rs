@@ -1,0 +1,110 @@
+//! Step 3: from the token that came with a request to a verified lease.
+//!
+//! A token's signatures are checked once and the result is kept by the token's digest; whether the lease
+//! still stands is asked of the ledger, at the door and again in every use's own transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use leases::root_key::RootPublicKeys;
+use leases::token::PresentedToken;
+use leases::verify::{VerifiedLease, verify};
+use moka::sync::Cache;
+use tokio::sync::watch;
+
+use crate::refuse::{Code, Refusal};
+
+/// How many verified leases are kept, a few KiB each.
+const CAPACITY: u64 = 10_000;
+/// How long one is kept after its last use.
+const IDLE: Duration = Duration::from_mins(15);
+
+/// Verified leases by the digest of their token.
+#[derive(Debug)]
+pub(crate) struct Authenticator {
+    keys: watch::Receiver<RootPublicKeys>,
+    verified: Cache<[u8; 32], Arc<VerifiedLease>>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(keys: watch::Receiver<RootPublicKeys>) -> Self {
+        Self { keys, verified: Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE).build() }
+    }
+
+    /// Checks the token's form, signatures and blocks. One answer for all that can be wrong with it.
+    pub(crate) fn verify(&self, token: &str) -> Result<Arc<VerifiedLease>, Refusal> {
+        let token = PresentedToken::parse(token).map_err(|_| invalid())?;
+        let digest = token.digest();
+        if let Some(lease) = self.verified.get(&digest) {
+            return Ok(lease);
+        }
+        let keys = self.keys.borrow().clone();
+        let lease = Arc::new(verify(&token, &keys).map_err(|error| {
+            tracing::debug!(reason = %error, "a lease was not accepted");
+            invalid()
+        })?);
+        self.verified.insert(digest, Arc::clone(&lease));
+        Ok(lease)
+    }
+}
+
+/// The lease in `Proxy-Authorization`: `Bearer <token>`, or `Basic` with the token as its password.
+pub(crate) fn proxy_token<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<String, Refusal> {
+    let field = fields.next().ok_or_else(missing)?;
+    if fields.next().is_some() {
+        return Err(invalid());
+    }
+    let field = std::str::from_utf8(field).map_err(|_| invalid())?;
+    let (scheme, rest) = field.split_once(' ').ok_or_else(invalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(rest.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(invalid());
+    }
+    let pair = STANDARD.decode(rest).map_err(|_| invalid())?;
+    let pair = String::from_utf8(pair).map_err(|_| invalid())?;
+    let (user, password) = pair.split_once(':').ok_or_else(invalid)?;
+    // `http://TOKEN@host` puts the token into the user's place, with an empty password.
+    Ok(if password.is_empty() { user } else { password }.to_owned())
+}
+
+pub(crate) fn missing() -> Refusal {
+    Refusal::new(
+        Code::LeaseMissing,
+        "send a lease: HTTPS_PROXY=http://lease:<token>@host:port, or the gateway form; mint one with `claviger lease mint`",
+    )
+}
+
+pub(crate) fn invalid() -> Refusal {
+    Refusal::new(Code::LeaseInvalid, "this lease is malformed or was not issued here; mint a new one with `claviger lease mint`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(field: &str) -> Result<String, Code> {
+        proxy_token([field.as_bytes()].into_iter()).map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn a_lease_is_found_in_every_form() {
+        assert_eq!(token("Bearer clv_x").unwrap(), "clv_x");
+        assert_eq!(token("bearer clv_x").unwrap(), "clv_x");
+        assert_eq!(token(&format!("Basic {}", STANDARD.encode("lease:clv_x"))).unwrap(), "clv_x");
+        assert_eq!(token(&format!("Basic {}", STANDARD.encode("clv_x:"))).unwrap(), "clv_x");
+    }
+
+    #[test]
+    fn malformed_fields_are_invalid_and_none_is_missing() {
+        for field in ["clv_x", "Digest a=b", "Basic !!", "Basic bm9jb2xvbg", ""] {
+            assert_eq!(token(field).unwrap_err(), Code::LeaseInvalid, "{field}");
+        }
+        let two = [b"Bearer a".as_slice(), b"Bearer b"];
+        assert_eq!(proxy_token(two.into_iter()).unwrap_err().code, Code::LeaseInvalid);
+        assert_eq!(proxy_token(std::iter::empty()).unwrap_err().code, Code::LeaseMissing);
+    }
+}

@@ -1,0 +1,137 @@
+//! The one case in which a request's body is read before its head leaves: a signature over its hash.
+//!
+//! Pingora replays a body that was read early only from its own small retry buffer. The buffer is turned on
+//! for the last part alone, and the body filter puts the whole body in that part's place.
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use pingora::proxy::Session;
+use providers::inject::sigv4::{AgentScope, Payload, PayloadHash, SigV4Refusal};
+use providers::inject::{BodyNeed, SigV4};
+use sha2::{Digest, Sha256};
+
+use crate::context::RequestContext;
+use crate::refuse::{Code, Refusal};
+
+/// What Pingora's retry buffer holds.
+const REPLAYED: usize = 64 * 1024;
+
+/// Reads the agent's signature scope, and the body where its hash is signed.
+pub(crate) async fn hold_if_signed(
+    max: usize,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<(), Refusal> {
+    let (Some(credential), Some(target)) = (&ctx.credential, &ctx.target) else {
+        return Ok(());
+    };
+    let Some(sigv4) = credential.plan.sigv4() else {
+        return answer_expectation(session).await;
+    };
+    let scope = read_scope(sigv4, session, target.host.as_str(), &target.path, target.query.as_deref())?;
+    let bound = match credential.plan.reads_body() {
+        BodyNeed::HashUpTo(bound) => bound.min(max),
+        BodyNeed::None => 0,
+    };
+    answer_expectation(session).await?;
+    let payload = match &scope.payload {
+        Payload::Unsigned => PayloadHash::Unsigned,
+        Payload::Declared(hash) => PayloadHash::Sha256(declared(hash)?),
+        Payload::Hash if session.is_body_empty() => PayloadHash::Empty,
+        Payload::Hash => {
+            let body = read_body(session, bound).await?;
+            let hash = Sha256::digest(&body).into();
+            ctx.held_body = Some(body);
+            PayloadHash::Sha256(hash)
+        }
+    };
+    ctx.signing = Some((scope, payload));
+    Ok(())
+}
+
+fn read_scope(sigv4: &SigV4, session: &Session, host: &str, path: &str, query: Option<&str>) -> Result<AgentScope, Refusal> {
+    let path_and_query = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let scope = AgentScope::read(&session.req_header().headers, &path_and_query).map_err(|e| refused(&e))?;
+    sigv4.check(&scope, host).map_err(|e| refused(&e))?;
+    Ok(scope)
+}
+
+/// An agent that waits for `100 Continue` gets it from us: the use is recorded, so its body is wanted.
+async fn answer_expectation(session: &mut Session) -> Result<(), Refusal> {
+    let expects = session
+        .req_header()
+        .headers
+        .get(http::header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && !session.is_http2() {
+        session
+            .as_downstream_mut()
+            .write_continue_response()
+            .await
+            .map_err(|_| gone())?;
+    }
+    Ok(())
+}
+
+async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let error = SigV4Refusal::BodyTooLarge { limit: bound };
+        Refusal::new(Code::BodyTooLarge, error.to_string())
+    };
+    let length = session
+        .req_header()
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > bound) {
+        return Err(too_large());
+    }
+    // Without a length the last part cannot be told in advance, so the whole body must fit the buffer.
+    let bound = if length.is_some() { bound } else { bound.min(REPLAYED) };
+    let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(bound));
+    loop {
+        let rest = length.map_or(0, |length| length.saturating_sub(body.len()));
+        if rest <= REPLAYED {
+            session.as_downstream_mut().enable_retry_buffering();
+        }
+        let Some(chunk) = session.as_downstream_mut().read_request_body().await.map_err(|_| gone())? else {
+            break;
+        };
+        body.extend_from_slice(&chunk);
+        if body.len() > bound {
+            return Err(too_large());
+        }
+    }
+    if session.get_retry_buffer().is_none() {
+        return Err(too_large());
+    }
+    Ok(body.freeze())
+}
+
+fn declared(hash: &str) -> Result<[u8; 32], Refusal> {
+    let mut bytes = [0; 32];
+    let pairs = hash.as_bytes().chunks_exact(2);
+    if hash.len() != 64 {
+        return Err(Refusal::new(Code::AmbiguousRequest, "x-amz-content-sha256 is not 64 hexadecimal digits"));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .ok_or_else(|| Refusal::new(Code::AmbiguousRequest, "x-amz-content-sha256 is not 64 hexadecimal digits"))?;
+    }
+    Ok(bytes)
+}
+
+fn refused(error: &SigV4Refusal) -> Refusal {
+    let code = match error {
+        SigV4Refusal::BodyTooLarge { .. } => Code::BodyTooLarge,
+        SigV4Refusal::Malformed(_) | SigV4Refusal::Unsignable(_) => Code::AmbiguousRequest,
+        _ => Code::GrantDenied,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn gone() -> Refusal {
+    Refusal::new(Code::AmbiguousRequest, "the body broke off before its end")
+}

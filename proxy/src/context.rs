@@ -1,0 +1,123 @@
+//! What one request has learned so far. Each step fills its part, and the end reads all of them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use leases::authorize::Permit;
+use leases::verify::VerifiedLease;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::proxy::Session;
+use providers::inject::sigv4::{AgentScope, PayloadHash};
+use store::ledger::{RecordedUse, RequestFacts};
+
+use crate::credential::Credential;
+use crate::normalize::{Endpoint, Target, scheme_name};
+use crate::refuse::{Door, Refusal};
+use crate::scrub::ResponseScrub;
+use crate::stream::ConnState;
+use crate::upstream::Addresses;
+use crate::watch::Watched;
+
+/// The connection that a request came over.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: IpAddr,
+    pub(crate) state: Arc<ConnState>,
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// A tunnel that a lease opened to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) lease: Arc<VerifiedLease>,
+}
+
+impl Link {
+    /// The link of a session. Every connection that Pingora serves for us carries one.
+    pub(crate) fn of(session: &Session) -> Option<Arc<ProxyDigest>> {
+        session.digest()?.proxy_digest.as_ref().map(Arc::clone)
+    }
+
+    pub(crate) fn in_digest(digest: &ProxyDigest) -> Option<&Self> {
+        digest.user_data.as_ref()?.downcast_ref()
+    }
+}
+
+/// A request from accept to audit.
+#[derive(Debug)]
+pub(crate) struct RequestContext {
+    pub(crate) request_id: String,
+    pub(crate) started: Instant,
+    pub(crate) door: Door,
+    pub(crate) link: Option<Arc<ProxyDigest>>,
+    pub(crate) target: Option<Target>,
+    pub(crate) lease: Option<Arc<VerifiedLease>>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) addresses: Option<Addresses>,
+    pub(crate) used: Option<RecordedUse>,
+    pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) signing: Option<(AgentScope, PayloadHash)>,
+    /// A body that was read to be hashed, to be sent as a whole.
+    pub(crate) held_body: Option<Bytes>,
+    pub(crate) scrub: Option<ResponseScrub>,
+    pub(crate) watched: Option<Watched>,
+    pub(crate) attempts: u32,
+    pub(crate) upstream_h2_only: bool,
+    pub(crate) status: Option<u16>,
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl RequestContext {
+    pub(crate) fn new(request_id: String) -> Self {
+        Self {
+            request_id,
+            started: Instant::now(),
+            door: Door::Proxy,
+            link: None,
+            target: None,
+            lease: None,
+            permit: None,
+            addresses: None,
+            used: None,
+            credential: None,
+            signing: None,
+            held_body: None,
+            scrub: None,
+            watched: None,
+            attempts: 0,
+            upstream_h2_only: false,
+            status: None,
+            refusal: None,
+        }
+    }
+
+    pub(crate) fn link(&self) -> Option<&Link> {
+        Link::in_digest(self.link.as_deref()?)
+    }
+
+    /// What the audit trail tells of this request.
+    pub(crate) fn facts(&self, method: &str) -> RequestFacts {
+        let client_ip = self.link().map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client);
+        let target = self.target.as_ref();
+        let endpoint = self.link().and_then(|link| link.tunnel.as_ref()).map(|t| &t.endpoint);
+        RequestFacts {
+            request_id: self.request_id.clone(),
+            client_ip,
+            method: method.to_owned(),
+            scheme: target
+                .map(|t| t.scheme)
+                .or(endpoint.map(|e| e.scheme))
+                .map_or("https", scheme_name),
+            host: target
+                .map(|t| t.host.to_shared())
+                .or(endpoint.map(|e| e.host.to_shared()))
+                .unwrap_or_default(),
+            port: target.map(|t| t.port).or(endpoint.map(|e| e.port)).unwrap_or(0),
+            address: self.addresses.as_ref().and_then(|a| a.get(0)).map(|a| a.ip()),
+            path: target.map_or_else(String::new, |t| t.path.to_string()),
+        }
+    }
+}

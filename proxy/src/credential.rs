@@ -1,0 +1,170 @@
+//! Step 7, first half: open the credential of a recorded use and prepare its injection.
+//!
+//! Only a [`RecordedUse`] opens anything. What was opened is kept for a short time as a prepared plan, by
+//! the version that the ledger read in the use's own transaction, so a rotated secret serves the next use.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leases::authorize::Permit;
+use leases::scope::Keys;
+use providers::catalog::Catalog;
+use providers::custom::CustomSpec;
+use providers::inject::Plan;
+use providers::template::Template;
+use store::Store;
+use store::ledger::RecordedUse;
+use store::secret_sets::{SealedEntry, SetContents};
+use tokio::sync::watch;
+use vault::{CacheKey, OpenError, OpenedCache, RowBinding, Secret, Vault};
+
+use crate::normalize::Target;
+use crate::refuse::{Code, Refusal};
+
+/// How many prepared plans are kept.
+const CAPACITY: usize = 4096;
+/// How often expired plans are dropped.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A prepared injection. Its memory is zeroized when the last request drops it.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    pub(crate) plan: Plan,
+}
+
+/// Opens credentials.
+pub(crate) struct Opener {
+    store: Store,
+    vault: Arc<Vault>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    opened: Arc<OpenedCache<Credential>>,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener").finish_non_exhaustive()
+    }
+}
+
+impl Opener {
+    pub(crate) fn new(store: Store, vault: Arc<Vault>, catalog: watch::Receiver<Arc<Catalog>>, ttl: Duration) -> Self {
+        let opened = Arc::new(OpenedCache::new(ttl, CAPACITY));
+        tokio::spawn(opened.sweep_every(SWEEP));
+        Self { store, vault, catalog, opened }
+    }
+
+    /// The prepared credential of a recorded use, which its template must send to `target`.
+    pub(crate) async fn open(
+        &self,
+        used: &RecordedUse,
+        permit: &Permit,
+        target: &Target,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let binding = permit.binding();
+        let key = CacheKey {
+            org: permit.lease().org().to_shared(),
+            owner: binding.set.to_shared(),
+            version: used.secret_set_version(),
+            extra: extra(&binding.keys),
+        };
+        let credential = match self.opened.get(&key) {
+            Some(credential) => credential,
+            None => self.opened.get_or_open(key, self.prepare(used, permit)).await?,
+        };
+        let template = credential.plan.template();
+        if template.endpoint(target.scheme, target.host.as_str(), target.port).is_none() {
+            return Err(Refusal::new(
+                Code::GrantDenied,
+                format!("the template {} sends no credential to {}:{}", template.name(), target.host, target.port),
+            ));
+        }
+        Ok(credential)
+    }
+
+    async fn prepare(&self, used: &RecordedUse, permit: &Permit) -> Result<Credential, Refusal> {
+        let org = permit.lease().org();
+        let binding = permit.binding();
+        let contents = self
+            .store
+            .secret_sets()
+            .contents(org, &binding.set, used.secret_set_version())
+            .await
+            .map_err(|error| {
+                tracing::error!(secret_set.id = %binding.set, %error, "a secret set could not be read");
+                unavailable("the secret set could not be read; try again")
+            })?
+            .ok_or_else(|| Refusal::new(Code::GrantDenied, "the secret set of this lease was deleted"))?;
+        let template = self.template(&contents)?;
+        let allowed = |name: &str| match &binding.keys {
+            Keys::All => true,
+            Keys::Only(names) => names.iter().any(|n| n == name),
+        };
+        let mut secrets = BTreeMap::new();
+        for entry in contents.entries.iter().filter(|entry| allowed(&entry.key)) {
+            secrets.insert(entry.key.clone(), Arc::new(self.open_entry(org.as_str(), entry).await?));
+        }
+        let plan = Plan::prepare(&template, allowed, secrets)
+            .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
+        Ok(Credential { plan })
+    }
+
+    async fn open_entry(&self, org: &str, entry: &SealedEntry) -> Result<Secret, Refusal> {
+        let row = RowBinding {
+            org,
+            vault: entry.vault.as_str(),
+            path: &entry.path,
+            version: entry.version,
+        };
+        self.vault.open(&entry.sealed, &row).await.map_err(|error| {
+            tracing::error!(secret.path = %entry.path, secret.version = entry.version, %error, "a secret did not open");
+            match error {
+                OpenError::Tampered => unavailable("the stored credential is damaged or not the one recorded; an operator must restore it"),
+                OpenError::UnknownVersion { .. } | OpenError::UnknownKek { .. } => {
+                    unavailable("the stored credential is sealed under a key that is not here; an operator must restore it")
+                }
+                _ => unavailable("the key provider did not open the credential; try again, and see /v1/health"),
+            }
+        })
+    }
+
+    fn template(&self, contents: &SetContents) -> Result<Arc<Template>, Refusal> {
+        let damaged = |why: String| {
+            tracing::error!(provider.name = %contents.provider, why, "a secret set has no usable template");
+            Refusal::new(Code::GrantDenied, format!("the template of this secret set cannot be used: {why}"))
+        };
+        let Some(custom) = &contents.custom else {
+            return self
+                .catalog
+                .borrow()
+                .get(&contents.provider)
+                .ok_or_else(|| damaged(format!("there is no template {}", contents.provider)));
+        };
+        let spec: CustomSpec = serde_json::from_value(custom.clone()).map_err(|error| damaged(error.to_string()))?;
+        let keys = contents.entries.iter().map(|entry| entry.key.as_str());
+        let template = spec
+            .to_template(&contents.name, keys)
+            .map_err(|errors| damaged(errors.to_string()))?;
+        Ok(Arc::new(template))
+    }
+}
+
+fn extra(keys: &Keys) -> Arc<str> {
+    match keys {
+        Keys::All => ALL.with(Arc::clone),
+        Keys::Only(names) => names.join("\n").into(),
+    }
+}
+
+thread_local! {
+    /// Shared, so that the common key costs no allocation.
+    static ALL: Arc<str> = Arc::from("*");
+}
+
+fn unavailable(detail: &'static str) -> Refusal {
+    Refusal {
+        retry_after: Some(Duration::from_secs(2)),
+        ..Refusal::new(Code::KeyUnavailable, detail)
+    }
+}

@@ -1,0 +1,102 @@
+//! Steps 1 and 3 for a request: which form it came in, where it goes, and whose lease it bears.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::PROXY_AUTHORIZATION;
+use leases::verify::VerifiedLease;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use providers::host::Authority;
+use store::Store;
+use store::ledger::Standing;
+use time::OffsetDateTime;
+
+use crate::authenticate::{missing, proxy_token};
+use crate::context::{Link, RequestContext};
+use crate::normalize::{self, Target, path_and_query};
+use crate::pipeline::Pipeline;
+use crate::refuse::{Code, Door, Refusal};
+
+/// The path under which the gateway form is served.
+const GATEWAY: &str = "/gateway/";
+
+/// Reads the form of the request, its lease and its target. The lease is noted as soon as it is verified, so
+/// that whatever is refused later can be told of it.
+pub(crate) fn enter(pipeline: &Pipeline, session: &Session, ctx: &mut RequestContext) -> Result<Target, Refusal> {
+    let request = session.req_header();
+    let link = ctx.link.as_ref().map(Arc::clone);
+    let link = link.as_deref().and_then(Link::in_digest);
+    if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {
+        ctx.door = Door::Inside;
+        ctx.lease = Some(Arc::clone(&tunnel.lease));
+        return normalize::inside(&tunnel.endpoint, request);
+    }
+    if request.uri.scheme().is_some() {
+        let fields = request.headers.get_all(PROXY_AUTHORIZATION);
+        let token = proxy_token(fields.iter().map(http::HeaderValue::as_bytes))?;
+        ctx.lease = Some(pipeline.authenticator.verify(&token)?);
+        return normalize::absolute(request);
+    }
+    ctx.door = Door::Gateway;
+    gateway(pipeline, request, ctx)
+}
+
+/// `/gateway/<provider>/path`: the lease stands where the provider's own key would.
+fn gateway(pipeline: &Pipeline, request: &RequestHeader, ctx: &mut RequestContext) -> Result<Target, Refusal> {
+    let (path, query) = path_and_query(request)?;
+    let rest = path.strip_prefix(GATEWAY).ok_or_else(|| {
+        Refusal::new(
+            Code::NotFound,
+            "this is a proxy: set HTTPS_PROXY to it, or call /gateway/<provider>/<path>; its API listens on another address",
+        )
+    })?;
+    let (provider, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = &rest[provider.len()..];
+    let path = if path.is_empty() { "/" } else { path };
+    let template = pipeline
+        .catalog
+        .borrow()
+        .get(provider)
+        .ok_or_else(|| Refusal::new(Code::NotFound, "there is no provider of this name; see `claviger providers list`"))?;
+    let token = template.gateway_lease(&request.headers).ok_or_else(missing)?;
+    ctx.lease = Some(pipeline.authenticator.verify(&token)?);
+    let base = template.gateway_base().ok_or_else(|| {
+        Refusal::new(Code::NotFound, "this provider has no single base URL; set HTTPS_PROXY instead of using the gateway form")
+    })?;
+    let authority = base.strip_prefix("https://").unwrap_or(&base);
+    let authority = Authority::parse(authority)
+        .map_err(|error| Refusal::new(Code::NotFound, error.to_string()))?;
+    normalize::method(request)?;
+    normalize::gateway(authority.host, authority.port.unwrap_or(443), path, query)
+}
+
+/// The door's own look at the lease: one that ended is asked for anew, before anything else is said.
+pub(crate) fn check_standing(store: &Store, lease: &VerifiedLease, now: OffsetDateTime) -> Result<(), Refusal> {
+    if lease.effective_expiry() <= now {
+        return Err(Refusal::new(Code::LeaseExpired, format!("lease {} has expired; mint a new one", lease.lease())));
+    }
+    let standing = store
+        .ledger()
+        .standing(lease.org(), lease.lease(), lease.shared_revocation_ids())
+        .map_err(|error| {
+            tracing::error!(lease.id = %lease.lease(), %error, "the ledger could not be asked at the door");
+            Refusal::new(Code::LedgerUnavailable, "the lease could not be checked; try again, and see /v1/health")
+        })?;
+    match standing {
+        Standing::Good => Ok(()),
+        Standing::Revoked | Standing::Unknown => {
+            Err(Refusal::new(Code::LeaseRevoked, format!("lease {} was revoked; mint a new one", lease.lease())))
+        }
+        Standing::GrantRevoked => Err(Refusal::new(Code::GrantDenied, "the grant behind this lease was revoked; ask for a new grant")),
+        Standing::AgentInactive => Err(Refusal::new(
+            Code::GrantDenied,
+            "the agent of this lease is not active; ask an administrator to activate it",
+        )),
+    }
+}
+
+/// A session without a link was not made by our listener.
+pub(crate) fn unlinked() -> Result<IpAddr, Refusal> {
+    Err(Refusal::new(Code::AmbiguousRequest, "the connection is not one of this listener's"))
+}

@@ -1,0 +1,297 @@
+//! The one strict reading of a request head, before any other parser may be lenient with it.
+//!
+//! Pingora and `httparse` repair or drop what RFC 9112 leaves open (a bare LF, a Content-Length beside a
+//! Transfer-Encoding, an escaped request target). What was repaired is not what policy saw, so such a
+//! head is refused here from its raw bytes. This module also reads the proxy's own CONNECT.
+
+use memchr::{memchr, memmem};
+use thiserror::Error;
+
+/// The most bytes a request head may have, request line included.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// The most header fields a request may have.
+pub(crate) const MAX_FIELDS: usize = 100;
+/// The most bytes a request target may have.
+pub(crate) const MAX_TARGET: usize = 16 * 1024;
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum HeadError {
+    #[error("the request line is malformed")]
+    RequestLine,
+    #[error("the HTTP version is not 1.0 or 1.1")]
+    Version,
+    #[error("a line does not end with CRLF")]
+    LineEnd,
+    #[error("a header field is folded over two lines")]
+    Folded,
+    #[error("a header name is malformed")]
+    Name,
+    #[error("a header value holds a control character")]
+    Value,
+    #[error("Content-Length is malformed or given twice")]
+    ContentLength,
+    #[error("Transfer-Encoding is not exactly `chunked`")]
+    TransferEncoding,
+    #[error("Content-Length and Transfer-Encoding are both given")]
+    BothLengths,
+    #[error("Host is missing or given twice")]
+    Host,
+    #[error("the request target is longer than {MAX_TARGET} bytes")]
+    TargetTooLong,
+    #[error("the header fields are more than {MAX_FIELDS} or larger than {MAX_HEAD} bytes")]
+    TooLarge,
+}
+
+/// The length of the head at the start of `bytes`, its blank line included, once it is whole.
+pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// The parts of a request head that the injector's door decides on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) has_body: bool,
+    fields: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// Reads a whole head strictly: RFC 9112 without any of its leniencies.
+    pub(crate) fn parse(head: &'a [u8]) -> Result<Self, HeadError> {
+        if head.len() > MAX_HEAD {
+            return Err(HeadError::TooLarge);
+        }
+        let (line, fields) = split_line(head)?;
+        let (method, target) = request_line(line)?;
+        let mut seen = Framing::default();
+        let mut host = None;
+        let mut count = 0;
+        for field in Fields(fields) {
+            let (name, value) = field?;
+            count += 1;
+            if count > MAX_FIELDS {
+                return Err(HeadError::TooLarge);
+            }
+            seen.note(name, value)?;
+            if name.eq_ignore_ascii_case(b"host") && host.replace(text(value)?).is_some() {
+                return Err(HeadError::Host);
+            }
+        }
+        let http_10 = line.ends_with(b"1.0");
+        Ok(Self { method, target, host, has_body: seen.finish(http_10)?, fields })
+    }
+
+    /// The values of every field called `name`, in order.
+    pub(crate) fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        Fields(self.fields)
+            .filter_map(Result::ok)
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+}
+
+/// What a head says of its body's length.
+#[derive(Default)]
+struct Framing {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Framing {
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let length = digits.then(|| text(value).ok()?.parse().ok()).flatten();
+            if self.length.is_some() || length.is_none() {
+                return Err(HeadError::ContentLength);
+            }
+            self.length = length;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::TransferEncoding);
+            }
+            self.chunked = true;
+        }
+        Ok(())
+    }
+
+    fn finish(self, http_10: bool) -> Result<bool, HeadError> {
+        if self.chunked && self.length.is_some() {
+            return Err(HeadError::BothLengths);
+        }
+        if self.chunked && http_10 {
+            return Err(HeadError::TransferEncoding);
+        }
+        Ok(self.chunked || self.length.is_some_and(|length| length > 0))
+    }
+}
+
+/// `METHOD SP target SP HTTP/1.x`, single spaces, visible ASCII only.
+fn request_line(line: &[u8]) -> Result<(&str, &str), HeadError> {
+    let line = text(line).map_err(|_| HeadError::RequestLine)?;
+    let mut parts = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(HeadError::RequestLine);
+    };
+    if method.is_empty() || !method.bytes().all(is_token) || target.is_empty() {
+        return Err(HeadError::RequestLine);
+    }
+    if target.len() > MAX_TARGET {
+        return Err(HeadError::TargetTooLong);
+    }
+    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(HeadError::RequestLine);
+    }
+    match version {
+        "HTTP/1.1" | "HTTP/1.0" => Ok((method, target)),
+        _ => Err(HeadError::Version),
+    }
+}
+
+/// The field lines of a head up to its blank line.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), HeadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (line, rest) = match split_line(self.0) {
+            Ok(split) => split,
+            Err(error) => {
+                self.0 = b"\r\n";
+                return Some(Err(error));
+            }
+        };
+        if line.is_empty() {
+            return None;
+        }
+        self.0 = rest;
+        Some(field(line))
+    }
+}
+
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(HeadError::Folded);
+    }
+    let colon = memchr(b':', line).ok_or(HeadError::Name)?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().copied().all(is_token) {
+        return Err(HeadError::Name);
+    }
+    // obs-text is let through: names of files travel in it, and no rule reads it.
+    if value.iter().any(|&b| (b < 0x20 && b != b'\t') || b == 0x7f) {
+        return Err(HeadError::Value);
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+/// The first line without its CRLF, and the rest.
+fn split_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
+    let lf = memchr(b'\n', bytes).ok_or(HeadError::LineEnd)?;
+    let line = bytes[..lf].strip_suffix(b"\r").ok_or(HeadError::LineEnd)?;
+    if memchr(b'\r', line).is_some() {
+        return Err(HeadError::LineEnd);
+    }
+    Ok((line, &bytes[lf + 1..]))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, HeadError> {
+    std::str::from_utf8(bytes).map_err(|_| HeadError::Value)
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+pub(crate) fn is_token(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "the loop ends at 255")]
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Head<'_>, HeadError> {
+        Head::parse(head.as_bytes())
+    }
+
+    #[test]
+    fn an_ordinary_head_is_read() {
+        let head = parse("GET /v1 HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nx-a:  2 \r\n\r\n").unwrap();
+        assert_eq!((head.method, head.target, head.host), ("GET", "/v1", Some("a.example")));
+        assert!(!head.has_body);
+        assert_eq!(head.values("x-a").collect::<Vec<_>>(), [b"1".as_slice(), b"2"]);
+    }
+
+    #[test]
+    fn every_leniency_is_refused() {
+        let cases = [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", HeadError::LineEnd),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", HeadError::LineEnd),
+            ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", HeadError::LineEnd),
+            ("GET  / HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET / HTTP/1.1 \r\n\r\n", HeadError::RequestLine),
+            ("GET\t/ HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET /\u{e9} HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("G\"T / HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET / HTTP/1.2\r\n\r\n", HeadError::Version),
+            ("GET / HTTP/2.0\r\n\r\n", HeadError::Version),
+            ("GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n", HeadError::Folded),
+            ("GET / HTTP/1.1\r\nA : 1\r\n\r\n", HeadError::Name),
+            ("GET / HTTP/1.1\r\n: 1\r\n\r\n", HeadError::Name),
+            ("GET / HTTP/1.1\r\nA\r\n\r\n", HeadError::Name),
+            ("GET / HTTP/1.1\r\nA: \u{1}\r\n\r\n", HeadError::Value),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", HeadError::Host),
+        ];
+        for (head, error) in cases {
+            assert_eq!(parse(head), Err(error), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn every_odd_body_length_is_refused() {
+        for value in ["+5", "0x5", "5,5", "5, 6", "", "-1", "18446744073709551616", "5 5"] {
+            let head = format!("POST / HTTP/1.1\r\nContent-Length: {value}\r\n\r\n");
+            assert_eq!(parse(&head), Err(HeadError::ContentLength), "{value:?}");
+        }
+        let twice = "POST / HTTP/1.1\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n";
+        assert_eq!(parse(twice), Err(HeadError::ContentLength));
+        for value in ["identity", "chunked, identity", "gzip, chunked", "xchunked", "chunked;a", ""] {
+            let head = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {value}\r\n\r\n");
+            assert_eq!(parse(&head), Err(HeadError::TransferEncoding), "{value:?}");
+        }
+        let both = "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(both), Err(HeadError::BothLengths));
+        let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(old), Err(HeadError::TransferEncoding));
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
+        assert_eq!(parse(&long), Err(HeadError::TargetTooLong));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
+        assert_eq!(parse(&many), Err(HeadError::TooLarge));
+        let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(MAX_HEAD));
+        assert_eq!(parse(&large), Err(HeadError::TooLarge));
+    }
+}

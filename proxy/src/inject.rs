@@ -1,0 +1,166 @@
+//! Step 7, second half: the request as it leaves: the agent's credentials out, ours in.
+
+use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
+use pingora::http::RequestHeader;
+use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
+use providers::inject::{Plan, is_routing_header};
+use time::OffsetDateTime;
+
+use crate::normalize::{Target, default_port};
+use crate::refuse::{Code, Refusal};
+
+/// Refuses a `Connection` field that names a field we must keep or set (threats.md C9).
+pub(crate) fn check_nominations(headers: &HeaderMap, plan: &Plan) -> Result<(), Refusal> {
+    for value in headers.get_all(CONNECTION) {
+        let named = value.to_str().unwrap_or("\u{0}").split(',').map(str::trim);
+        for name in named.filter(|name| !name.is_empty()) {
+            let name = name.to_ascii_lowercase();
+            let ours = matches!(&*name, "host" | "content-length" | "transfer-encoding" | "authorization" | "cookie")
+                || plan.is_slot(&name)
+                || HeaderName::try_from(&*name).is_err();
+            if ours {
+                return Err(Refusal::new(
+                    Code::AmbiguousRequest,
+                    "Connection names a field that may not be hop-by-hop; send only `keep-alive`, `close` or `upgrade`",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites the head that goes upstream. `signing` is there for a scheme that signs.
+pub(crate) fn inject(
+    request: &mut RequestHeader,
+    plan: &Plan,
+    target: &Target,
+    signing: Option<&(AgentScope, PayloadHash)>,
+    is_upgrade: bool,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
+    drop_unwanted(request, plan);
+    set_target(request, plan, target)?;
+    // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
+    // encoded all the same is decoded before it is scanned.
+    set(request, ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if plan.sigv4().is_none() {
+        // A slice of a response could carry a part of a reflected credential past the scanner. What SigV4
+        // sends cannot be reflected into a credential, and its storage services live on ranges.
+        request.remove_header(&RANGE);
+        request.remove_header(&IF_RANGE);
+    }
+    if is_upgrade {
+        // Compressed WebSocket frames could not be scanned.
+        request.remove_header("sec-websocket-extensions");
+    }
+    match (plan.sigv4(), signing) {
+        (Some(sigv4), Some((scope, payload))) => {
+            let path_and_query = request.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+            let host = authority(target);
+            let signable = Signable {
+                method: request.method.as_str(),
+                host: &host,
+                path_and_query: &path_and_query,
+                headers: &request.headers,
+                payload,
+            };
+            let signed = sigv4
+                .sign(&signable, scope, now)
+                .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
+            for (name, value) in signed {
+                set(request, name, value);
+            }
+        }
+        (Some(_), None) => {
+            return Err(Refusal::new(Code::GrantDenied, "the request carries no AWS signature to take its scope from"));
+        }
+        (None, _) => {
+            for (name, value) in plan.headers(target.host.as_str(), &target.path) {
+                set(request, name.clone(), value.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes out what the agent brought in credential slots, in any spelling, and what could route or log it.
+fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
+    let unwanted: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| is_unwanted(name.as_str()) || plan.is_slot(name.as_str()))
+        .cloned()
+        .collect();
+    for name in unwanted {
+        request.remove_header(&name);
+    }
+    request.remove_header(&EXPECT);
+}
+
+/// Credentials and routing overrides that no template wants from an agent.
+fn is_unwanted(name: &str) -> bool {
+    match name {
+        "authorization" | "proxy-authorization" | "proxy-connection" | "keep-alive" | "x-api-key" | "api-key" => true,
+        _ => {
+            is_routing_header(name)
+                || (name.contains('_') && matches!(&*name.replace('_', "-"), "authorization" | "proxy-authorization" | "x-api-key" | "api-key"))
+        }
+    }
+}
+
+/// Sets the target in origin form, with the query as the plan wants it, and one Host.
+fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Result<(), Refusal> {
+    let query = plan.rewrite_query(target.host.as_str(), &target.path, target.query.as_deref());
+    let is_origin_form = request.uri.authority().is_none() && request.uri.path() == &*target.path;
+    let query = match &query {
+        Some(rewritten) => rewritten.as_str(),
+        None if is_origin_form || request.version == Version::HTTP_2 => {
+            return set_host(request, target);
+        }
+        None => target.query.as_deref(),
+    };
+    let text = match query {
+        Some(query) => format!("{}?{query}", target.path),
+        None => target.path.to_string(),
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(text.parse().map_err(|_| malformed())?);
+    if request.version == Version::HTTP_2 {
+        parts.scheme = request.uri.scheme().cloned();
+        parts.authority = request.uri.authority().cloned();
+    }
+    request.set_uri(Uri::from_parts(parts).map_err(|_| malformed())?);
+    set_host(request, target)
+}
+
+fn set_host(request: &mut RequestHeader, target: &Target) -> Result<(), Refusal> {
+    let host = authority(target);
+    let same = request.headers.get(HOST).is_some_and(|value| value.as_bytes() == host.as_bytes());
+    if !same {
+        let value = HeaderValue::try_from(host).map_err(|_| malformed())?;
+        set(request, HOST, value);
+    }
+    Ok(())
+}
+
+/// The authority as Host carries it: without the scheme's own port, IPv6 in brackets.
+fn authority(target: &Target) -> String {
+    let host = target.host.as_str();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    if target.port == default_port(target.scheme) {
+        host
+    } else {
+        format!("{host}:{}", target.port)
+    }
+}
+
+fn set(request: &mut RequestHeader, name: HeaderName, value: HeaderValue) {
+    request
+        .insert_header(name, value)
+        .expect("a typed name and value are always accepted");
+}
+
+fn malformed() -> Refusal {
+    Refusal::new(Code::AmbiguousRequest, "the request target cannot be forwarded as it is; percent-encode it")
+}

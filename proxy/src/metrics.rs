@@ -1,0 +1,49 @@
+//! What the injector counts. Labels come from closed sets; no host, path or id is one.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// The injector's metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    pub(crate) duration: Histogram,
+    pub(crate) tunnels: IntGauge,
+    pub(crate) reflections: IntCounter,
+    pub(crate) upstream_errors: IntCounterVec,
+    pub(crate) shed: IntCounter,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new("proxy_requests_total", "Requests by outcome (`forwarded` or the refusal's kind) and provider template."),
+                &["outcome", "provider"],
+            )?,
+            duration: Histogram::with_opts(
+                HistogramOpts::new("proxy_request_duration_seconds", "Time from a request's head to its answer's end, in seconds.")
+                    .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 20)?),
+            )?,
+            tunnels: IntGauge::new("proxy_connections", "Connections from agents that are open now.")?,
+            reflections: IntCounter::new("proxy_reflections_total", "Places in answers where a credential was found and masked.")?,
+            upstream_errors: IntCounterVec::new(
+                Opts::new("upstream_errors", "Requests that failed upstream, by refusal code."),
+                &["code"],
+            )?,
+            shed: IntCounter::new("shed_total", "Connections and requests refused because of load.")?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.duration.clone()))?;
+        registry.register(Box::new(metrics.tunnels.clone()))?;
+        registry.register(Box::new(metrics.reflections.clone()))?;
+        registry.register(Box::new(metrics.upstream_errors.clone()))?;
+        registry.register(Box::new(metrics.shed.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Counts a finished request.
+    pub(crate) fn count(&self, outcome: &str, provider: &str) {
+        self.requests.with_label_values(&[outcome, provider]).inc();
+    }
+}

@@ -1,0 +1,326 @@
+//! Step 1: one canonical target. What policy sees is, byte for byte, what is forwarded.
+//!
+//! Nothing is repaired: a target that two programs could read in two ways is refused (threats.md B5-B8, B12).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Version};
+use pingora::http::RequestHeader;
+use providers::host::{Authority, Host, Scheme};
+
+use crate::refuse::{Code, Refusal};
+
+/// The methods that are proxied, as `Allow` lists them.
+pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Where a request goes, in canonical form.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    /// The path without its query, as the agent wrote it.
+    pub(crate) path: Arc<str>,
+    /// The query without its `?`.
+    pub(crate) query: Option<Arc<str>>,
+}
+
+/// An endpoint that a tunnel was opened to.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+impl Endpoint {
+    /// Reads the target of a CONNECT: a host and, always, a port. Its scheme is known with the first bytes inside.
+    pub(crate) fn of_connect(target: &str) -> Result<Self, Refusal> {
+        let authority = parse_authority(target)?;
+        let port = authority.port.ok_or_else(|| {
+            ambiguous("CONNECT names no port; write CONNECT host:443")
+        })?;
+        Ok(Self { scheme: Scheme::Https, host: authority.host, port })
+    }
+
+    /// Whether an authority from inside the tunnel, such as a Host field, names this endpoint.
+    pub(crate) fn agrees(&self, authority: &str) -> Result<(), Refusal> {
+        if authority == self.host.as_str() && self.port == default_port(self.scheme) {
+            return Ok(());
+        }
+        let named = parse_authority(authority)?;
+        if named.host == self.host && named.port.unwrap_or(default_port(self.scheme)) == self.port {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::AuthorityMismatch,
+            format!(
+                "the request names {}, but its tunnel was opened to {}:{}; open a tunnel for each host",
+                named.host, self.host, self.port
+            ),
+        ))
+    }
+}
+
+/// The target of a request inside a tunnel: its path, once its authority agrees with the tunnel's.
+pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
+    method(request)?;
+    if let Some(authority) = request.uri.authority() {
+        if let Some(scheme) = request.uri.scheme_str()
+            && !scheme.eq_ignore_ascii_case(tunnel.scheme_name())
+        {
+            return Err(ambiguous("the scheme of the request target is not the tunnel's"));
+        }
+        tunnel.agrees(authority.as_str())?;
+    }
+    match host_field(&request.headers)? {
+        Some(host) => tunnel.agrees(host)?,
+        None if request.version == Version::HTTP_2 && request.uri.authority().is_some() => {}
+        None if request.version == Version::HTTP_10 => {}
+        None => return Err(ambiguous("the request names no host; send exactly one Host field")),
+    }
+    target(tunnel.clone(), request)
+}
+
+/// The target of an absolute-form request: its own authority, with which Host must agree (RFC 9112 section 3.2.2).
+pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
+    method(request)?;
+    let scheme = match request.uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        _ => return Err(ambiguous("the scheme of the request target is not http or https")),
+    };
+    let authority = request
+        .uri
+        .authority()
+        .ok_or_else(|| ambiguous("the request target names no host"))?;
+    let authority = parse_authority(authority.as_str())?;
+    let endpoint = Endpoint {
+        scheme,
+        host: authority.host,
+        port: authority.port.unwrap_or(default_port(scheme)),
+    };
+    if let Some(host) = host_field(&request.headers)? {
+        endpoint.agrees(host)?;
+    }
+    target(endpoint, request)
+}
+
+/// The target of a gateway request: the provider's host, and the path behind `/gateway/<provider>`.
+pub(crate) fn gateway(host: Host, port: u16, path: &str, query: Option<&str>) -> Result<Target, Refusal> {
+    check_path(path)?;
+    Ok(Target { scheme: Scheme::Https, host, port, path: path.into(), query: query.map(Into::into) })
+}
+
+fn target(endpoint: Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
+    let (path, query) = path_and_query(request)?;
+    check_path(path)?;
+    Ok(Target {
+        scheme: endpoint.scheme,
+        host: endpoint.host,
+        port: endpoint.port,
+        path: path.into(),
+        query: query.map(Into::into),
+    })
+}
+
+/// The path and query as text; `OPTIONS *` has the path `*`.
+pub(crate) fn path_and_query(request: &RequestHeader) -> Result<(&str, Option<&str>), Refusal> {
+    if !request.raw_path_is_utf8() {
+        return Err(ambiguous("the request target holds bytes that must be percent-encoded"));
+    }
+    let uri = &request.uri;
+    Ok((uri.path(), uri.query()))
+}
+
+pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
+    match request.method.as_str() {
+        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => Ok(()),
+        other => Err(Refusal::new(
+            Code::MethodNotAllowed,
+            format!("{} is not proxied; use one of {ALLOWED_METHODS}", shorten(other)),
+        )),
+    }
+}
+
+/// Refuses a path that a server may read otherwise than the policy does.
+fn check_path(path: &str) -> Result<(), Refusal> {
+    let bytes = path.as_bytes();
+    if path == "*" {
+        return Ok(());
+    }
+    if bytes.first() != Some(&b'/') {
+        return Err(ambiguous("the path does not begin with a slash"));
+    }
+    if !bytes.iter().all(u8::is_ascii_graphic) {
+        return Err(ambiguous("the path holds bytes that must be percent-encoded"));
+    }
+    if memchr::memchr3(b'\\', b'#', b'"', bytes).is_some() {
+        return Err(ambiguous("the path holds a backslash, a quote or a fragment"));
+    }
+    if memchr::memchr(b'%', bytes).is_some() {
+        check_escapes(path)?;
+    }
+    for segment in path[1..].split('/') {
+        // A server may cut path parameters off before it resolves dots.
+        let name = segment.split(';').next().unwrap_or(segment);
+        if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..") {
+            return Err(ambiguous("the path holds a dot segment; send the path it resolves to"));
+        }
+    }
+    if memchr::memmem::find(bytes, b"//").is_some() {
+        return Err(ambiguous("the path holds an empty segment (`//`)"));
+    }
+    Ok(())
+}
+
+/// Percent-escapes must decode to UTF-8 text without separators, controls or further escapes.
+fn check_escapes(path: &str) -> Result<(), Refusal> {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'%', &bytes[at..]) {
+        let start = at + found;
+        let byte = bytes
+            .get(start + 1..start + 3)
+            .and_then(|digits| hex_byte(digits[0], digits[1]))
+            .ok_or_else(|| ambiguous("the path holds a malformed percent-escape"))?;
+        if byte < 0x20 || byte == 0x7f || matches!(byte, b'/' | b'\\') {
+            return Err(ambiguous("the path holds an escaped slash, backslash or control character"));
+        }
+        let escapes_again = byte == b'%'
+            && bytes
+                .get(start + 3..start + 5)
+                .is_some_and(|digits| hex_byte(digits[0], digits[1]).is_some());
+        if escapes_again {
+            return Err(ambiguous("the path is percent-encoded twice"));
+        }
+        at = start + 3;
+    }
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map(drop)
+        .map_err(|_| ambiguous("the path does not decode to UTF-8"))
+}
+
+fn hex_byte(high: u8, low: u8) -> Option<u8> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+/// The one Host field, if there is one.
+fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut all = headers.get_all(http::header::HOST).iter();
+    let first = all.next();
+    if all.next().is_some() {
+        return Err(ambiguous("Host is given twice"));
+    }
+    first
+        .map(|value| value.to_str().map_err(|_| ambiguous("Host is not visible ASCII")))
+        .transpose()
+}
+
+fn parse_authority(text: &str) -> Result<Authority, Refusal> {
+    Authority::parse(text).map_err(|error| ambiguous(error.to_string()))
+}
+
+pub(crate) fn default_port(scheme: Scheme) -> u16 {
+    match scheme {
+        Scheme::Https => 443,
+        Scheme::Http => 80,
+    }
+}
+
+impl Endpoint {
+    fn scheme_name(&self) -> &'static str {
+        scheme_name(self.scheme)
+    }
+}
+
+pub(crate) fn scheme_name(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Https => "https",
+        Scheme::Http => "http",
+    }
+}
+
+fn ambiguous(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(Code::AmbiguousRequest, detail)
+}
+
+/// At most 32 characters of what the agent sent, so that a message stays one line.
+fn shorten(text: &str) -> String {
+    text.chars().take(32).filter(|c| c.is_ascii_graphic()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, host: Option<&str>) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        if let Some(host) = host {
+            request.append_header("host", host).unwrap();
+        }
+        request
+    }
+
+    fn tunnel() -> Endpoint {
+        Endpoint::of_connect("api.example.com:443").unwrap()
+    }
+
+    #[test]
+    fn equal_spellings_of_the_tunnels_host_agree() {
+        for host in ["api.example.com", "API.example.com", "api.example.com:443", "api.example.com."] {
+            inside(&tunnel(), &request("/v1", Some(host))).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_host_in_a_tunnel_is_a_mismatch() {
+        for host in ["evil.example.com", "api.example.com:8443", "api.example.com.evil.io"] {
+            let refusal = inside(&tunnel(), &request("/v1", Some(host))).unwrap_err();
+            assert_eq!(refusal.code, Code::AuthorityMismatch, "{host}");
+        }
+        let refusal = inside(&tunnel(), &request("https://b.example.com/v1", Some("api.example.com"))).unwrap_err();
+        assert_eq!(refusal.code, Code::AuthorityMismatch);
+    }
+
+    #[test]
+    fn odd_hosts_are_ambiguous() {
+        for host in ["a, b", "", "user@api.example.com", "api.example.com/x", "api.example.com:0443", "api.example.com:"] {
+            let refusal = inside(&tunnel(), &request("/v1", Some(host))).unwrap_err();
+            assert_eq!(refusal.code, Code::AmbiguousRequest, "{host:?}");
+        }
+        let refusal = inside(&tunnel(), &request("/v1", None)).unwrap_err();
+        assert_eq!(refusal.code, Code::AmbiguousRequest);
+    }
+
+    #[test]
+    fn ordinary_paths_pass_unchanged() {
+        for path in ["/", "/v1/charges", "/a%20b", "/caf%C3%A9", "/v1/files/a.b..c/", "/x;y=1", "/.well-known/x", "/100%25"] {
+            let target = inside(&tunnel(), &request(path, Some("api.example.com"))).unwrap();
+            assert_eq!(&*target.path, path);
+        }
+    }
+
+    #[test]
+    fn ambiguous_paths_are_refused() {
+        let paths = [
+            "/v1/../admin", "/v1/./x", "/..", "/v1/%2e%2e/admin", "/v1/%2E./admin", "/v1/..;/admin", "//x", "/a//b",
+            "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00", "/a%0d%0a", "/a%252e", "/%c0%ae", "/a%zz", "/a%", "/a%2",
+        ];
+        for path in paths {
+            let refusal = check_path(path).unwrap_err();
+            assert_eq!(refusal.code, Code::AmbiguousRequest, "{path}");
+        }
+        assert!(check_path("/a\\b").is_err());
+    }
+
+    #[test]
+    fn methods_outside_the_list_are_refused() {
+        for name in ["TRACE", "CONNECT", "get", "PRI", "TRACK"] {
+            let request = RequestHeader::build(name, b"/", None).unwrap();
+            assert_eq!(method(&request).unwrap_err().code, Code::MethodNotAllowed, "{name}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Step 4: does this lease allow this request, and with which secret set?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use leases::authorize::{AccessRequest, Permit, authorize};
+use leases::scope::Action;
+use leases::verify::VerifiedLease;
+use providers::host::Scheme;
+use time::OffsetDateTime;
+
+use crate::normalize::Target;
+use crate::refuse::{Code, Refusal};
+
+/// Asks the lease. The answer is a pure function of lease, request and time, and the lease remembers it.
+pub(crate) fn permit(
+    lease: &Arc<VerifiedLease>,
+    target: &Target,
+    method: &str,
+    client_ip: IpAddr,
+    now: OffsetDateTime,
+) -> Result<Permit, Refusal> {
+    if lease.action() != Action::ProxyUse {
+        return Err(Refusal::new(
+            Code::GrantDenied,
+            format!("this lease is for {}, not for requests; mint one with action proxy_use", lease.action().as_str()),
+        ));
+    }
+    let request = AccessRequest {
+        action: Action::ProxyUse,
+        scheme: lease_scheme(target.scheme),
+        host: target.host.as_str(),
+        port: target.port,
+        method,
+        path: &target.path,
+        client_ip,
+    };
+    Ok(authorize(lease, &request, now)?)
+}
+
+fn lease_scheme(scheme: Scheme) -> leases::scope::Scheme {
+    match scheme {
+        Scheme::Https => leases::scope::Scheme::Https,
+        Scheme::Http => leases::scope::Scheme::Http,
+    }
+}

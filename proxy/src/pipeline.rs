@@ -1,0 +1,423 @@
+//! Pingora's phases, each calling one step. The reading order is the order of a request's life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use leases::clock::Clock;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::ALPN;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use store::Store;
+use store::ledger::Refused;
+
+use crate::account;
+use crate::authenticate::Authenticator;
+use crate::context::{Link, RequestContext};
+use crate::credential::Opener;
+use crate::door;
+use crate::head::Head;
+use crate::metrics::Metrics;
+use crate::refuse::{Code, Door, Refusal};
+use crate::scrub::{ResponseScrub, clean_fields};
+use crate::upstream::{UpstreamTimeouts, Upstreams};
+use crate::watch::Watcher;
+use crate::{body, inject, normalize, permit, record, upstream};
+
+/// How long an idle connection from an agent is kept, in seconds.
+const KEEPALIVE: u64 = 60;
+/// How long a single read or write on the agent's side may stall.
+const DOWNSTREAM_STALL: Duration = Duration::from_secs(60);
+/// The same for a WebSocket, which may be silent for long.
+const UPGRADED_STALL: Duration = Duration::from_hours(1);
+/// How long the rest of a refused request's body is read, so that the agent sees the answer.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How much of a refused request's body is worth reading to keep the connection.
+const DRAINED_BODY: u64 = 1024 * 1024;
+
+/// The request path.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Store,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) catalog: tokio::sync::watch::Receiver<Arc<providers::catalog::Catalog>>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) opener: Opener,
+    pub(crate) watcher: Arc<Watcher>,
+    pub(crate) metrics: Metrics,
+    pub(crate) timeouts: UpstreamTimeouts,
+    pub(crate) max_signed_body: usize,
+}
+
+impl Pipeline {
+    /// Steps 1 to 7 up to the open credential. What returns `Ok` may be forwarded.
+    async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refusal> {
+        check_head(session)?;
+        let now = self.clock.now();
+        let target = door::enter(self, session, ctx)?;
+        let method = session.req_header().method.as_str().to_owned();
+        let client = ctx.link().map_or_else(door::unlinked, |link| Ok(link.client))?;
+        let target = &*ctx.target.insert(target);
+        let lease = ctx.lease.as_ref().expect("the door lets nobody in without a lease");
+        if ctx.door != Door::Inside {
+            door::check_standing(&self.store, lease, now)?;
+        }
+        let permit = permit::permit(lease, target, &method, client, now)?;
+        check_upgrade(session, ctx)?;
+        ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
+        ctx.permit = Some(permit);
+        let permit = ctx.permit.as_ref().expect("set above");
+        let used = record::record_use(self.store.ledger(), permit, ctx.facts(&method)).await?;
+        ctx.used = Some(used);
+        let used = ctx.used.as_ref().expect("set above");
+        let credential = self.opener.open(used, permit, target).await?;
+        inject::check_nominations(&session.req_header().headers, &credential.plan)?;
+        ctx.credential = Some(credential);
+        body::hold_if_signed(self.max_signed_body, session, ctx).await
+    }
+
+    /// Answers with a refusal and records it. The connection is kept where nothing of the request is left unread.
+    async fn refuse(&self, session: &mut Session, ctx: &mut RequestContext, refusal: Refusal) {
+        let (head, body) = refusal.respond(ctx.door, &ctx.request_id);
+        ctx.status = Some(head.status.as_u16());
+        self.record_refusal(session, ctx, &refusal).await;
+        ctx.refusal = Some(refusal);
+        if session.response_written().is_some() {
+            return;
+        }
+        if !session.is_body_done() && declared_length(session).is_none_or(|length| length > DRAINED_BODY) {
+            session.set_keepalive(None);
+        }
+        let is_head = session.req_header().method == http::Method::HEAD;
+        let sent = match session.write_response_header(Box::new(head), is_head).await {
+            Ok(()) if !is_head => session.write_response_body(Some(body), true).await,
+            other => other,
+        };
+        if sent.is_err() {
+            session.set_keepalive(None);
+        }
+    }
+
+    /// Refusals that the ledger did not decide itself are recorded here, and those after a use as its outcome.
+    async fn record_refusal(&self, session: &Session, ctx: &RequestContext, refusal: &Refusal) {
+        let decided_by_ledger = ctx.permit.is_some() && ctx.used.is_none() && ctx.addresses.is_some();
+        if ctx.used.is_some() || decided_by_ledger {
+            return;
+        }
+        let Some(lease) = &ctx.lease else {
+            return;
+        };
+        let refused = Refused {
+            org: lease.org().clone(),
+            error: refusal.code.as_str().to_owned(),
+            agent: Some(lease.agent().clone()),
+            lease: Some(lease.lease().clone()),
+            set: ctx.permit.as_ref().map(|p| p.binding().set.clone()),
+            grant: ctx.permit.as_ref().map(|p| p.binding().grant.clone()),
+            request: ctx.facts(session.req_header().method.as_str()),
+        };
+        if let Err(error) = self.store.ledger().record_refusal(refused).await {
+            tracing::error!(request.id = ctx.request_id, %error, "a refusal could not be recorded");
+        }
+    }
+
+    fn watch(&self, ctx: &mut RequestContext) {
+        if ctx.watched.is_some() {
+            return;
+        }
+        if let (Some(lease), Some(link)) = (&ctx.lease, ctx.link()) {
+            ctx.watched = Some(self.watcher.watch(lease, &link.state));
+        }
+    }
+}
+
+/// The pipeline as Pingora owns it: shared with the listener's front.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared(pub(crate) Arc<Pipeline>);
+
+impl std::ops::Deref for Shared {
+    type Target = Pipeline;
+
+    fn deref(&self) -> &Pipeline {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Shared {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new(account::request_id(self.clock.now()))
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {
+        // No module: compression beside a secret tells of it (BREACH), and caching crosses agents.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<()> {
+        ctx.link = Link::of(session);
+        if let Some(link) = ctx.link() {
+            link.state.head_read();
+        }
+        // An agent's own `Keep-Alive: timeout=` may not lengthen ours, and without one Pingora waits for ever.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(KEEPALIVE));
+        }
+        let stall = if session.is_upgrade_req() { UPGRADED_STALL } else { DOWNSTREAM_STALL };
+        session.set_read_timeout(Some(stall));
+        session.set_write_timeout(Some(stall));
+        session.set_total_drain_timeout(Some(DRAIN));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<bool> {
+        match self.admit(session, ctx).await {
+            Ok(()) => Ok(false),
+            Err(refusal) => {
+                self.refuse(session, ctx, refusal).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<Box<HttpPeer>> {
+        let (Some(target), Some(addresses), Some(permit)) = (&ctx.target, &ctx.addresses, &ctx.permit) else {
+            return Err(Error::explain(ErrorType::InternalError, "no permit"));
+        };
+        let attempt = if ctx.upstream_h2_only { ctx.attempts - 1 } else { ctx.attempts };
+        let address = addresses
+            .get(attempt as usize)
+            .ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address is left to try"))?;
+        // The provider speaks what the agent speaks, so that streams, trailers and framing stay what they are.
+        let alpn = if ctx.upstream_h2_only {
+            ALPN::H2
+        } else if session.is_http2() {
+            ALPN::H2H1
+        } else {
+            ALPN::H1
+        };
+        ctx.attempts += 1;
+        let group = account::group(permit.lease().org());
+        Ok(Box::new(upstream::peer(address, target.scheme, &target.host, alpn, group, self.timeouts)))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
+        let (Some(credential), Some(target), Some(_recorded)) = (&ctx.credential, &ctx.target, &ctx.used) else {
+            return Err(Error::explain(ErrorType::InternalError, "no recorded use"));
+        };
+        let injected = inject::inject(
+            request,
+            &credential.plan,
+            target,
+            ctx.signing.as_ref(),
+            session.is_upgrade_req(),
+            self.clock.now(),
+        );
+        injected.map_err(|refusal| {
+            ctx.refusal = Some(refusal);
+            Error::explain(ErrorType::InternalError, "refused at injection")
+        })
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
+        if let Some(held) = ctx.held_body.take() {
+            *body = Some(held);
+        }
+        if !end {
+            self.watch(ctx);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
+        let Some(credential) = &ctx.credential else {
+            return Err(Error::explain(ErrorType::InternalError, "no credential"));
+        };
+        let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let has_body = session.req_header().method != http::Method::HEAD
+            && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let scrub = ResponseScrub::begin(head, &credential.plan, is_upgrade, has_body).map_err(|refusal| {
+            ctx.refusal = Some(refusal);
+            Error::explain(ErrorType::InternalError, "the answer is withheld").into_up()
+        })?;
+        ctx.scrub = Some(scrub);
+        ctx.status = Some(head.status.as_u16());
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<Option<Duration>> {
+        if !end {
+            self.watch(ctx);
+        }
+        if let Some(scrub) = &mut ctx.scrub {
+            *body = scrub.body(body.take(), end).map_err(|refusal| {
+                ctx.refusal = Some(refusal);
+                Error::explain(ErrorType::InternalError, "the rest of the answer is withheld").into_up()
+            })?;
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<Option<Bytes>> {
+        if let Some(credential) = &ctx.credential {
+            let found = clean_fields(trailers, credential.plan.scrubber());
+            self.metrics.reflections.inc_by(found as u64);
+        }
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        _: &mut Session,
+        mut error: Box<Error>,
+        _: &mut RequestContext,
+        _: bool,
+    ) -> Box<Error> {
+        // One use is at most one send (threats.md A20). Bytes may have left by now, so nothing is tried again.
+        error.set_retry(false);
+        error
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut RequestContext,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent yet, so the next checked address may be tried.
+        let tls = matches!(error.etype(), ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError);
+        if tls && !ctx.upstream_h2_only && upstream::wants_h2(&error) {
+            ctx.upstream_h2_only = true;
+            error.set_retry(true);
+        } else {
+            let more = ctx.addresses.as_ref().is_some_and(|a| a.get(ctx.attempts as usize).is_some());
+            error.set_retry(more && !ctx.upstream_h2_only && upstream::is_connect_failure(&error));
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        let refusal = ctx.refusal.take().unwrap_or_else(|| upstream::refusal(error));
+        let agent_gone = *error.esource() == ErrorSource::Downstream;
+        let status = refusal.status(ctx.door);
+        if agent_gone || session.response_written().is_some() {
+            ctx.refusal = Some(refusal);
+        } else {
+            self.refuse(session, ctx, refusal).await;
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
+        if let Some(code) = ctx.watched.as_ref().and_then(crate::watch::Watched::cut_for) {
+            ctx.refusal = Some(Refusal::new(code, "the lease ended while its answer was streaming"));
+        }
+        let (up, down) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        record::record_outcome(self.store.ledger(), ctx, up, down);
+        account::finish(&self.metrics, session, ctx, error);
+        if let Some(link) = ctx.link()
+            && !session.is_http2()
+        {
+            link.state.await_head();
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
+        // The one line a request is written by `account`; Pingora's would carry the target's query.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &RequestContext,
+        _: &Error,
+        _: pingora::proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _: &Session, ctx: &RequestContext) -> String {
+        format!("request {}", ctx.request_id)
+    }
+}
+
+/// Refuses a head that Pingora's parser repaired: what it dropped is seen in the raw bytes only.
+fn check_head(session: &Session) -> Result<(), Refusal> {
+    if let Some(h1) = session.as_http1() {
+        Head::parse(&h1.get_headers_raw_bytes())?;
+        return Ok(());
+    }
+    let headers = &session.req_header().headers;
+    if headers.len() > crate::head::MAX_FIELDS {
+        return Err(crate::head::HeadError::TooLarge.into());
+    }
+    let target = session.req_header().uri.path_and_query().map_or(0, |p| p.as_str().len());
+    if target > crate::head::MAX_TARGET {
+        return Err(crate::head::HeadError::TargetTooLong.into());
+    }
+    normalize::method(session.req_header())
+}
+
+/// Only WebSocket upgrades pass; a request that asks for another is refused, not stripped of the wish.
+fn check_upgrade(session: &Session, ctx: &RequestContext) -> Result<(), Refusal> {
+    let headers = &session.req_header().headers;
+    let Some(upgrade) = headers.get(http::header::UPGRADE) else {
+        return Ok(());
+    };
+    let is_websocket = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && session.req_header().method == http::Method::GET
+        && headers.get_all(http::header::UPGRADE).iter().count() == 1;
+    if is_websocket && !session.is_http2() && ctx.target.is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::UpgradeDenied, "only WebSocket upgrades are proxied; send the request without Upgrade"))
+}
+
+/// The body's length where the head tells it; zero when there is none.
+fn declared_length(session: &Session) -> Option<u64> {
+    let headers = &session.req_header().headers;
+    if headers.contains_key(http::header::TRANSFER_ENCODING) {
+        return None;
+    }
+    match headers.get(http::header::CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok(),
+        None if session.is_http2() => None,
+        None => Some(0),
+    }
+}

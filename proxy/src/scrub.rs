@@ -1,0 +1,146 @@
+//! Step 9: nothing of the credential comes back, in headers, trailers or bodies.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
+use pingora::http::ResponseHeader;
+use providers::inject::Plan;
+use providers::scrub::{BodyDecoder, ScrubStream, Scrubber};
+
+use crate::refuse::{Code, Refusal};
+
+/// Fields of the provider's connection, which are not the agent's.
+const HOP_BY_HOP: [&str; 6] =
+    ["keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-connection", "proxy-status", "alt-svc"];
+
+/// The scanning of one response.
+pub(crate) struct ResponseScrub {
+    stream: Option<ScrubStream>,
+    decoder: Option<BodyDecoder>,
+    in_headers: usize,
+}
+
+impl std::fmt::Debug for ResponseScrub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseScrub").finish_non_exhaustive()
+    }
+}
+
+impl ResponseScrub {
+    /// Cleans a response's head and decides how its body is scanned.
+    pub(crate) fn begin(head: &mut ResponseHeader, plan: &Plan, is_upgrade: bool, has_body: bool) -> Result<Self, Refusal> {
+        for name in HOP_BY_HOP {
+            head.remove_header(name);
+        }
+        let scrubber = plan.scrubber();
+        let in_headers = clean_head(head, scrubber);
+        if scrubber.is_empty() || !has_body {
+            return Ok(Self { stream: None, decoder: None, in_headers });
+        }
+        let decoder = if is_upgrade { None } else { decoder(head)? };
+        Ok(Self { stream: Some(scrubber.stream()), decoder, in_headers })
+    }
+
+    /// Scans the next part of the body. `None` when nothing of it can be passed on yet.
+    pub(crate) fn body(&mut self, chunk: Option<Bytes>, end: bool) -> Result<Option<Bytes>, Refusal> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(chunk);
+        };
+        let chunk = match (&mut self.decoder, chunk) {
+            (Some(decoder), Some(chunk)) => Some(decoder.push(&chunk).map_err(|error| undecodable(&error))?),
+            (_, chunk) => chunk,
+        };
+        let mut out = chunk.map(|chunk| stream.push(chunk));
+        if end {
+            if let Some(decoder) = &mut self.decoder {
+                let rest = decoder.finish().map_err(|error| undecodable(&error))?;
+                out = Some(join(out, stream.push(rest)));
+            }
+            out = Some(join(out, stream.finish()));
+        }
+        Ok(out.filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// How often the credential was found and masked.
+    pub(crate) fn reflections(&self) -> usize {
+        self.in_headers + self.stream.as_ref().map_or(0, ScrubStream::reflections)
+    }
+}
+
+/// Masks the credential in header values; names and counts stay.
+pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize {
+    let mut found = 0;
+    for value in fields.values_mut() {
+        if let Some(clean) = scrubber.header(value.as_bytes()) {
+            *value = HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"));
+            found += 1;
+        }
+    }
+    found
+}
+
+fn clean_head(head: &mut ResponseHeader, scrubber: &Scrubber) -> usize {
+    if scrubber.is_empty() {
+        return 0;
+    }
+    let dirty: Vec<_> = head
+        .headers
+        .iter()
+        .filter(|(_, value)| scrubber.header(value.as_bytes()).is_some())
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in &dirty {
+        let values: Vec<_> = head.headers.get_all(name).iter().cloned().collect();
+        head.remove_header(name);
+        for value in values {
+            let clean = scrubber.header(value.as_bytes());
+            let value = clean.map_or(value, |clean| {
+                HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"))
+            });
+            head.append_header(name.clone(), value)
+                .expect("a typed name and value are always accepted");
+        }
+    }
+    dirty.len()
+}
+
+/// The decoder for a body that came encoded although `identity` was asked for; the head then says that it is plain.
+fn decoder(head: &mut ResponseHeader) -> Result<Option<BodyDecoder>, Refusal> {
+    let mut encodings = head.headers.get_all(CONTENT_ENCODING).iter();
+    let Some(encoding) = encodings.next() else {
+        return Ok(None);
+    };
+    let text = encoding.to_str().unwrap_or("?").trim().to_ascii_lowercase();
+    if encodings.next().is_some() {
+        return Err(unknown_encoding());
+    }
+    if text == "identity" || text.is_empty() {
+        return Ok(None);
+    }
+    let decoder = BodyDecoder::for_encoding(&text)
+        .ok_or_else(unknown_encoding)?
+        .map_err(|error| undecodable(&error))?;
+    head.remove_header(&CONTENT_ENCODING);
+    head.remove_header(&CONTENT_LENGTH);
+    if head.version == http::Version::HTTP_11 {
+        head.insert_header(TRANSFER_ENCODING, "chunked")
+            .expect("a typed name and value are always accepted");
+    }
+    Ok(Some(decoder))
+}
+
+fn join(first: Option<Bytes>, second: Bytes) -> Bytes {
+    match first {
+        Some(first) if second.is_empty() => first,
+        Some(first) if !first.is_empty() => [first, second].concat().into(),
+        _ => second,
+    }
+}
+
+fn unknown_encoding() -> Refusal {
+    Refusal::new(Code::UpstreamProtocol, "the provider answered in an encoding that cannot be scanned for the credential; the answer is withheld")
+}
+
+fn undecodable(error: &impl std::fmt::Display) -> Refusal {
+    Refusal::new(Code::UpstreamProtocol, format!("the provider's encoded answer could not be scanned: {error}"))
+}

@@ -1,0 +1,209 @@
+//! The listener: accepts, bounds and drains connections.
+//!
+//! It has its own accept loop rather than Pingora's server: one runtime for both planes, our own signals
+//! and drain, no descriptor hand-over socket, and streams without a read buffer of their own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use leases::clock::Clock;
+use leases::root_key::RootPublicKeys;
+use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use prometheus::Registry;
+use providers::catalog::Catalog;
+use store::Store;
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use vault::Vault;
+
+use crate::authenticate::Authenticator;
+use crate::connect::Front;
+use crate::credential::Opener;
+use crate::metrics::Metrics;
+use crate::pipeline::{Pipeline, Shared};
+use crate::tls::ca::Authority;
+use crate::tls::leaf::Leaves;
+use crate::upstream::{AddressPolicy, Override, ResolverError, UpstreamTimeouts, Upstreams};
+use crate::watch::Watcher;
+
+/// Requests that one kept connection may carry.
+const REQUESTS_PER_CONNECTION: u32 = 10_000;
+/// How long an idle HTTP/2 connection from an agent is kept.
+const H2_IDLE: Duration = Duration::from_secs(60);
+/// Upstream connections kept idle.
+const IDLE_UPSTREAMS: usize = 1024;
+/// The largest body that is read to be hashed for a signature.
+const MAX_SIGNED_BODY: usize = 8 * 1024 * 1024;
+/// How long a drain waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What the injector is told.
+#[derive(Debug, Clone)]
+pub struct ProxyOptions {
+    /// A PEM file with every root that providers' certificates may chain to.
+    pub upstream_roots: PathBuf,
+    /// Where to dial instead of what a name resolves to.
+    pub overrides: Vec<Override>,
+    /// Networks for which the address policy is lifted.
+    pub allowed_addresses: Vec<IpNet>,
+    /// Our own listeners, which are never dialled.
+    pub own_addresses: Vec<SocketAddr>,
+    /// How long an opened credential may be kept; zero opens it for every use.
+    pub cache_ttl: Duration,
+    /// How many connections from agents may be open.
+    pub max_connections: usize,
+}
+
+/// What the injector works with.
+#[derive(Debug)]
+pub struct ProxyDeps {
+    /// The store and its ledger.
+    pub store: Store,
+    /// Opens sealed credentials.
+    pub vault: Arc<Vault>,
+    /// The provider templates in force.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// The public keys that leases verify with.
+    pub root_keys: watch::Receiver<RootPublicKeys>,
+    /// The authority that signs leaves.
+    pub authority: Arc<Authority>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+}
+
+/// Why the injector cannot serve.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The listener cannot be used.
+    #[error("the proxy listener cannot be used")]
+    Listener(#[source] std::io::Error),
+    /// The resolver cannot be made.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// The leaf key cannot be made.
+    #[error("the key of leaf certificates cannot be made")]
+    Leaf(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A metric is registered twice.
+    #[error("a metric is registered twice")]
+    Metrics(#[from] prometheus::Error),
+    /// The roots for upstream certificates cannot be read.
+    #[error("the upstream root certificates in {path} cannot be read")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Serves agents until `shutdown`, then lets what is under way end for at most 30 seconds.
+///
+/// Runs on the current tokio runtime.
+///
+/// # Errors
+/// [`ServeError`] before the first connection is accepted; afterwards errors are the connections' own.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    deps: ProxyDeps,
+    options: ProxyOptions,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let front = Arc::new(front(deps, &options, &shutdown)?);
+    listener.set_nonblocking(true).map_err(ServeError::Listener)?;
+    let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
+    let room = Arc::new(Semaphore::new(options.max_connections));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|down| *down) => break,
+        };
+        match accepted {
+            Ok((tcp, client)) => admit(&front, &room, tcp, client, &shutdown),
+            Err(error) => {
+                // Out of descriptors, most likely: the loop must not spin until one is free.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    front.proxy.http_cleanup().await;
+    let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN, room.acquire_many(all)).await.is_err() {
+        tracing::warn!("some connections were still open after the drain and are cut");
+    }
+    Ok(())
+}
+
+fn front(deps: ProxyDeps, options: &ProxyOptions, shutdown: &watch::Receiver<bool>) -> Result<Front, ServeError> {
+    // Pingora panics on a root file that it cannot read, so it is looked at first.
+    if !std::fs::read(&options.upstream_roots).is_ok_and(|pem| pem.starts_with(b"-----BEGIN") || memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE").is_some()) {
+        return Err(ServeError::Roots { path: options.upstream_roots.clone() });
+    }
+    let watcher = Arc::new(Watcher::default());
+    tokio::spawn(Arc::clone(&watcher).run(deps.store.ledger().clone(), Arc::clone(&deps.clock), shutdown.clone()));
+    let policy = AddressPolicy::new(options.allowed_addresses.clone(), options.own_addresses.clone());
+    let pipeline = Arc::new(Pipeline {
+        authenticator: Authenticator::new(deps.root_keys),
+        upstreams: Upstreams::new(options.overrides.clone(), policy)?,
+        opener: Opener::new(deps.store.clone(), deps.vault, deps.catalog.clone(), options.cache_ttl),
+        watcher,
+        metrics: Metrics::register(&deps.registry)?,
+        timeouts: UpstreamTimeouts::default(),
+        max_signed_body: MAX_SIGNED_BODY,
+        clock: deps.clock,
+        store: deps.store,
+        catalog: deps.catalog,
+    });
+    let conf = ServerConf {
+        ca_file: Some(options.upstream_roots.display().to_string()),
+        upstream_keepalive_pool_size: IDLE_UPSTREAMS,
+        // Tries of one request: each further one only before anything was sent, see `fail_to_connect`.
+        max_retries: 4,
+        upstream_debug_ssl_keylog: false,
+        ..ServerConf::default()
+    };
+    let mut proxy = http_proxy(&Arc::new(conf), Shared(Arc::clone(&pipeline)));
+    let mut server_options = HttpServerOptions::default();
+    server_options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
+    server_options.h2_idle_timeout = Some(H2_IDLE);
+    proxy.server_options = Some(server_options);
+    let leaves = Leaves::new(deps.authority).map_err(|error| ServeError::Leaf(Box::new(error)))?;
+    Ok(Front { pipeline, proxy: Arc::new(proxy), leaves })
+}
+
+fn admit(front: &Arc<Front>, room: &Arc<Semaphore>, tcp: TcpStream, client: SocketAddr, shutdown: &watch::Receiver<bool>) {
+    // A response's head and body are small writes; without this each would wait for the other's ACK.
+    let _ = tcp.set_nodelay(true);
+    match Arc::clone(room).try_acquire_owned() {
+        Ok(place) => {
+            let (front, shutdown) = (Arc::clone(front), shutdown.clone());
+            tokio::spawn(async move { serve_one(&front, tcp, client, &shutdown, place).await });
+        }
+        Err(_) => {
+            front.pipeline.metrics.shed.inc();
+            tokio::spawn(shed(tcp));
+        }
+    }
+}
+
+async fn serve_one(front: &Front, tcp: TcpStream, client: SocketAddr, shutdown: &watch::Receiver<bool>, place: OwnedSemaphorePermit) {
+    front.pipeline.metrics.tunnels.inc();
+    front.serve(tcp, client, shutdown).await;
+    front.pipeline.metrics.tunnels.dec();
+    drop(place);
+}
+
+/// Tells an agent that there is no room, without reading anything of it.
+async fn shed(mut tcp: TcpStream) {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: claviger; error=proxy_internal_error; details=\"overloaded\"\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let _ = tokio::time::timeout(Duration::from_secs(1), tcp.write_all(FULL)).await;
+}

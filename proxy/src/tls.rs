@@ -1,0 +1,4 @@
+//! Interception: the certificate authority, the leaves it mints, and the handshake with an agent.
+
+pub mod ca;
+pub(crate) mod leaf;

@@ -1,0 +1,94 @@
+//! Leaf certificates and the TLS settings of a tunnel, kept for each host that a lease opened.
+//!
+//! One ECDSA P-256 key serves all leaves of a process. A leaf names exactly one DNS name or one IP
+//! address, the one that CONNECT asked for, and lives at most a day; its settings are dropped well before.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use moka::sync::Cache;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+use time::{Duration, OffsetDateTime};
+
+use super::ca::{Authority, BACKDATE};
+
+/// How long a leaf is valid: at most 24 hours, its backdating included.
+const VALIDITY: Duration = Duration::hours(23);
+/// How long a leaf is served before a new one is minted.
+const KEPT: StdDuration = StdDuration::from_hours(12);
+/// How many hosts' settings are kept, about 11 KiB each.
+const CAPACITY: u64 = 2048;
+
+#[derive(Debug, Error)]
+pub(crate) enum LeafError {
+    #[error("the leaf certificate could not be made")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the leaf certificate was not accepted")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Mints leaves and keeps their TLS settings.
+#[derive(Debug)]
+pub(crate) struct Leaves {
+    authority: Arc<Authority>,
+    key: KeyPair,
+    kept: Cache<Arc<str>, Arc<ServerConfig>>,
+}
+
+impl Leaves {
+    pub(crate) fn new(authority: Arc<Authority>) -> Result<Self, LeafError> {
+        Ok(Self {
+            authority,
+            key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+            kept: Cache::builder().max_capacity(CAPACITY).time_to_live(KEPT).build(),
+        })
+    }
+
+    /// The TLS settings for `host`, which a verified lease has named.
+    pub(crate) fn settings(&self, host: &Arc<str>, now: OffsetDateTime) -> Result<Arc<ServerConfig>, LeafError> {
+        if let Some(kept) = self.kept.get(host) {
+            return Ok(kept);
+        }
+        let settings = Arc::new(self.mint(host, now)?);
+        self.kept.insert(Arc::clone(host), Arc::clone(&settings));
+        Ok(settings)
+    }
+
+    fn mint(&self, host: &str, now: OffsetDateTime) -> Result<ServerConfig, LeafError> {
+        let certificate = self.certificate(host, now)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let mut settings = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?;
+        settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(settings)
+    }
+
+    fn certificate(&self, host: &str, now: OffsetDateTime) -> Result<CertificateDer<'static>, LeafError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        // The common name is bounded to 64 bytes (RFC 5280 appendix A.1); the name that counts is the SAN.
+        if host.len() <= 64 {
+            params.distinguished_name.push(DnType::CommonName, host);
+        }
+        params.subject_alt_names = vec![match IpAddr::from_str(host) {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(host.try_into()?),
+        }];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - BACKDATE;
+        params.not_after = now + VALIDITY;
+        Ok(params.signed_by(&self.key, self.authority.issuer())?.into())
+    }
+}

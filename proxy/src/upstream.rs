@@ -1,0 +1,419 @@
+//! Step 6: where a name really leads, and whether that address may be dialled.
+//!
+//! A name is resolved once, all its addresses are checked, and exactly a checked address is dialled; a
+//! later change of the name's records cannot slip in between (threats.md D12-D16).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use ipnet::IpNet;
+use moka::sync::Cache;
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use providers::host::{Host, Scheme};
+use thiserror::Error;
+
+use crate::refuse::{Code, Refusal};
+
+/// How long a name may take to resolve.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long checked addresses are kept; the resolver's own cache follows the records' TTL.
+const KEPT: Duration = Duration::from_secs(5);
+/// How many addresses of a name are tried at most.
+const MAX_ADDRESSES: usize = 8;
+
+/// A `--resolve HOST:PORT=IP:PORT`: where to dial, while name, SNI and verification stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The canonical host that requests name.
+    pub host: String,
+    /// The port that requests name.
+    pub port: u16,
+    /// Where to dial instead.
+    pub address: SocketAddr,
+}
+
+/// Why the resolver cannot be made.
+#[derive(Debug, Error)]
+#[error("the system's resolver configuration was not accepted")]
+pub struct ResolverError(#[from] hickory_resolver::net::NetError);
+
+/// Which addresses may be dialled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AddressPolicy {
+    allowed: Vec<IpNet>,
+    own: Vec<SocketAddr>,
+}
+
+impl AddressPolicy {
+    /// `allowed` lifts the policy for networks; nothing lifts it for `own` listeners and metadata services.
+    pub(crate) fn new(allowed: Vec<IpNet>, own: Vec<SocketAddr>) -> Self {
+        Self { allowed, own }
+    }
+
+    /// Why `address` may not be dialled, if so.
+    pub(crate) fn blocks(&self, address: SocketAddr) -> Option<&'static str> {
+        let ip = address.ip().to_canonical();
+        if is_metadata(ip) {
+            return Some("a metadata service");
+        }
+        if self.own.iter().any(|own| is_own(*own, ip, address.port())) {
+            return Some("a listener of Claviger itself");
+        }
+        let reason = special_purpose(ip)?;
+        // A translated address is judged by what it leads to, so the allow list must name that.
+        let allowed = self.allowed.iter().any(|net| net.contains(&ip) || net.contains(&address.ip()));
+        (!allowed).then_some(reason)
+    }
+}
+
+fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
+    own.port() == port && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+}
+
+/// Metadata services of the clouds: their answers are credentials.
+fn is_metadata(ip: IpAddr) -> bool {
+    const V4: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(169, 254, 169, 254),
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(168, 63, 129, 16),
+    ];
+    const V6: [Ipv6Addr; 2] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    ];
+    match ip {
+        // Other link-local services (ECS task roles at 169.254.170.2, ...) hand out credentials as well.
+        IpAddr::V4(v4) => V4.contains(&v4) || (v4.octets()[0] == 169 && v4.octets()[1] == 254),
+        IpAddr::V6(v6) => V6.contains(&v6) || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4))),
+    }
+}
+
+/// The IPv4 address inside a translation or tunnelling prefix (RFC 6052, 8215, 3056).
+fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = v6.segments();
+    let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match s {
+        [0x64, 0xff9b, ..] => Some(join(s[6], s[7])),
+        [0x2002, high, low, ..] => Some(join(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(join(high, low)),
+        _ => None,
+    }
+}
+
+/// The special-purpose block that holds `ip`, if one does (IANA registries, RFC 6890).
+fn special_purpose(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(v4) => special_v4(v4),
+        IpAddr::V6(v6) => special_v6(v6),
+    }
+}
+
+fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let [a, b, c, _] = ip.octets();
+    match (a, b, c) {
+        (0, ..) => Some("this network (0.0.0.0/8)"),
+        (10, ..) | (192, 168, _) => Some("a private network"),
+        (172, 16..=31, _) => Some("a private network"),
+        (100, 64..=127, _) => Some("shared address space (100.64.0.0/10)"),
+        (127, ..) => Some("a loopback address"),
+        (169, 254, _) => Some("a link-local address"),
+        (192, 0, 0) => Some("protocol assignments (192.0.0.0/24)"),
+        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Some("a documentation network"),
+        (198, 18..=19, _) => Some("a benchmarking network (198.18.0.0/15)"),
+        (224..=239, ..) => Some("a multicast address"),
+        (240.., ..) => Some("a reserved address (240.0.0.0/4)"),
+        _ => None,
+    }
+}
+
+fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    let s = ip.segments();
+    if ip.is_loopback() || ip.is_unspecified() {
+        return Some("a loopback or unspecified address");
+    }
+    match s[0] {
+        0xfe80..=0xfebf => return Some("a link-local address"),
+        0xfec0..=0xfeff => return Some("a site-local address"),
+        0xfc00..=0xfdff => return Some("a unique local address"),
+        0xff00.. => return Some("a multicast address"),
+        0x2001 if s[1] == 0 => return Some("a Teredo address (2001::/32)"),
+        0x2001 if s[1] == 0xdb8 => return Some("a documentation network"),
+        0x100 if s[1..4] == [0, 0, 0] => return Some("a discard-only address"),
+        _ => {}
+    }
+    if s[0] == 0x64 && s[1] == 0xff9b {
+        return Some("a translated address (64:ff9b::/96, 64:ff9b:1::/48)");
+    }
+    if s[0] == 0x2002 {
+        return Some("a 6to4 address (2002::/16)");
+    }
+    embedded(ip).map(|_| "an IPv4-compatible address")
+}
+
+/// Resolves names and checks where they lead.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    resolver: TokioResolver,
+    overrides: HashMap<(String, u16), SocketAddr>,
+    policy: AddressPolicy,
+    kept: Cache<Arc<str>, Arc<[IpAddr]>>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(overrides: Vec<Override>, policy: AddressPolicy) -> Result<Self, ResolverError> {
+        let mut resolver = TokioResolver::builder_tokio()?;
+        resolver.options_mut().timeout = RESOLVE_DEADLINE / 2;
+        resolver.options_mut().attempts = 2;
+        Ok(Self {
+            resolver: resolver.build()?,
+            overrides: overrides.into_iter().map(|o| ((o.host, o.port), o.address)).collect(),
+            policy,
+            kept: Cache::builder().max_capacity(4096).time_to_live(KEPT).build(),
+        })
+    }
+
+    /// The addresses of `host`, all of them checked: one that may not be dialled refuses them all.
+    pub(crate) async fn addresses(&self, host: &Host, port: u16) -> Result<Addresses, Refusal> {
+        let addresses = if let Some(address) = self.overridden(host, port) {
+            Addresses::One(address)
+        } else if let Some(ip) = host.ip() {
+            Addresses::One(SocketAddr::new(ip, port))
+        } else {
+            Addresses::Many { ips: self.resolve(host).await?, port }
+        };
+        for address in addresses.iter() {
+            if let Some(reason) = self.policy.blocks(address) {
+                return Err(Refusal::new(
+                    Code::DestinationBlocked,
+                    format!("{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"),
+                ));
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn overridden(&self, host: &Host, port: u16) -> Option<SocketAddr> {
+        if self.overrides.is_empty() {
+            return None;
+        }
+        self.overrides.get(&(host.as_str().to_owned(), port)).copied()
+    }
+
+    async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Refusal> {
+        if let Some(kept) = self.kept.get(host.as_str()) {
+            return Ok(kept);
+        }
+        // The trailing dot keeps the resolver from trying the machine's search domains.
+        let name = format!("{host}.");
+        let answer = tokio::time::timeout(RESOLVE_DEADLINE, self.resolver.lookup_ip(name)).await;
+        let ips: Vec<IpAddr> = match answer {
+            Ok(Ok(answer)) => answer.iter().take(MAX_ADDRESSES * 8).collect(),
+            Ok(Err(error)) => {
+                tracing::debug!(server.address = %host, %error, "a name did not resolve");
+                Vec::new()
+            }
+            Err(_) => {
+                return Err(Refusal::new(Code::UpstreamTimeout, format!("the name {host} did not resolve in {RESOLVE_DEADLINE:?}; try again")));
+            }
+        };
+        if ips.is_empty() {
+            return Err(Refusal::new(Code::UpstreamConnect, format!("the name {host} does not resolve; check its spelling and the injector's DNS")));
+        }
+        let ips: Arc<[IpAddr]> = ips.into();
+        self.kept.insert(host.to_shared(), Arc::clone(&ips));
+        Ok(ips)
+    }
+}
+
+/// The checked addresses of an upstream, in the order in which they are tried.
+#[derive(Debug, Clone)]
+pub(crate) enum Addresses {
+    One(SocketAddr),
+    Many { ips: Arc<[IpAddr]>, port: u16 },
+}
+
+impl Addresses {
+    pub(crate) fn get(&self, attempt: usize) -> Option<SocketAddr> {
+        match self {
+            Self::One(address) => (attempt == 0).then_some(*address),
+            Self::Many { ips, port } => {
+                ips.get(attempt).filter(|_| attempt < MAX_ADDRESSES).map(|ip| SocketAddr::new(*ip, *port))
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        let count = match self {
+            Self::One(_) => 1,
+            Self::Many { ips, .. } => ips.len(),
+        };
+        (0..count).map(move |at| match self {
+            Self::One(address) => *address,
+            Self::Many { ips, port } => SocketAddr::new(ips[at], *port),
+        })
+    }
+}
+
+/// The timeouts on the upstream leg.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UpstreamTimeouts {
+    pub(crate) connect: Duration,
+    pub(crate) read: Duration,
+    pub(crate) write: Duration,
+    pub(crate) idle: Duration,
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            // LLM providers think for minutes before their first byte.
+            read: Duration::from_mins(10),
+            write: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The peer that Pingora connects to. The one place where one is made: verification is always on, and the
+/// name to verify is never empty, since Pingora skips all verification for an empty one.
+pub(crate) fn peer(
+    address: SocketAddr,
+    scheme: Scheme,
+    host: &Host,
+    alpn: ALPN,
+    group: u64,
+    timeouts: UpstreamTimeouts,
+) -> HttpPeer {
+    assert!(!host.as_str().is_empty(), "a host is never empty");
+    let mut peer = HttpPeer::new(address, scheme == Scheme::Https, host.as_str().to_owned());
+    peer.group_key = group;
+    let options = &mut peer.options;
+    options.verify_cert = true;
+    options.verify_hostname = true;
+    options.alpn = alpn;
+    options.max_h2_streams = 100;
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect * 2);
+    options.read_timeout = Some(timeouts.read);
+    options.write_timeout = Some(timeouts.write);
+    options.idle_timeout = Some(timeouts.idle);
+    peer
+}
+
+/// Whether the provider refused the handshake because it speaks HTTP/2 only (ALPN, RFC 7301 section 3.2).
+pub(crate) fn wants_h2(error: &Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        let alert = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .or_else(|| cause.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = alert {
+            return *alert == rustls::AlertDescription::NoApplicationProtocol;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether another address of the same name may do better.
+pub(crate) fn is_connect_failure(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectTimedout
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::SocketError
+    )
+}
+
+/// What the agent is told of a failure on the upstream leg. Addresses and causes stay in the log.
+pub(crate) fn refusal(error: &Error) -> Refusal {
+    let (code, detail) = match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            (Code::UpstreamTimeout, "the provider did not accept a connection in time; try again")
+        }
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+            (Code::UpstreamTimeout, "the provider fell silent; the request may have been carried out, so check before trying again")
+        }
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError | ErrorType::TLSWantX509Lookup => {
+            (Code::UpstreamTls, "the provider's certificate or handshake was not accepted; nothing was sent")
+        }
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::BindError
+        | ErrorType::SocketError
+        | ErrorType::ConnectProxyFailure => {
+            (Code::UpstreamConnect, "the provider cannot be reached; nothing was sent, so try again")
+        }
+        ErrorType::InvalidHTTPHeader if *error.esource() == ErrorSource::Downstream => {
+            (Code::AmbiguousRequest, "the request is not proper HTTP; send it in its one plain form (RFC 9112)")
+        }
+        _ => (
+            Code::UpstreamProtocol,
+            "the provider broke off or did not answer with proper HTTP; the request may have been carried out",
+        ),
+    };
+    Refusal::new(code, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocked(policy: &AddressPolicy, ip: &str) -> bool {
+        policy.blocks(SocketAddr::new(ip.parse().unwrap(), 443)).is_some()
+    }
+
+    #[test]
+    fn special_purpose_addresses_are_blocked() {
+        let policy = AddressPolicy::default();
+        let blocks = [
+            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.1.1", "100.64.0.1",
+            "0.0.0.0", "0.1.2.3", "192.0.0.8", "198.18.0.1", "198.19.255.255", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+            "::", "::1", "fe80::1", "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
+            "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "::7f00:1", "2001:db8::1",
+        ];
+        for ip in blocks {
+            assert!(blocked(&policy, ip), "{ip}");
+        }
+        for ip in ["1.1.1.1", "172.32.0.1", "192.0.1.1", "198.20.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(!blocked(&policy, ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn nothing_lifts_the_policy_for_metadata_services() {
+        let all = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        let policy = AddressPolicy::new(all, Vec::new());
+        let metadata = [
+            "169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254",
+            "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::",
+        ];
+        for ip in metadata {
+            assert!(blocked(&policy, ip), "{ip}");
+        }
+        assert!(!blocked(&policy, "127.0.0.1"));
+    }
+
+    #[test]
+    fn own_listeners_are_blocked_even_when_their_network_is_allowed() {
+        let policy = AddressPolicy::new(
+            vec!["127.0.0.0/8".parse().unwrap()],
+            vec!["127.0.0.1:8181".parse().unwrap(), "0.0.0.0:8182".parse().unwrap()],
+        );
+        for own in ["127.0.0.1:8181", "127.0.0.1:8182", "127.0.0.2:8182"] {
+            assert!(policy.blocks(own.parse().unwrap()).is_some(), "{own}");
+        }
+        assert!(policy.blocks("127.0.0.1:8183".parse().unwrap()).is_none());
+    }
+}
