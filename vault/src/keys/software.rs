@@ -1,14 +1,16 @@
 //! KEKs in files: the embedded default, where the disk's protection is the key's protection.
 //!
 //! One directory, mode 0700, holds one file of mode 0600 for each version of each vault's KEK,
-//! `<vault>.v<version>.kek`, in the form that [`file`](mod@file) describes. A KEK is read when the provider is opened and stays
+//! `<vault>.v<version>.kek`, in the form that [`form`] describes. A KEK is read when the provider is opened and stays
 //! in memory; each use looks whether its file is still the same, so that removing or exposing a file stops its use.
 //!
 //! A wrapped DEK is `format 1 = 0x01 | KEK version 4, big-endian | nonce 12 | encrypted DEK 32 | tag 16`: AES-256-GCM
 //! under the KEK, whose AAD is the first 5 bytes and then the caller's. Nonces are random, which allows 2^32 wrappings
 //! under one KEK version (SP 800-38D section 8.3).
 
-pub mod file;
+mod dir;
+mod error;
+pub mod form;
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
@@ -16,8 +18,11 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::task::spawn_blocking;
 
-use self::file::{Argon2Cost, KekName, KeyDir, LoadedKek};
-pub use self::file::{KeyFileError, Protection};
+use self::{
+    dir::{KekName, KeyDir, LoadedKek},
+    form::Argon2Cost,
+};
+pub use self::{error::KeyFileError, form::Protection};
 use super::{Dek, KekId, KeyError, KeyWrapper};
 use crate::aead::{KEY_LEN, Key, NONCE_LEN, TAG_LEN, random_nonce};
 
