@@ -4,7 +4,14 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use time::OffsetDateTime;
 
-use crate::{host::Scheme, mint::Binding, scope::Action, verify::VerifiedLease};
+use crate::{
+    evaluate::evaluate,
+    host::{HostPattern, Scheme, without_brackets},
+    limit::{Limit, is_client_in, listed},
+    mint::Binding,
+    scope::{Action, Scope, is_forbidden_method},
+    verify::VerifiedLease,
+};
 
 /// The request to be decided on.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +128,14 @@ impl Permit {
     }
 }
 
+/// The most bytes of a path that is decided on.
+pub const MAX_PATH_BYTES: usize = 8192;
+
 /// Decides on a request.
+///
+/// The lease's limits are tested one by one, so that a denial can say which one it is; what they allow, Biscuit's
+/// authorizer decides once more over the whole token, with every check that it holds. Both have to agree. A permit is
+/// remembered in the lease until its next end or time window passes.
 ///
 /// # Errors
 /// [`Denial`].
@@ -130,11 +144,50 @@ pub fn authorize(
     request: &AccessRequest<'_>,
     now: OffsetDateTime,
 ) -> Result<Permit, Denial> {
-    let _ = (lease, request, now);
-    unimplemented!()
+    let binding = match lease.memory().recall(request, now) {
+        Some(binding) => binding,
+        None => decide(lease, request, now)?,
+    };
+    Ok(Permit {
+        lease: Arc::clone(lease),
+        binding,
+        action: request.action,
+    })
+}
+
+fn decide(
+    lease: &VerifiedLease,
+    request: &AccessRequest<'_>,
+    now: OffsetDateTime,
+) -> Result<usize, Denial> {
+    check_end(lease, now)?;
+    check_action(lease, request.action)?;
+    if request.path.len() > MAX_PATH_BYTES {
+        return Err(Denial::Limits);
+    }
+    let (at, binding) = choose(lease, request)?;
+    check_grant(binding, request, now)?;
+    check_blocks(lease, |limit| limit.allows(request, now))?;
+    evaluate(lease, binding, request, now)?;
+    let is_predictable = lease
+        .blocks()
+        .iter()
+        .flat_map(|block| &block.others)
+        .all(|other| !other.is_timed);
+    if is_predictable {
+        let until = match &binding.scope.time_window {
+            Some(window) => window.next_change(now).min(lease.effective_expiry()),
+            None => lease.effective_expiry(),
+        };
+        lease.memory().remember(request, at, now, until);
+    }
+    Ok(at)
 }
 
 /// Decides at CONNECT whether a host may be reached at all: by host and time only.
+///
+/// It answers for TLS, and where the grant allows cleartext for that too. Checks whose meaning is not known wait for the
+/// request.
 ///
 /// # Errors
 /// [`Denial`].
@@ -144,6 +197,156 @@ pub fn covers_host<'a>(
     port: u16,
     now: OffsetDateTime,
 ) -> Result<&'a Binding, Denial> {
-    let _ = (lease, host, port, now);
-    unimplemented!()
+    check_end(lease, now)?;
+    let host = without_brackets(host);
+    let serves = |binding: &&Binding| {
+        allows_host(binding, Scheme::Https, host, port)
+            || (binding.scope.cleartext && allows_host(binding, Scheme::Http, host, port))
+    };
+    let binding = lease
+        .bindings()
+        .iter()
+        .find(serves)
+        .ok_or_else(|| host_denial(lease, host))?;
+    check_window(binding, now)?;
+    check_blocks(lease, |limit| match limit {
+        Limit::Hosts(hosts) => [Scheme::Https, Scheme::Http].into_iter().any(|scheme| {
+            hosts
+                .iter()
+                .any(|pattern| pattern.matches_by(scheme, host, port))
+        }),
+        Limit::Before(end) => now < *end,
+        Limit::Methods(_) | Limit::Paths(_) | Limit::Clients(_) => true,
+    })?;
+    Ok(binding)
 }
+
+fn check_end(lease: &VerifiedLease, now: OffsetDateTime) -> Result<(), Denial> {
+    let at = lease.effective_expiry();
+    if now < at {
+        Ok(())
+    } else {
+        Err(Denial::Expired { at })
+    }
+}
+
+fn check_action(lease: &VerifiedLease, action: Action) -> Result<(), Denial> {
+    if action == lease.action() {
+        Ok(())
+    } else {
+        Err(Denial::Grant {
+            what: Dimension::Action,
+            allowed: lease.action().to_string(),
+        })
+    }
+}
+
+/// The binding that serves the host. Minting refuses leases in which there could be two.
+fn choose<'a>(
+    lease: &'a VerifiedLease,
+    request: &AccessRequest<'_>,
+) -> Result<(usize, &'a Binding), Denial> {
+    let AccessRequest { host, port, .. } = *request;
+    let bindings = || lease.bindings().iter().enumerate();
+    let by = |scheme| bindings().find(|(_, binding)| allows_host(binding, scheme, host, port));
+    match (request.scheme, by(request.scheme)) {
+        (Scheme::Https, Some(found)) => Ok(found),
+        (Scheme::Http, Some(found)) if found.1.scope.cleartext => Ok(found),
+        (Scheme::Http, Some(_)) => Err(Denial::Plaintext),
+        // Cleartext to a port that is meant for TLS: the missing TLS is what is wrong, not the host.
+        (Scheme::Http, None) if by(Scheme::Https).is_some() => Err(Denial::Plaintext),
+        (_, None) => Err(host_denial(lease, host)),
+    }
+}
+
+fn allows_host(binding: &Binding, scheme: Scheme, host: &str, port: u16) -> bool {
+    let matches = |hosts: &[HostPattern]| {
+        hosts
+            .iter()
+            .any(|pattern| pattern.matches_by(scheme, host, port))
+    };
+    matches(&binding.hosts) && (binding.scope.hosts.is_empty() || matches(&binding.scope.hosts))
+}
+
+/// Names the hosts of the set that comes nearest: the one whose template has the name, or else all.
+fn host_denial(lease: &VerifiedLease, host: &str) -> Denial {
+    let has_name = |binding: &&Binding| binding.hosts.iter().any(|host_| host_.matches_name(host));
+    let near: Vec<_> = lease.bindings().iter().filter(has_name).collect();
+    let bindings = if near.is_empty() {
+        lease.bindings().iter().collect()
+    } else {
+        near
+    };
+    let hosts: Vec<_> = bindings
+        .into_iter()
+        .flat_map(|binding| match binding.scope.hosts.as_slice() {
+            [] => &binding.hosts,
+            limited => limited,
+        })
+        .collect();
+    Denial::Grant {
+        what: Dimension::Host,
+        allowed: listed(&hosts),
+    }
+}
+
+fn check_grant(
+    binding: &Binding,
+    request: &AccessRequest<'_>,
+    now: OffsetDateTime,
+) -> Result<(), Denial> {
+    let Scope {
+        methods,
+        paths,
+        cidrs,
+        ..
+    } = &binding.scope;
+    let deny = |what, allowed| Err(Denial::Grant { what, allowed });
+    if is_forbidden_method(request.method) {
+        return deny(
+            Dimension::Method,
+            "methods that do not reflect or tunnel".to_owned(),
+        );
+    }
+    if !methods.is_empty() && !methods.iter().any(|method| method == request.method) {
+        return deny(Dimension::Method, listed(methods));
+    }
+    if !paths.is_empty() && !paths.iter().any(|path| path.matches(request.path)) {
+        return deny(Dimension::Path, listed(paths));
+    }
+    if !cidrs.is_empty() && !is_client_in(cidrs, request.client_ip) {
+        return deny(Dimension::Client, listed(cidrs));
+    }
+    check_window(binding, now)
+}
+
+fn check_window(binding: &Binding, now: OffsetDateTime) -> Result<(), Denial> {
+    match &binding.scope.time_window {
+        Some(window) if !window.contains(now) => Err(Denial::Grant {
+            what: Dimension::Time,
+            allowed: window.to_string(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Tests the limits whose meaning is known, from the oldest block to the youngest.
+fn check_blocks(lease: &VerifiedLease, allows: impl Fn(&Limit) -> bool) -> Result<(), Denial> {
+    for (at, block) in lease.blocks().iter().enumerate() {
+        if let Some(limit) = block.limits.iter().find(|limit| !allows(limit)) {
+            let (block, what) = (at + 1, limit.dimension());
+            return Err(Denial::Scope {
+                block,
+                what,
+                detail: format!(
+                    "{what} is outside block {block} (allowed: {}); use the lease that it was narrowed from",
+                    limit.allowed()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

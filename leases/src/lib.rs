@@ -1,6 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod authority;
+mod block;
+mod bounds;
+mod datalog;
+mod evaluate;
 mod form;
+mod memory;
 mod net;
 
 pub mod attenuate;
@@ -9,6 +15,8 @@ pub mod clock;
 pub mod glob;
 pub mod host;
 pub mod id;
+pub mod inspect;
+pub mod limit;
 pub mod mint;
 pub mod revocation;
 pub mod root_key;
@@ -22,6 +30,8 @@ pub use crate::{
     authorize::{AccessRequest, Denial, Dimension, Permit, authorize, covers_host},
     clock::{Clock, ManualClock, SystemClock},
     id::{AgentId, EventId, GrantId, IdError, LeaseId, OrgId, SetId, UseId, UserId, VaultId},
+    inspect::{InspectedBinding, InspectedBlock, Inspection, inspect},
+    limit::Limit,
     mint::{Binding, MintError, MintRequest, Minted, mint},
     revocation::{RevocationId, RevocationIdError},
     root_key::{RootKeyError, RootKeyPair, RootPublicKey, RootPublicKeys},

@@ -1,10 +1,14 @@
 //! Minting: a lease's authority block, signed by the root key.
 
+use biscuit_auth::Biscuit;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::{
+    authority,
     host::HostPattern,
     id::{AgentId, GrantId, LeaseId, OrgId, SetId},
+    net,
     revocation::RevocationId,
     root_key::RootKeyPair,
     scope::{Action, Keys, Kind, Scope, ScopeError},
@@ -98,7 +102,7 @@ pub enum MintError {
     /// A name (of a provider or a key) that is empty or longer than 128 bytes.
     #[error("`{0}` is empty or longer than 128 bytes")]
     Name(String),
-    /// More than a token may hold, with room for one narrowing.
+    /// More than a token may hold.
     #[error(
         "the lease would take {size} bytes of at most {MAX_BYTES}; bind fewer sets, or shorten the grants' limits"
     )]
@@ -113,9 +117,136 @@ pub enum MintError {
 
 /// Mints a lease.
 ///
+/// How long it may live, the caller decides; here it only has to end after it begins.
+///
 /// # Errors
 /// [`MintError`]; nothing is minted then.
 pub fn mint(root: &RootKeyPair, request: &MintRequest) -> Result<Minted, MintError> {
-    let _ = (root, request);
-    unimplemented!()
+    let request = to_whole_seconds(request)?;
+    check_bindings(&request.bindings)?;
+    let biscuit = Biscuit::builder()
+        .root_key_id(root.id())
+        .merge(authority::write(&request))
+        .build(root.pair())
+        .map_err(build)?;
+    let bytes = Zeroizing::new(biscuit.to_vec().map_err(build)?);
+    let token = Token::from_bytes(&bytes).map_err(|_| MintError::TooLarge { size: bytes.len() })?;
+    let signature = biscuit.revocation_identifiers();
+    let revocation_id = signature
+        .first()
+        .and_then(|id| RevocationId::from_bytes(id).ok())
+        .ok_or_else(|| MintError::Build("the block has no Ed25519 signature".to_owned()))?;
+    Ok(Minted {
+        token,
+        revocation_id,
+        expires_at: request.expires_at,
+    })
 }
+
+fn build(error: impl std::fmt::Display) -> MintError {
+    MintError::Build(error.to_string())
+}
+
+/// Tokens count in seconds since 1970. Both times are cut, so that a lease never outlives what was asked for.
+fn to_whole_seconds(request: &MintRequest) -> Result<MintRequest, MintError> {
+    let cut = |at: OffsetDateTime| OffsetDateTime::from_unix_timestamp(at.unix_timestamp()).ok();
+    let (Some(issued_at), Some(expires_at)) = (cut(request.issued_at), cut(request.expires_at))
+    else {
+        return Err(MintError::Times);
+    };
+    if issued_at < OffsetDateTime::UNIX_EPOCH || expires_at <= issued_at {
+        return Err(MintError::Times);
+    }
+    let mut request = request.clone();
+    request.issued_at = issued_at;
+    request.expires_at = expires_at;
+    for net in request
+        .bindings
+        .iter_mut()
+        .flat_map(|binding| &mut binding.scope.cidrs)
+    {
+        *net = net::canonical(*net);
+    }
+    Ok(request)
+}
+
+/// Checks what every lease must hold, also one that is read back.
+pub(crate) fn check_bindings(bindings: &[Binding]) -> Result<(), MintError> {
+    if bindings.is_empty() {
+        return Err(MintError::NoBinding);
+    }
+    for (at, binding) in bindings.iter().enumerate() {
+        check_binding(binding)?;
+        for other in &bindings[..at] {
+            if other.set == binding.set {
+                return Err(MintError::DuplicateSet(binding.set.clone()));
+            }
+            if let Some(host) = shared_host(other, binding) {
+                return Err(MintError::AmbiguousHosts {
+                    a: other.set.clone(),
+                    b: binding.set.clone(),
+                    host: host.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_binding(binding: &Binding) -> Result<(), MintError> {
+    binding.scope.check().map_err(|source| MintError::Scope {
+        grant: binding.grant.clone(),
+        source,
+    })?;
+    if reach(binding).next().is_none() {
+        return Err(MintError::NoHost(binding.set.clone()));
+    }
+    let keys = match &binding.keys {
+        Keys::All => &[],
+        Keys::Only(keys) => keys.as_slice(),
+    };
+    match keys
+        .iter()
+        .chain([&binding.provider])
+        .find(|name| name.is_empty() || name.len() > MAX_NAME_BYTES)
+    {
+        Some(name) => Err(MintError::Name(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The most bytes of a provider's or a key's name.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Where a binding may send: a host of the template, and within it one of the grant, if the grant names hosts.
+fn reach(binding: &Binding) -> impl Iterator<Item = (&HostPattern, Option<&HostPattern>)> {
+    binding.hosts.iter().flat_map(|host| {
+        let limits = &binding.scope.hosts;
+        let within = limits.iter().filter(|limit| limit.overlaps(host)).map(Some);
+        let unlimited = limits.is_empty().then_some(None);
+        within.chain(unlimited).map(move |limit| (host, limit))
+    })
+}
+
+/// A pattern of the first binding that some host has which the second one serves too.
+///
+/// Patterns are compared in pairs: it may name a host that only three of four patterns have, and never misses one.
+fn shared_host<'a>(left: &'a Binding, right: &Binding) -> Option<&'a HostPattern> {
+    let meet = |a: Option<&HostPattern>, b: Option<&HostPattern>| match (a, b) {
+        (Some(a), Some(b)) => a.overlaps(b),
+        (None, _) | (_, None) => true,
+    };
+    reach(left).find_map(|(host, limit)| {
+        reach(right)
+            .any(|(other, other_limit)| {
+                host.overlaps(other)
+                    && meet(limit, Some(other))
+                    && meet(Some(host), other_limit)
+                    && meet(limit, other_limit)
+            })
+            .then_some(limit.unwrap_or(host))
+    })
+}
+
+#[cfg(test)]
+mod tests;
