@@ -1,1 +1,40 @@
-fn main() {}
+//! `claviger`: parse the command line, run one command, say how it went.
+
+mod client;
+mod commands;
+mod config;
+mod data_dir;
+mod environment;
+mod failure;
+mod hardening;
+mod output;
+mod telemetry;
+mod trust;
+mod tunnel;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::commands::Cli;
+use crate::output::Output;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Every TLS configuration of the process takes the installed provider; there is one, ring.
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    debug_assert!(installed.is_ok(), "nothing installs a provider before main");
+    telemetry::withhold_panic_payloads();
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match commands::dispatch(cli, output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

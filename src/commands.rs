@@ -1,0 +1,207 @@
+//! The command line: one module a command, and what they share.
+
+mod agent;
+mod audit;
+mod ca;
+mod completions;
+mod config_check;
+mod demo;
+mod doctor;
+mod explain;
+mod grant;
+mod keys;
+mod lease;
+mod migrate;
+mod run;
+mod serve;
+mod set;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Connection;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Agents use your credentials; they never hold them.
+///
+/// A credential-injection forward proxy with lease tokens: a server keeps your keys, an agent gets a short lease,
+/// and the key is put into the agent's request on its way to the provider. Every use is recorded first.
+#[derive(Debug, Parser)]
+#[command(
+    name = "claviger",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  claviger demo                                      the whole story in under a minute
+  claviger serve                                     both planes on this machine
+  claviger set put openai/dev/me OPENAI_API_KEY=-    store a key, read from standard input
+  claviger agent create bot
+  claviger grant create --agent bot --set openai/dev/me --actions proxy_use,mint_workflow_lease
+  claviger run --set openai/dev/me -- python agent.py"
+)]
+pub(crate) struct Cli {
+    /// Speak JSON: results on stdout, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    /// Run the control plane alone (comes with the shared database, in a later release)
+    #[command(hide = true)]
+    ControlPlane,
+    /// Run the injector alone (comes with the shared database, in a later release)
+    #[command(hide = true)]
+    Injector,
+    Demo(demo::Args),
+    #[command(subcommand)]
+    Set(set::Command),
+    #[command(subcommand)]
+    Agent(agent::Command),
+    #[command(subcommand)]
+    Grant(grant::Command),
+    #[command(subcommand)]
+    Lease(lease::Command),
+    Run(run::Args),
+    #[command(subcommand)]
+    Audit(audit::Command),
+    Ca(ca::Args),
+    #[command(subcommand)]
+    Keys(keys::Command),
+    Migrate(migrate::Args),
+    Doctor(doctor::Args),
+    Explain(explain::Args),
+    #[command(subcommand)]
+    Config(config_check::Command),
+    Completions(completions::Args),
+}
+
+/// What every command gets beside its own arguments.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) connection: Connection,
+    pub(crate) output: Output,
+}
+
+/// Runs the command; its exit code is 0 unless the command passes on another's.
+pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
+    let context = Context {
+        connection: cli.connection,
+        output,
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&context, &args).map(done),
+        Command::ControlPlane => Err(one_plane("control-plane").into()),
+        Command::Injector => Err(one_plane("injector").into()),
+        Command::Demo(args) => block_on(demo::run(&context, &args)).map(done),
+        Command::Set(command) => block_on(set::run(&context, command)).map(done),
+        Command::Agent(command) => block_on(agent::run(&context, command)).map(done),
+        Command::Grant(command) => block_on(grant::run(&context, command)).map(done),
+        Command::Lease(command) => block_on(lease::run(&context, command)).map(done),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Audit(command) => block_on(audit::run(&context, command)).map(done),
+        Command::Ca(args) => block_on(ca::run(&context, &args)).map(done),
+        Command::Keys(command) => block_on(keys::run(&context, command)).map(done),
+        Command::Migrate(args) => block_on(migrate::run(&context, &args)).map(done),
+        Command::Doctor(args) => block_on(doctor::run(&context, &args)).map(done),
+        Command::Explain(args) => block_on(explain::run(&context, &args)).map(done),
+        Command::Config(command) => config_check::run(&context, &command).map(done),
+        Command::Completions(args) => {
+            completions::run(&context, &args);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn one_plane(command: &str) -> Failure {
+    Failure::new(format!("`claviger {command}` needs a database that several processes share, which comes with a later release"))
+        .hint("`claviger serve` runs both planes in one process")
+}
+
+/// Runs a command's future on this thread.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let subcommands: Vec<_> = command
+                .get_subcommands()
+                .filter(|command| !command.is_hide_set())
+                .collect();
+            let example = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            if subcommands.is_empty() && !example.contains("Example") {
+                missing.push(path.clone());
+            }
+            for command in subcommands {
+                check(command, &path, missing);
+            }
+        }
+        let mut missing = Vec::new();
+        check(&Cli::command(), "", &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_help_names_the_commands_of_the_contract() {
+        let command = Cli::command();
+        let names: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        for name in [
+            "serve",
+            "control-plane",
+            "injector",
+            "demo",
+            "set",
+            "agent",
+            "grant",
+            "lease",
+            "run",
+            "audit",
+            "ca",
+            "keys",
+            "migrate",
+            "doctor",
+            "explain",
+            "config",
+            "completions",
+        ] {
+            assert!(names.contains(&name), "{name}");
+        }
+    }
+}

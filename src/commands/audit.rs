@@ -1,0 +1,253 @@
+//! `audit`: what was done, by whom, under which lease; and that nobody changed the record since.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use futures::StreamExt as _;
+use serde_json::Value;
+
+use super::Context;
+use crate::client::{Client, segment, text};
+use crate::failure::Failure;
+use crate::output::{Output, Tone, clean};
+use crate::units::SetName;
+
+/// The audit trail: every use, refusal and change, in a chain that shows every later edit
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List events, newest first
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  claviger audit list --agent billing-bot --limit 20"
+    )]
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// How many
+        #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
+    /// Follow events as they come
+    #[command(after_help = "Example:\n  claviger audit tail")]
+    Tail {
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Write all events as JSON lines
+    #[command(after_help = "Example:\n  claviger audit export > events.ndjson")]
+    Export {
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Check the chain; names the first bad record
+    #[command(after_help = "Example:\n  claviger audit verify")]
+    Verify,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Filter {
+    /// Events of this agent, by name or id
+    #[arg(long)]
+    agent: Option<String>,
+    /// Events of this set: provider/environment/name
+    #[arg(long, value_name = "P/E/N")]
+    set: Option<SetName>,
+    /// Events of this lease
+    #[arg(long)]
+    lease: Option<String>,
+    /// Events of this action, as lease.use
+    #[arg(long)]
+    action: Option<String>,
+    /// Events since this date
+    #[arg(long, value_name = "DATE")]
+    from: Option<String>,
+    /// Events until this date
+    #[arg(long, value_name = "DATE")]
+    to: Option<String>,
+}
+
+pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    let client = context.connection.client().await?;
+    match command {
+        Command::List { filter, limit } => {
+            let events = page(&client, &filter.query(&client).await?, limit).await?;
+            let columns = [
+                ("TIME", "created_at"),
+                ("ACTION", "action"),
+                ("DECISION", "decision"),
+                ("AGENT", "agent_id"),
+                ("METHOD", "method"),
+                ("HOST", "host"),
+                ("PATH", "path"),
+                ("STATUS", "status"),
+                ("ERROR", "error"),
+            ];
+            context.output.list("events", &columns, &events);
+            Ok(())
+        }
+        Command::Tail { filter } => tail(context, &client, &filter.query(&client).await?).await,
+        Command::Export { filter } => export(context, &client, &filter.query(&client).await?).await,
+        Command::Verify => verify(context, &client).await,
+    }
+}
+
+impl Filter {
+    async fn query(&self, client: &Client) -> anyhow::Result<String> {
+        let mut query = String::new();
+        let mut add = |field: &str, value: &str| {
+            query.push('&');
+            query.push_str(field);
+            query.push('=');
+            query.push_str(&segment(value));
+        };
+        if let Some(agent) = &self.agent {
+            add("agent_id", text(&client.agent(agent).await?, "id"));
+        }
+        if let Some(set) = &self.set {
+            add("secret_set_id", text(&client.set(set).await?, "id"));
+        }
+        for (field, value) in [
+            ("lease_id", &self.lease),
+            ("action", &self.action),
+            ("from", &self.from),
+            ("to", &self.to),
+        ] {
+            if let Some(value) = value {
+                add(field, value);
+            }
+        }
+        Ok(query)
+    }
+}
+
+async fn page(client: &Client, query: &str, limit: u32) -> anyhow::Result<Vec<Value>> {
+    let mut answer = client
+        .get(&format!("/v1/audit/events?limit={limit}{query}"))
+        .await?;
+    match answer.get_mut("events").map(Value::take) {
+        Some(Value::Array(events)) => Ok(events),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Asks once a second; the server has no feed of events yet.
+async fn tail(context: &Context, client: &Client, query: &str) -> anyhow::Result<()> {
+    let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
+    let mut first = true;
+    loop {
+        let mut events = page(client, query, 200).await?;
+        events.reverse();
+        // Of what was there before, the last ten give the context.
+        let skip = if first {
+            events.len().saturating_sub(10)
+        } else {
+            0
+        };
+        for event in events
+            .iter()
+            .filter(|event| !seen.contains(text(event, "id")))
+            .skip(skip)
+        {
+            show(context.output, event);
+        }
+        seen = events
+            .iter()
+            .map(|event| text(event, "id").to_owned())
+            .collect();
+        first = false;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            stopped = tokio::signal::ctrl_c() => return Ok(stopped?),
+        }
+    }
+}
+
+fn show(output: Output, event: &Value) {
+    if output.is_json() {
+        output.value(event)
+    } else {
+        output.say(sentence(output, event))
+    }
+}
+
+/// An event as one line: when, what, whether, who, where.
+pub(crate) fn sentence(output: Output, event: &Value) -> String {
+    let field = |name: &str| clean(text(event, name));
+    let time = field("created_at");
+    let time = time.split_once('T').map_or(time.clone(), |(_, time)| {
+        time.trim_end_matches('Z').chars().take(12).collect()
+    });
+    let decision = field("decision");
+    let tone = if decision == "deny" {
+        Tone::Bad
+    } else {
+        Tone::Good
+    };
+    let target = format!("{} {}{}", field("method"), field("host"), field("path"));
+    let outcome = match (event.get("status").and_then(Value::as_u64), field("error")) {
+        (_, error) if !error.is_empty() => error,
+        (Some(status), _) => status.to_string(),
+        (None, _) => String::new(),
+    };
+    let line = format!(
+        "{}  {:<18} {}  {} {}",
+        output.paint(Tone::Quiet, &format!("{time:<12}")),
+        field("action"),
+        output.paint(tone, &format!("{decision:<5}")),
+        target.trim(),
+        output.paint(Tone::Quiet, &outcome),
+    );
+    line.trim_end().to_owned()
+}
+
+async fn export(context: &Context, client: &Client, query: &str) -> anyhow::Result<()> {
+    let path = format!("/v1/audit/export?{}", query.trim_start_matches('&'));
+    let mut body = client
+        .stream(path.trim_end_matches('?'))
+        .await?
+        .bytes_stream();
+    while let Some(chunk) = body.next().await {
+        context.output.raw(&chunk?);
+    }
+    Ok(())
+}
+
+async fn verify(context: &Context, client: &Client) -> anyhow::Result<()> {
+    let report = client.get("/v1/audit/verify").await?;
+    if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
+        if context.output.is_json() {
+            context.output.value(&report);
+        }
+        let place = format!(
+            "stream {} record {}",
+            clean(text(bad, "stream")),
+            bad["seq"]
+        );
+        return Err(Failure::new(format!("the audit trail was changed: {place}: {}", clean(text(bad, "why"))))
+            .code("audit_tampered")
+            .hint("keep the database and audit.checkpoint as they are, and compare with an earlier `claviger audit export`")
+            .into());
+    }
+    let streams: Vec<String> = report["streams"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(stream)
+        .collect();
+    context.output.done(
+        &report,
+        format!("the audit trail is whole: {}", streams.join(", ")),
+    );
+    Ok(())
+}
+
+fn stream(stream: &Value) -> String {
+    let records = ["records", "count", "length", "events"]
+        .iter()
+        .find_map(|field| stream.get(field)?.as_u64());
+    let name = clean(text(stream, "stream"));
+    records.map_or_else(
+        || name.clone(),
+        |records| format!("{name} {records} records"),
+    )
+}

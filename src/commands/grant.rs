@@ -1,0 +1,282 @@
+//! `grant`: a person's standing permission for an agent to use a secret set.
+
+use clap::{Subcommand, ValueEnum};
+use leases::clock::{Clock as _, SystemClock};
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Context;
+use crate::client::{segment, text};
+use crate::units::{Moment, Rate, SetName};
+
+/// Grants: which agent may use which secret set, for what, until when
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Grant an agent the use of a set
+    #[command(after_help = "\
+Examples:
+  claviger grant create --agent bot --set openai/dev/me --actions proxy_use,mint_workflow_lease
+  claviger grant create --agent bot --set stripe/prod/billing \\
+      --host api.stripe.com --method GET --path '/v1/charges/**' --expires 8h --rate 60/m")]
+    Create(Box<Create>),
+    /// List the grants
+    #[command(visible_alias = "ls", after_help = "Example:\n  claviger grant list")]
+    List,
+    /// Show a grant
+    #[command(after_help = "Example:\n  claviger grant show grt_01K3ZJ7Q8V5N2M4P6R8T0W2Y4A")]
+    Show {
+        /// The grant's id
+        grant: String,
+    },
+    /// End a grant: its leases stop at once
+    #[command(
+        visible_alias = "delete",
+        after_help = "Example:\n  claviger grant revoke grt_01K3ZJ7Q8V5N2M4P6R8T0W2Y4A"
+    )]
+    Revoke {
+        /// The grant's id
+        grant: String,
+    },
+}
+
+/// What a grant or a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// Requests with the credential put in by the injector
+    ProxyUse,
+    /// Leases for many requests, as `run` mints them
+    MintWorkflowLease,
+    /// The values themselves, once a lease, in clear
+    ExportPlaintext,
+    /// For people and writers: read names and versions
+    Read,
+    /// For people and writers: new versions
+    Write,
+    /// For people and writers: delete
+    Delete,
+}
+
+impl Action {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ProxyUse => "proxy_use",
+            Self::MintWorkflowLease => "mint_workflow_lease",
+            Self::ExportPlaintext => "export_plaintext",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// The agent, by name or id
+    #[arg(long)]
+    agent: String,
+    /// The set: provider/environment/name
+    #[arg(long, value_name = "P/E/N")]
+    set: SetName,
+    /// Keys of the set [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "KEY,…")]
+    keys: Vec<String>,
+    /// What may be done
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_enum,
+        default_value = "proxy_use",
+        value_name = "ACTION,…"
+    )]
+    actions: Vec<Action>,
+    /// Hosts, as api.stripe.com or *.github.com [default: the template's]
+    #[arg(long, value_delimiter = ',')]
+    host: Vec<String>,
+    /// Methods [default: all]
+    #[arg(long, value_delimiter = ',')]
+    method: Vec<String>,
+    /// Paths: * within a segment, ** any number of segments [default: all]
+    #[arg(long, value_name = "GLOB")]
+    path: Vec<String>,
+    /// Networks the agent may come from [default: all]
+    #[arg(long, value_delimiter = ',')]
+    cidr: Vec<ipnet::IpNet>,
+    /// When it ends: 8h, 30d, or a date [default: never]
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<Moment>,
+    /// Requests per time, as 60/m or 10/30s
+    #[arg(long)]
+    rate: Option<Rate>,
+}
+
+pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    let client = context.connection.client().await?;
+    match command {
+        Command::Create(create) => {
+            let agent = client.agent(&create.agent).await?;
+            let set = client.set(&create.set).await?;
+            let body = request(
+                &create,
+                text(&agent, "id"),
+                text(&set, "id"),
+                SystemClock.now(),
+            )?;
+            if create.actions.contains(&Action::ExportPlaintext) {
+                context
+                    .output
+                    .warn("export_plaintext lets this agent read the values in clear");
+            }
+            let answer = client.post("/v1/vault/grants", &body).await?;
+            let sentence = format!(
+                "granted {} the use of {} ({})",
+                create.agent,
+                create.set,
+                text(&answer, "id")
+            );
+            context.output.done(&answer, sentence);
+        }
+        Command::List => {
+            let grants = client.all("/v1/vault/grants", "grants").await?;
+            let columns = [
+                ("ID", "id"),
+                ("AGENT", "agent_id"),
+                ("SET", "secret_set_id"),
+                ("ACTIONS", "allowed_actions"),
+                ("EXPIRES", "expires_at"),
+                ("REVOKED", "revoked_at"),
+            ];
+            context.output.list("grants", &columns, &grants);
+        }
+        Command::Show { grant } => context.output.fields(&client.get(&path_of(&grant)).await?),
+        Command::Revoke { grant } => {
+            client.delete(&path_of(&grant)).await?;
+            context
+                .output
+                .done(&json!({ "revoked": grant }), format!("revoked {grant}"));
+        }
+    }
+    Ok(())
+}
+
+fn path_of(grant: &str) -> String {
+    format!("/v1/vault/grants/{}", segment(grant))
+}
+
+fn request(create: &Create, agent: &str, set: &str, now: OffsetDateTime) -> anyhow::Result<Value> {
+    let actions: Vec<&str> = create
+        .actions
+        .iter()
+        .map(|action| action.as_str())
+        .collect();
+    let mut body = json!({ "agent_id": agent, "secret_set_id": set, "allowed_actions": actions });
+    if !create.keys.is_empty() {
+        body["allowed_keys"] = json!(create.keys);
+    }
+    if let Some(expires) = create.expires {
+        body["expires_at"] = json!(expires.from(now).format(&Rfc3339)?);
+    }
+    let constraints = constraints(create);
+    if !constraints.is_empty() {
+        body["constraints"] = Value::Object(constraints);
+    }
+    Ok(body)
+}
+
+fn constraints(create: &Create) -> Map<String, Value> {
+    let lists = [
+        ("hosts", json!(create.host)),
+        (
+            "methods",
+            json!(
+                create
+                    .method
+                    .iter()
+                    .map(|method| method.to_ascii_uppercase())
+                    .collect::<Vec<_>>()
+            ),
+        ),
+        ("paths", json!(create.path)),
+        ("cidrs", json!(create.cidr)),
+    ];
+    let given = lists
+        .into_iter()
+        .filter(|(_, list)| list.as_array().is_some_and(|items| !items.is_empty()));
+    let mut constraints: Map<String, Value> =
+        given.map(|(name, list)| (name.to_owned(), list)).collect();
+    if let Some(rate) = create.rate {
+        constraints.insert(
+            "rate".to_owned(),
+            json!({ "requests": rate.requests, "per_seconds": rate.per_seconds }),
+        );
+    }
+    constraints
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    fn body(arguments: &[&str]) -> Value {
+        let line = ["create", "--agent", "a", "--set", "p/e/n"]
+            .iter()
+            .chain(arguments);
+        request(
+            &Line::try_parse_from(line).unwrap().create,
+            "agt_1",
+            "set_1",
+            OffsetDateTime::UNIX_EPOCH,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_plain_grant_is_for_use_through_the_injector_alone() {
+        assert_eq!(
+            body(&[]),
+            json!({ "agent_id": "agt_1", "secret_set_id": "set_1", "allowed_actions": ["proxy_use"] })
+        );
+    }
+
+    #[test]
+    fn every_option_reaches_the_request() {
+        let body = body(&[
+            "--keys",
+            "A,B",
+            "--actions",
+            "proxy_use,mint_workflow_lease",
+            "--host",
+            "a.example",
+            "--method",
+            "get,post",
+            "--path",
+            "/v1/**",
+            "--cidr",
+            "10.0.0.0/8",
+            "--expires",
+            "8h",
+            "--rate",
+            "60/m",
+        ]);
+        assert_eq!(
+            body,
+            json!({
+                "agent_id": "agt_1", "secret_set_id": "set_1", "allowed_actions": ["proxy_use", "mint_workflow_lease"],
+                "allowed_keys": ["A", "B"], "expires_at": "1970-01-01T08:00:00Z",
+                "constraints": {
+                    "hosts": ["a.example"], "methods": ["GET", "POST"], "paths": ["/v1/**"], "cidrs": ["10.0.0.0/8"],
+                    "rate": { "requests": 60, "per_seconds": 60 },
+                },
+            })
+        );
+    }
+}

@@ -1,0 +1,762 @@
+//! What a server is told: defaults, one TOML file, `CLAVIGER_` variables and options, in this order.
+//!
+//! Every setting stands once, in [`SETTINGS`], with its parser; each source gives it text, so a mistake reads the same
+//! wherever it was made, and all of them are reported together.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::data_dir::DataDir;
+use crate::failure::Failure;
+use crate::telemetry::LogFormat;
+use crate::units::{self, Resolve};
+
+/// The whole configuration of a server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    pub(crate) database: Database,
+    pub(crate) ledger: Ledger,
+    pub(crate) network: Network,
+    pub(crate) providers: Providers,
+    pub(crate) cache: Cache,
+    pub(crate) keys: Keys,
+    pub(crate) log: Log,
+}
+
+/// `[server]`: where it lives and listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) api: SocketAddr,
+    pub(crate) proxy: SocketAddr,
+    /// Threads for requests; none given means one a core.
+    pub(crate) workers: Option<usize>,
+    /// How long requests in flight may go on after a stop was asked for.
+    pub(crate) drain: Duration,
+    /// Lifts the refusal to listen for leases beyond loopback in cleartext.
+    pub(crate) allow_plaintext_listener: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            data: None,
+            // Loopback: leases and keys cross these two in cleartext.
+            api: SocketAddr::from(([127, 0, 0, 1], 8181)),
+            proxy: SocketAddr::from(([127, 0, 0, 1], 8182)),
+            workers: None,
+            // Process managers commonly kill after 30 s or later.
+            drain: Duration::from_secs(30),
+            allow_plaintext_listener: false,
+        }
+    }
+}
+
+/// `[database]`: a file; none given means `claviger.db` in the data directory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Database {
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `[ledger]`: how a use is committed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) durability: Durability,
+}
+
+/// What a committed use survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// A power cut: each commit is synced before anything is sent.
+    #[default]
+    Synced,
+    /// The end of the process alone. For measurements.
+    Committed,
+}
+
+/// `[network]`: how providers are reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Network {
+    pub(crate) upstream_ca: Option<PathBuf>,
+    pub(crate) resolve: Vec<Resolve>,
+    pub(crate) allow_address: Vec<IpNet>,
+}
+
+/// `[providers]`: templates beside the built-in ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Providers {
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `[cache]`: opened secrets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cache {
+    pub(crate) ttl: Duration,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        // Long enough to spare the key provider a busy agent's requests, short enough that a disabled key bites soon.
+        Self {
+            ttl: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[keys]`: what protects the software key provider's keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// `[log]`: what is logged and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        // Pingora tells its own lifecycle at info; a line a request from us is enough.
+        Self {
+            level: "info,pingora=warn,pingora_core=warn,pingora_proxy=warn".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Where a value came from, for messages and for `config check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Default,
+    File { path: PathBuf, line: usize },
+    Variable(String),
+    Option(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Option(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    pub(crate) origin: Origin,
+    pub(crate) message: String,
+}
+
+/// Values from the command line, by setting; they win over every other source.
+pub(crate) type Overrides = Vec<(&'static str, &'static str, Vec<String>)>;
+
+/// A configuration whose every value is known to parse, and where each came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    origins: Vec<(&'static str, Origin)>,
+}
+
+struct Setting {
+    key: &'static str,
+    variable: &'static str,
+    shape: Shape,
+    set: fn(&mut Config, &[&str]) -> Result<(), String>,
+    show: fn(&Config) -> Value,
+}
+
+/// How a setting is written in TOML.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Integer,
+    Boolean,
+    List,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "server.data",
+        variable: "CLAVIGER_DATA",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|data| config.server.data = Some(data)),
+        show: |config| shown(config.server.data.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "server.api",
+        variable: "CLAVIGER_API",
+        shape: Shape::Text,
+        set: |config, text| address(text).map(|api| config.server.api = api),
+        show: |config| json!(config.server.api),
+    },
+    Setting {
+        key: "server.proxy",
+        variable: "CLAVIGER_PROXY",
+        shape: Shape::Text,
+        set: |config, text| address(text).map(|proxy| config.server.proxy = proxy),
+        show: |config| json!(config.server.proxy),
+    },
+    Setting {
+        key: "server.workers",
+        variable: "CLAVIGER_WORKERS",
+        shape: Shape::Integer,
+        set: |config, text| workers(text).map(|workers| config.server.workers = Some(workers)),
+        show: |config| json!(config.server.workers),
+    },
+    Setting {
+        key: "server.drain",
+        variable: "CLAVIGER_DRAIN",
+        shape: Shape::Text,
+        set: |config, text| duration(text).map(|drain| config.server.drain = drain),
+        show: |config| span(config.server.drain),
+    },
+    Setting {
+        key: "server.allow_plaintext_listener",
+        variable: "CLAVIGER_ALLOW_PLAINTEXT_LISTENER",
+        shape: Shape::Boolean,
+        set: |config, text| {
+            boolean(text).map(|allow| config.server.allow_plaintext_listener = allow)
+        },
+        show: |config| json!(config.server.allow_plaintext_listener),
+    },
+    Setting {
+        key: "database.url",
+        variable: "CLAVIGER_DATABASE",
+        shape: Shape::Text,
+        set: |config, text| database(text).map(|file| config.database.file = Some(file)),
+        show: |config| {
+            shown(
+                config
+                    .database
+                    .file
+                    .as_deref()
+                    .map(|file| format!("sqlite:{}", file.display())),
+            )
+        },
+    },
+    Setting {
+        key: "ledger.durability",
+        variable: "CLAVIGER_LEDGER_DURABILITY",
+        shape: Shape::Text,
+        set: |config, text| {
+            durability(text).map(|durability| config.ledger.durability = durability)
+        },
+        show: |config| match config.ledger.durability {
+            Durability::Synced => json!("synced"),
+            Durability::Committed => json!("committed"),
+        },
+    },
+    Setting {
+        key: "network.upstream_ca",
+        variable: "CLAVIGER_UPSTREAM_CA",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.network.upstream_ca = Some(file)),
+        show: |config| shown(config.network.upstream_ca.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "network.resolve",
+        variable: "CLAVIGER_RESOLVE",
+        shape: Shape::List,
+        set: |config, items| {
+            each(items, str::parse).map(|resolve| config.network.resolve = resolve)
+        },
+        show: |config| {
+            json!(
+                config
+                    .network
+                    .resolve
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+            )
+        },
+    },
+    Setting {
+        key: "network.allow_address",
+        variable: "CLAVIGER_ALLOW_ADDRESS",
+        shape: Shape::List,
+        set: |config, items| each(items, network).map(|allow| config.network.allow_address = allow),
+        show: |config| json!(config.network.allow_address),
+    },
+    Setting {
+        key: "providers.dir",
+        variable: "CLAVIGER_PROVIDERS",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|dir| config.providers.dir = Some(dir)),
+        show: |config| shown(config.providers.dir.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "cache.ttl",
+        variable: "CLAVIGER_CACHE_TTL",
+        shape: Shape::Text,
+        set: |config, text| cache_ttl(text).map(|ttl| config.cache.ttl = ttl),
+        show: |config| span(config.cache.ttl),
+    },
+    Setting {
+        key: "keys.passphrase_file",
+        variable: "CLAVIGER_PASSPHRASE_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.keys.passphrase_file = Some(file)),
+        show: |config| shown(config.keys.passphrase_file.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "log.level",
+        variable: "CLAVIGER_LOG",
+        shape: Shape::Text,
+        set: |config, text| level(text).map(|level| config.log.level = level),
+        show: |config| json!(config.log.level),
+    },
+    Setting {
+        key: "log.format",
+        variable: "CLAVIGER_LOG_FORMAT",
+        shape: Shape::Text,
+        set: |config, text| log_format(text).map(|format| config.log.format = format),
+        show: |config| match config.log.format {
+            LogFormat::Text => json!("text"),
+            LogFormat::Json => json!("json"),
+        },
+    },
+];
+
+/// Settings that a misplaced secret may have been written to are told by key alone.
+const MAX_QUOTED: usize = 60;
+
+impl Loaded {
+    /// Puts the sources on top of each other. `variables` is the environment.
+    ///
+    /// # Errors
+    /// Every [`Mistake`] of every source, in the order of the sources.
+    pub(crate) fn from_sources(
+        file: Option<(&Path, &str)>,
+        variables: &[(String, String)],
+        overrides: &Overrides,
+    ) -> Result<Self, Vec<Mistake>> {
+        let mut loaded = Self {
+            config: Config::default(),
+            origins: Vec::new(),
+        };
+        let mut mistakes = Vec::new();
+        if let Some((path, text)) = file {
+            loaded.read_file(path, text, &mut mistakes);
+        }
+        loaded.read_variables(variables, &mut mistakes);
+        for (key, option, values) in overrides.iter().filter(|(_, _, values)| !values.is_empty()) {
+            loaded.set(key, values, Origin::Option(option), &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            Ok(loaded)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// Reads the file that `--config` or `CLAVIGER_CONFIG` names, else `claviger.toml` in the data directory if it exists.
+    ///
+    /// # Errors
+    /// A [`Failure`] that lists every mistake, or says why the file cannot be read.
+    pub(crate) fn read(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Self> {
+        let variables = environment();
+        let file = match file {
+            Some(path) => Some((path.to_owned(), read_text(path)?)),
+            None => implied_file(&variables, overrides)?,
+        };
+        let borrowed = file
+            .as_ref()
+            .map(|(path, text)| (path.as_path(), text.as_str()));
+        Self::from_sources(borrowed, &variables, overrides)
+            .map_err(|mistakes| report(&mistakes).into())
+    }
+
+    /// The effective configuration by section, with each value's origin. It holds names of files, never a secret.
+    pub(crate) fn effective(&self) -> Value {
+        let mut sections = Map::new();
+        for setting in SETTINGS {
+            let (section, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
+            let entry = json!({ "value": (setting.show)(&self.config), "origin": self.origin(setting.key).to_string() });
+            if let Value::Object(fields) = sections.entry(section).or_insert_with(|| json!({})) {
+                fields.insert(name.to_owned(), entry);
+            }
+        }
+        Value::Object(sections)
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        let found = self.origins.iter().rev().find(|(of, _)| *of == key);
+        found.map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    fn read_file(&mut self, path: &Path, text: &str, mistakes: &mut Vec<Mistake>) {
+        let origin = |at: usize| Origin::File {
+            path: path.to_owned(),
+            line: line(text, at),
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        mistakes.extend(errors.iter().map(|error| Mistake {
+            origin: origin(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        }));
+        for (section, content) in table.get_ref() {
+            let at = section.span().start;
+            let Some(fields) = content
+                .get_ref()
+                .as_table()
+                .filter(|_| is_section(section.get_ref()))
+            else {
+                mistakes.push(Mistake {
+                    origin: origin(at),
+                    message: unknown_section(section.get_ref()),
+                });
+                continue;
+            };
+            for (name, value) in fields {
+                let origin = origin(name.span().start);
+                let key = format!("{}.{}", section.get_ref(), name.get_ref());
+                match setting(&key) {
+                    None => mistakes.push(Mistake {
+                        origin,
+                        message: unknown(&key),
+                    }),
+                    Some(setting) => match written(setting.shape, value) {
+                        Ok(values) => self.set(setting.key, &values, origin, mistakes),
+                        Err(message) => mistakes.push(Mistake {
+                            origin,
+                            message: format!("{key} {message}"),
+                        }),
+                    },
+                }
+            }
+        }
+    }
+
+    fn read_variables(&mut self, variables: &[(String, String)], mistakes: &mut Vec<Mistake>) {
+        for (name, value) in variables {
+            let Some(path) = name.strip_prefix("CLAVIGER__") else {
+                continue;
+            };
+            let origin = Origin::Variable(name.clone());
+            let key = path.to_ascii_lowercase().replacen("__", ".", 1);
+            match setting(&key) {
+                Some(setting) => {
+                    self.set(setting.key, &split(setting.shape, value), origin, mistakes)
+                }
+                None => mistakes.push(Mistake {
+                    origin,
+                    message: unknown(&key),
+                }),
+            }
+        }
+        for setting in SETTINGS {
+            if let Some((_, value)) = variables.iter().find(|(name, _)| name == setting.variable) {
+                let origin = Origin::Variable(setting.variable.to_owned());
+                self.set(setting.key, &split(setting.shape, value), origin, mistakes);
+            }
+        }
+    }
+
+    fn set(&mut self, key: &str, values: &[String], origin: Origin, mistakes: &mut Vec<Mistake>) {
+        let Some(setting) = setting(key) else { return };
+        let borrowed: Vec<&str> = values.iter().map(String::as_str).collect();
+        match (setting.set)(&mut self.config, &borrowed) {
+            Ok(()) => self.origins.push((setting.key, origin)),
+            Err(message) => mistakes.push(Mistake {
+                origin,
+                message: format!("{key}: {message}"),
+            }),
+        }
+    }
+}
+
+/// A parser for clap that takes what the setting takes, so that a mistake in an option is a usage error.
+pub(crate) fn checked(
+    key: &'static str,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
+    move |text| match setting(key) {
+        Some(setting) => (setting.set)(&mut Config::default(), &[text]).map(|()| text.to_owned()),
+        None => Err(unknown(key)),
+    }
+}
+
+/// All mistakes as one failure.
+fn report(mistakes: &[Mistake]) -> Failure {
+    let lines: Vec<String> = mistakes
+        .iter()
+        .map(|mistake| format!("{}: {}", mistake.origin, mistake.message))
+        .collect();
+    let reason = match lines.as_slice() {
+        [line] => line.clone(),
+        lines => format!(
+            "the configuration has {} mistakes\n  {}",
+            lines.len(),
+            lines.join("\n  ")
+        ),
+    };
+    Failure::new(reason)
+        .code("config_invalid")
+        .hint("`claviger config check` shows the settings and where each comes from")
+}
+
+/// The environment's variables of ours that are text; others are nobody's configuration.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("CLAVIGER_"))
+        .collect()
+}
+
+fn implied_file(
+    variables: &[(String, String)],
+    overrides: &Overrides,
+) -> anyhow::Result<Option<(PathBuf, String)>> {
+    let variable = |wanted: &str| {
+        variables
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| PathBuf::from(value))
+    };
+    if let Some(path) = variable("CLAVIGER_CONFIG") {
+        let text = read_text(&path)?;
+        return Ok(Some((path, text)));
+    }
+    let given = overrides
+        .iter()
+        .find(|(key, _, _)| *key == "server.data")
+        .and_then(|(_, _, values)| values.first());
+    let data = DataDir::or_default(
+        given
+            .map(PathBuf::from)
+            .or_else(|| variable("CLAVIGER_DATA")),
+    )?;
+    let path = data.path().join("claviger.toml");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = read_text(&path)?;
+    Ok(Some((path, text)))
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!(
+            "cannot read the configuration {}: {error}",
+            path.display()
+        ))
+        .hint("name a readable TOML file with --config FILE, or leave the option out")
+    })
+}
+
+fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+fn is_section(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| {
+        setting
+            .key
+            .split_once('.')
+            .is_some_and(|(section, _)| section == name)
+    })
+}
+
+fn unknown_section(name: &str) -> String {
+    let mut sections: Vec<&str> = SETTINGS
+        .iter()
+        .filter_map(|setting| setting.key.split_once('.'))
+        .map(|(section, _)| section)
+        .collect();
+    sections.dedup();
+    format!(
+        "`{}` is no section; there are: {}",
+        quoted(name),
+        sections.join(", ")
+    )
+}
+
+fn unknown(key: &str) -> String {
+    let section = key.split_once('.').map_or(key, |(section, _)| section);
+    let siblings: Vec<&str> = SETTINGS
+        .iter()
+        .map(|setting| setting.key)
+        .filter(|known| known.split_once('.').is_some_and(|(of, _)| of == section))
+        .collect();
+    if siblings.is_empty() {
+        return unknown_section(section);
+    }
+    format!(
+        "`{}` is no setting; there are: {}",
+        quoted(key),
+        siblings.join(", ")
+    )
+}
+
+fn quoted(text: &str) -> String {
+    crate::output::clean(&text.chars().take(MAX_QUOTED).collect::<String>())
+}
+
+fn line(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// The value's text, if it is written as the setting's shape wants it.
+fn written(shape: Shape, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
+    let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
+    let value = value.get_ref();
+    match shape {
+        Shape::Text => text(value).map(|text| vec![text]).ok_or("takes a string"),
+        Shape::Integer => value
+            .as_integer()
+            .map(|number| vec![number.as_str().to_owned()])
+            .ok_or("takes a whole number"),
+        Shape::Boolean => value
+            .as_bool()
+            .map(|flag| vec![flag.to_string()])
+            .ok_or("takes true or false"),
+        Shape::List => value
+            .as_array()
+            .and_then(|items| {
+                items
+                    .iter()
+                    .map(|item| text(item.get_ref()))
+                    .collect::<Option<Vec<_>>>()
+            })
+            .ok_or("takes a list of strings"),
+    }
+    .map_err(|message| format!("{message}, not {}", value.type_str()))
+}
+
+/// A variable holds a list with commas between its items.
+fn split(shape: Shape, value: &str) -> Vec<String> {
+    match shape {
+        Shape::List => value
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Shape::Text | Shape::Integer | Shape::Boolean => vec![value.to_owned()],
+    }
+}
+
+fn one<'a>(values: &[&'a str]) -> Result<&'a str, String> {
+    match values {
+        [value] => Ok(value),
+        _ => Err("takes one value".to_owned()),
+    }
+}
+
+fn each<T>(items: &[&str], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    items.iter().map(|item| parse(item)).collect()
+}
+
+fn path(values: &[&str]) -> Result<PathBuf, String> {
+    match one(values)? {
+        "" => Err("an empty path names nothing".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    }
+}
+
+fn address(values: &[&str]) -> Result<SocketAddr, String> {
+    let text = one(values)?;
+    text.parse()
+        .map_err(|_| format!("`{text}` is no address and port, as 127.0.0.1:8181 or [::1]:8181"))
+}
+
+fn workers(values: &[&str]) -> Result<usize, String> {
+    let text = one(values)?;
+    match text.parse() {
+        Ok(workers @ 1..=1024) => Ok(workers),
+        _ => Err(format!("`{text}` is no number of threads from 1 to 1024")),
+    }
+}
+
+fn duration(values: &[&str]) -> Result<Duration, String> {
+    units::duration(one(values)?)
+}
+
+fn cache_ttl(values: &[&str]) -> Result<Duration, String> {
+    match duration(values)? {
+        // A disabled or destroyed key has to stop injections within this time.
+        ttl if ttl > Duration::from_mins(1) => {
+            Err("is at most 60s; 0s opens the secret on every use".to_owned())
+        }
+        ttl => Ok(ttl),
+    }
+}
+
+fn boolean(values: &[&str]) -> Result<bool, String> {
+    match one(values)? {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        text => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn database(values: &[&str]) -> Result<PathBuf, String> {
+    let text = one(values)?;
+    // A URL may carry a password, so no message repeats it.
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return Err("PostgreSQL comes with a later release; leave it out for the embedded database, or give sqlite:PATH".to_owned());
+    }
+    let file = text
+        .strip_prefix("sqlite://")
+        .or_else(|| text.strip_prefix("sqlite:"))
+        .unwrap_or(text);
+    if file.is_empty() || file.contains("://") {
+        return Err("is neither sqlite:PATH nor a path".to_owned());
+    }
+    Ok(PathBuf::from(file))
+}
+
+fn durability(values: &[&str]) -> Result<Durability, String> {
+    match one(values)? {
+        "synced" => Ok(Durability::Synced),
+        "committed" => Ok(Durability::Committed),
+        text => Err(format!("`{text}` is neither synced nor committed")),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("`{text}` is no network, as 10.0.0.0/8 or fd00::/8"))
+}
+
+fn level(values: &[&str]) -> Result<String, String> {
+    let text = one(values)?;
+    tracing_subscriber::EnvFilter::try_new(text).map_err(|error| {
+        format!("`{text}` is no log filter ({error}), as info or info,proxy=debug")
+    })?;
+    Ok(text.to_owned())
+}
+
+fn log_format(values: &[&str]) -> Result<LogFormat, String> {
+    match one(values)? {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        text => Err(format!("`{text}` is neither text nor json")),
+    }
+}
+
+fn shown(value: Option<impl fmt::Display>) -> Value {
+    value.map_or(Value::Null, |value| Value::String(value.to_string()))
+}
+
+fn span(duration: Duration) -> Value {
+    Value::String(humantime::format_duration(duration).to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The configuration's sources, their order, and their mistakes.
+
+use super::*;
+
+fn from_file(text: &str) -> Result<Loaded, Vec<Mistake>> {
+    Loaded::from_sources(Some((Path::new("claviger.toml"), text)), &[], &Vec::new())
+}
+
+fn messages(mistakes: &[Mistake]) -> Vec<String> {
+    mistakes
+        .iter()
+        .map(|mistake| format!("{}: {}", mistake.origin, mistake.message))
+        .collect()
+}
+
+#[test]
+fn defaults_listen_on_loopback() {
+    let loaded = Loaded::from_sources(None, &[], &Vec::new()).unwrap();
+    assert_eq!(loaded.config.server.api.to_string(), "127.0.0.1:8181");
+    assert_eq!(loaded.config.server.proxy.to_string(), "127.0.0.1:8182");
+    assert_eq!(loaded.config.cache.ttl, Duration::from_secs(30));
+    assert_eq!(loaded.config.ledger.durability, Durability::Synced);
+}
+
+#[test]
+fn every_setting_can_stand_in_the_file() {
+    let loaded = from_file(
+        r#"
+        [server]
+        data = "/srv/claviger"
+        api = "127.0.0.1:1"
+        proxy = "[::1]:2"
+        workers = 4
+        drain = "10s"
+        allow_plaintext_listener = true
+        [database]
+        url = "sqlite:/srv/claviger/db"
+        [ledger]
+        durability = "committed"
+        [network]
+        upstream_ca = "/etc/ca.pem"
+        resolve = ["api.stripe.com:443=127.0.0.1:8443"]
+        allow_address = ["127.0.0.0/8", "10.1.2.3"]
+        [providers]
+        dir = "/etc/claviger/providers"
+        [cache]
+        ttl = "0s"
+        [keys]
+        passphrase_file = "/run/passphrase"
+        [log]
+        level = "debug"
+        format = "json"
+        "#,
+    )
+    .unwrap();
+    assert!(
+        SETTINGS
+            .iter()
+            .all(|setting| loaded.origin(setting.key) != Origin::Default)
+    );
+    assert_eq!(loaded.config.server.workers, Some(4));
+    assert_eq!(
+        loaded.config.database.file.as_deref(),
+        Some(Path::new("/srv/claviger/db"))
+    );
+    assert_eq!(
+        loaded.config.network.allow_address[1].to_string(),
+        "10.1.2.3/32"
+    );
+    assert_eq!(loaded.config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_lines() {
+    let mistakes = from_file(
+        "[server]\napi = \"localhost\"\nport = 1\nworkers = \"4\"\n\n[cache]\nttl = \"30\"\n[netwrok]\nx = 1\n[network]\nresolve = \"a:1=1.2.3.4:5\"\n",
+    )
+    .unwrap_err();
+    let mut found = messages(&mistakes);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "claviger.toml:11: network.resolve takes a list of strings, not string",
+            "claviger.toml:2: server.api: `localhost` is no address and port, as 127.0.0.1:8181 or [::1]:8181",
+            "claviger.toml:3: `server.port` is no setting; there are: server.data, server.api, server.proxy, server.workers, server.drain, server.allow_plaintext_listener",
+            "claviger.toml:4: server.workers takes a whole number, not string",
+            "claviger.toml:7: cache.ttl: `30` has no unit: write it as 30s, 15m, 8h or 2d",
+            "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, log",
+        ]
+    );
+}
+
+#[test]
+fn text_that_is_no_toml_is_reported_beside_the_other_mistakes() {
+    let mistakes = from_file("[server]\napi = \napi2 = 1\n").unwrap_err();
+    let found = messages(&mistakes);
+    assert!(
+        found
+            .iter()
+            .any(|message| message.starts_with("claviger.toml:2: ")),
+        "{found:?}"
+    );
+    assert!(
+        found.iter().any(|message| message.contains("server.api2")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn options_win_over_variables_and_variables_over_the_file() {
+    let variables = [
+        ("CLAVIGER_API".to_owned(), "127.0.0.1:2".to_owned()),
+        (
+            "CLAVIGER__SERVER__PROXY".to_owned(),
+            "127.0.0.1:3".to_owned(),
+        ),
+        (
+            "CLAVIGER_RESOLVE".to_owned(),
+            "a:1=1.2.3.4:5, b:1=1.2.3.4:6".to_owned(),
+        ),
+    ];
+    let overrides = vec![
+        ("server.proxy", "--proxy", vec!["127.0.0.1:4".to_owned()]),
+        ("cache.ttl", "--cache-ttl", Vec::new()),
+    ];
+    let file = "[server]\napi = \"127.0.0.1:1\"\nproxy = \"127.0.0.1:1\"\n[cache]\nttl = \"5s\"\n";
+    let loaded =
+        Loaded::from_sources(Some((Path::new("c.toml"), file)), &variables, &overrides).unwrap();
+    assert_eq!(loaded.config.server.api.port(), 2);
+    assert_eq!(loaded.config.server.proxy.port(), 4);
+    assert_eq!(loaded.config.network.resolve.len(), 2);
+    assert_eq!(
+        loaded.origin("server.api"),
+        Origin::Variable("CLAVIGER_API".to_owned())
+    );
+    assert_eq!(loaded.origin("server.proxy"), Origin::Option("--proxy"));
+    assert_eq!(loaded.origin("cache.ttl").to_string(), "c.toml:5");
+}
+
+#[test]
+fn an_unknown_variable_of_a_section_is_a_mistake() {
+    let variables = [("CLAVIGER__SERVER__PORT".to_owned(), "1".to_owned())];
+    let mistakes = Loaded::from_sources(None, &variables, &Vec::new()).unwrap_err();
+    assert!(
+        messages(&mistakes)[0].starts_with("CLAVIGER__SERVER__PORT: `server.port` is no setting")
+    );
+}
+
+#[test]
+fn postgres_is_refused_by_name_and_its_password_is_not_repeated() {
+    let message = checked("database.url")("postgres://user:hunter22@db/claviger").unwrap_err();
+    assert!(message.contains("later release"));
+    assert!(!message.contains("hunter22"));
+    let message = checked("database.url")("mysql://user:hunter22@db/claviger").unwrap_err();
+    assert!(!message.contains("hunter22"));
+}
+
+#[test]
+fn the_cache_keeps_no_secret_beyond_a_minute() {
+    assert!(checked("cache.ttl")("60s").is_ok());
+    assert!(checked("cache.ttl")("61s").is_err());
+}
+
+#[test]
+fn the_effective_configuration_names_each_values_origin() {
+    let loaded = from_file("[cache]\nttl = \"5s\"\n").unwrap();
+    let effective = loaded.effective();
+    assert_eq!(
+        effective["cache"]["ttl"],
+        json!({ "value": "5s", "origin": "claviger.toml:2" })
+    );
+    assert_eq!(
+        effective["server"]["api"],
+        json!({ "value": "127.0.0.1:8181", "origin": "default" })
+    );
+}

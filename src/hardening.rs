@@ -1,0 +1,39 @@
+//! What this process asks of the kernel so that secrets stay in its memory.
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+/// Files of this process are its user's alone, and its memory is in no core dump.
+///
+/// Each measure stands alone: a kernel that refuses one still gets the others, and the refusal is returned as text.
+pub(crate) fn harden() -> Vec<String> {
+    umask(Mode::from_bits_truncate(0o077));
+    let mut refused = Vec::new();
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        refused.push(format!("core dumps stay on ({error})"));
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // Also keeps processes of the same user from reading this one's memory by ptrace or /proc/PID/mem.
+        if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+            refused.push(format!(
+                "the process stays readable to its user's others ({error})"
+            ));
+        }
+        if let Err(error) = nix::sys::prctl::set_no_new_privs() {
+            refused.push(format!("privileges may still be gained by exec ({error})"));
+        }
+    }
+    refused
+}
+
+/// Keeps other processes of the same user from reading this one's memory, and it from core dumps.
+///
+/// Unlike [`harden`], nothing of this passes on to a program that this process starts.
+pub(crate) fn keep_memory_private() {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // A kernel without it leaves what every process of the user can do anyway.
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
+}

@@ -1,0 +1,164 @@
+//! A small client of the injector: CONNECT with a lease, TLS inside, one request. `demo` and `doctor` speak by it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::units::HostPort;
+
+/// The injector, the CA to trust inside its tunnels, and the lease to show at its door.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) proxy: HostPort,
+    pub(crate) ca_pem: String,
+    pub(crate) lease: String,
+}
+
+/// A request for a provider, by way of the injector.
+#[derive(Clone, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'static str, &'a str)],
+    pub(crate) body: &'static str,
+}
+
+/// How far a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The answer to CONNECT.
+    Door,
+    /// An answer inside the tunnel, ours or the provider's.
+    Inside,
+}
+
+/// The answer to a [`Call`].
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) place: Place,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const MAX_BODY: usize = 1024 * 1024;
+
+impl Answer {
+    /// The refusal's code, if it is a refusal of ours.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let problem: Value = serde_json::from_str(&self.body).ok()?;
+        self.headers.get("proxy-status")?;
+        problem.get("error")?.as_str().map(str::to_owned)
+    }
+
+    /// What the refusal says to its reader.
+    pub(crate) fn detail(&self) -> Option<String> {
+        let problem: Value = serde_json::from_str(&self.body).ok()?;
+        problem.get("detail")?.as_str().map(str::to_owned)
+    }
+}
+
+impl Door {
+    /// Makes the call in a tunnel of its own.
+    pub(crate) async fn call(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
+        tokio::time::timeout(DEADLINE, self.go(call))
+            .await
+            .context("no answer in time")?
+    }
+
+    async fn go(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
+        let stream = TcpStream::connect((self.proxy.host.as_str(), self.proxy.port))
+            .await
+            .with_context(|| format!("cannot reach the injector at {}", self.proxy))?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection.with_upgrades());
+        let authority = format!("{}:{}", call.host, call.port);
+        let mut connect = Request::connect(&authority).header("host", &authority);
+        if !self.lease.is_empty() {
+            let user = STANDARD.encode(format!("lease:{}", self.lease));
+            connect = connect.header("proxy-authorization", format!("Basic {user}"));
+        }
+        let mut response = sender
+            .send_request(connect.body(Full::<Bytes>::default())?)
+            .await
+            .context("CONNECT")?;
+        if response.status() != StatusCode::OK {
+            let answer = answer(Place::Door, response).await;
+            driver.abort();
+            return answer;
+        }
+        let upgraded = hyper::upgrade::on(&mut response)
+            .await
+            .context("the tunnel does not open")?;
+        let name = ServerName::try_from(call.host.to_owned())?;
+        let tls = self
+            .connector()?
+            .connect(name, TokioIo::new(upgraded))
+            .await
+            .context("TLS inside the tunnel")?;
+        let (mut sender, connection) =
+            http1::handshake::<_, Full<Bytes>>(TokioIo::new(tls)).await?;
+        let inner = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(call.path)
+            .header("host", call.host);
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        let response = sender
+            .send_request(request.body(Full::from(call.body))?)
+            .await
+            .context("no answer inside the tunnel")?;
+        let answer = answer(Place::Inside, response).await;
+        inner.abort();
+        driver.abort();
+        answer
+    }
+
+    fn connector(&self) -> anyhow::Result<TlsConnector> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+async fn answer(
+    place: Place,
+    response: http::Response<hyper::body::Incoming>,
+) -> anyhow::Result<Answer> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the answer breaks off: {error}"))?;
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    Ok(Answer {
+        place,
+        status: head.status,
+        headers: head.headers,
+        body,
+    })
+}
