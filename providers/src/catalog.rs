@@ -1,11 +1,12 @@
 //! The templates at hand, by name and by host.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::host::Scheme;
-use crate::load::TemplateErrors;
+use crate::load::{Mistake, TemplateErrors, parse_template};
 use crate::template::Template;
 
 /// The built-in templates and the operator's own.
@@ -35,16 +36,52 @@ pub enum CatalogError {
 impl Catalog {
     /// The templates that come with the product.
     pub fn builtin() -> Self {
-        unimplemented!()
+        let mut catalog = Self {
+            templates: BTreeMap::new(),
+        };
+        for (file, text) in BUILTIN {
+            catalog
+                .insert(parse_template(file, text).expect("a test loads every built-in template"));
+        }
+        catalog
     }
 
     /// Adds every `*.toml` of a directory. A file may replace a built-in template of the same name.
     ///
     /// # Errors
-    /// [`CatalogError`]; then nothing was added.
+    /// [`CatalogError`]: every mistake of every file, and two files of one name. Then nothing was added.
     pub fn load_dir(&mut self, dir: &Path) -> Result<(), CatalogError> {
-        let _ = dir;
-        unimplemented!()
+        let mut templates: BTreeMap<String, (String, Template)> = BTreeMap::new();
+        let mut mistakes = Vec::new();
+        for path in toml_files(dir).map_err(|source| read_error(dir, source))? {
+            let file = path.display().to_string();
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| read_error(&path, source))?;
+            match parse_template(&file, &text) {
+                Err(TemplateErrors(more)) => mistakes.extend(more),
+                Ok(template) => match templates.entry(template.name().to_owned()) {
+                    Entry::Vacant(place) => {
+                        place.insert((file, template));
+                    }
+                    Entry::Occupied(taken) => {
+                        let message = format!("is the name of {} too; rename one", taken.get().0);
+                        mistakes.push(Mistake {
+                            file,
+                            line: 1,
+                            field: "name".to_owned(),
+                            message,
+                        });
+                    }
+                },
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(TemplateErrors(mistakes).into());
+        }
+        templates
+            .into_values()
+            .for_each(|(_, template)| self.insert(template));
+        Ok(())
     }
 
     /// Adds one template; a template of the same name is replaced.
@@ -76,3 +113,55 @@ impl Catalog {
             .collect()
     }
 }
+
+fn toml_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    // Directories have no order of their own, and mistakes are read from top to bottom.
+    files.sort();
+    Ok(files)
+}
+
+fn read_error(path: &Path, source: std::io::Error) -> CatalogError {
+    CatalogError::Read {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+macro_rules! builtin {
+    ($($name:literal),* $(,)?) => {
+        [$((concat!("templates/", $name, ".toml"), include_str!(concat!("../templates/", $name, ".toml")))),*]
+    };
+}
+
+const BUILTIN: [(&str, &str); 17] = builtin!(
+    "anthropic",
+    "aws",
+    "cohere",
+    "datadog",
+    "gemini",
+    "github",
+    "gitlab",
+    "groq",
+    "linear",
+    "mistral",
+    "notion",
+    "openai",
+    "openrouter",
+    "sendgrid",
+    "slack",
+    "stripe",
+    "twilio",
+);
+
+#[cfg(test)]
+mod tests;

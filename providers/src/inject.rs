@@ -1,24 +1,43 @@
 //! From a template and opened secrets to the slots of a request, prepared once per version of a set.
 
+mod basic;
+mod header;
+pub(crate) mod names;
+mod query;
 pub mod sigv4;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use vault::Secret;
 use zeroize::Zeroizing;
 
 use crate::scrub::Scrubber;
-use crate::template::Template;
+use crate::template::{Inject, KeyUse, Template};
 
+pub use names::is_routing_header;
 pub use sigv4::SigV4;
 
 /// What one version of a secret set puts into requests. It holds secrets: its Debug shows names alone, and its
 /// memory is zeroized when the last header made of it is dropped.
 pub struct Plan {
     template: Arc<Template>,
+    strip: Vec<HeaderName>,
+    strip_query: Vec<String>,
+    headers: Vec<Slot<(HeaderName, HeaderValue)>>,
+    parameters: Vec<Slot<Zeroizing<String>>>,
+    sigv4: Option<SigV4>,
+    scrubber: Arc<Scrubber>,
+    keys: Arc<[String]>,
+}
+
+/// What is set, by which injection of the template.
+struct Slot<T> {
+    injection: usize,
+    set: T,
 }
 
 /// Why a plan cannot be prepared.
@@ -80,8 +99,85 @@ impl Plan {
         allowed: impl Fn(&str) -> bool,
         secrets: BTreeMap<String, Arc<Secret>>,
     ) -> Result<Self, PrepareError> {
-        let _ = (template, allowed("x"), secrets);
-        unimplemented!()
+        let secrets = Secrets::select(template, allowed, secrets)?;
+        let mut plan = Self {
+            strip: slots(template),
+            strip_query: query_slots(template),
+            headers: Vec::new(),
+            parameters: Vec::new(),
+            sigv4: None,
+            scrubber: Arc::new(Scrubber::new([])),
+            keys: Arc::from([]),
+            template: Arc::clone(template),
+        };
+        let mut reflected = Reflected::default();
+        for (injection, one) in template.injections().iter().enumerate() {
+            plan.add(injection, &one.inject, &secrets, &mut reflected)?;
+        }
+        plan.scrubber = Arc::new(Scrubber::new(reflected.values(template, &secrets)));
+        plan.keys = reflected.used.iter().map(|&key| key.to_owned()).collect();
+        Ok(plan)
+    }
+
+    /// Fills one slot, unless a key of it is optional and not at hand.
+    fn add<'t>(
+        &mut self,
+        injection: usize,
+        inject: &'t Inject,
+        secrets: &Secrets,
+        reflected: &mut Reflected<'t>,
+    ) -> Result<(), PrepareError> {
+        match inject {
+            Inject::Header { name, value } => {
+                let check = header::why_not_a_field_value;
+                let Some(value) =
+                    header::render(value, &format!("the header `{name}`"), secrets, check)?
+                else {
+                    return Ok(());
+                };
+                self.headers.push(Slot {
+                    injection,
+                    set: (name.clone(), header::sensitive(value)),
+                });
+                reflected.travels(inject);
+            }
+            Inject::Basic { user, password } => {
+                let Some(encoded) = basic::render(user, password, secrets)? else {
+                    return Ok(());
+                };
+                let value = header::sensitive(basic::field_value(&encoded));
+                self.headers.push(Slot {
+                    injection,
+                    set: (AUTHORIZATION, value),
+                });
+                reflected.derived.push(encoded);
+                reflected.travels(inject);
+            }
+            Inject::Query { name, value } => {
+                let slot = format!("the query parameter `{name}`");
+                let not_empty = |value: &[u8]| value.is_empty().then_some("it is empty");
+                let Some(value) = header::render(value, &slot, secrets, not_empty)? else {
+                    return Ok(());
+                };
+                self.parameters.push(Slot {
+                    injection,
+                    set: query::pair(name, &value),
+                });
+                reflected.travels(inject);
+            }
+            Inject::SigV4(keys) => {
+                self.sigv4 = Some(SigV4::prepare(keys, secrets)?);
+                // The secret key signs and stays here, so no response can hold it. The key id is public.
+                reflected.travelling.extend(keys.session_token.as_deref());
+                reflected.used.extend(
+                    inject
+                        .keys()
+                        .into_iter()
+                        .filter(|key| secrets.get(key).is_some()),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The template that it was prepared from.
@@ -91,18 +187,19 @@ impl Plan {
 
     /// The header slots: what the agent brought in them is removed first. See [`Plan::is_slot`] for their twins.
     pub fn strip(&self) -> &[HeaderName] {
-        unimplemented!()
+        &self.strip
     }
 
     /// Whether a header's name is a slot or a twin of one: case, and `_` for `-`, and such at the ends, do not count.
     pub fn is_slot(&self, header_name: &str) -> bool {
-        let _ = header_name;
-        unimplemented!()
+        self.strip
+            .iter()
+            .any(|slot| names::is_twin(header_name, slot.as_str()))
     }
 
     /// The query parameters that are removed from the agent's request.
     pub fn strip_query(&self) -> &[String] {
-        unimplemented!()
+        &self.strip_query
     }
 
     /// The headers that are set on this host and path, each once, marked sensitive.
@@ -113,8 +210,10 @@ impl Plan {
         host: &'a str,
         path: &'a str,
     ) -> impl Iterator<Item = &'a (HeaderName, HeaderValue)> + 'a {
-        let _ = (host, path);
-        [].iter()
+        self.headers
+            .iter()
+            .filter(move |slot| self.applies(slot, host, path))
+            .map(|slot| &slot.set)
     }
 
     /// The query as it must be sent: the agent's credentials removed, ours added. `None` if it stays as it is,
@@ -125,33 +224,45 @@ impl Plan {
         path: &str,
         query: Option<&str>,
     ) -> Option<RewrittenQuery> {
-        let _ = (host, path, query);
-        unimplemented!()
+        let add = self
+            .parameters
+            .iter()
+            .filter(|slot| self.applies(slot, host, path))
+            .map(|slot| slot.set.as_str());
+        query::rewrite(query, &self.strip_query, add).map(RewrittenQuery)
     }
 
-    /// Whether the query holds a credential on this host and path; then no Referer is sent, and nothing logs it.
+    /// Whether a query may hold a credential; then no Referer is sent, and nothing logs it.
     pub fn has_query_credential(&self) -> bool {
-        unimplemented!()
+        !self.parameters.is_empty()
     }
 
     /// The signer, for templates that sign; then [`Plan::headers`] is empty.
     pub fn sigv4(&self) -> Option<&SigV4> {
-        unimplemented!()
+        self.sigv4.as_ref()
     }
 
     /// Takes the injected secrets out of responses.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
-        unimplemented!()
+        &self.scrubber
     }
 
     /// What must be known of the body before the head can be sent.
     pub fn reads_body(&self) -> BodyNeed {
-        unimplemented!()
+        if self.sigv4.is_some() {
+            BodyNeed::HashUpTo(sigv4::LONGEST_HASHED_BODY)
+        } else {
+            BodyNeed::None
+        }
     }
 
-    /// The names of the keys whose values travel, for the audit.
+    /// The names of the keys that fill slots or sign, for the audit.
     pub fn keys(&self) -> &Arc<[String]> {
-        unimplemented!()
+        &self.keys
+    }
+
+    fn applies<T>(&self, slot: &Slot<T>, host: &str, path: &str) -> bool {
+        self.template.injections()[slot.injection].applies(host, path)
     }
 }
 
@@ -176,14 +287,122 @@ impl fmt::Debug for RewrittenQuery {
     }
 }
 
-/// Whether a request header steers a server's routing behind the back of the policy (`X-Original-URL`,
-/// `X-Forwarded-Host`, `X-HTTP-Method-Override`, `Forwarded` …) in any spelling. Such fields are never forwarded.
-pub fn is_routing_header(name: &str) -> bool {
-    let _ = name;
-    unimplemented!()
+/// The opened secrets that a plan may use.
+pub(crate) struct Secrets(BTreeMap<String, Arc<Secret>>);
+
+impl Secrets {
+    /// Leaves out what the template never sends and what the grant does not allow.
+    fn select(
+        template: &Template,
+        allowed: impl Fn(&str) -> bool,
+        mut secrets: BTreeMap<String, Arc<Secret>>,
+    ) -> Result<Self, PrepareError> {
+        for (key, _) in template
+            .keys()
+            .iter()
+            .filter(|(_, key_use)| **key_use == KeyUse::Required)
+        {
+            let (template, key) = (template.name().to_owned(), key.clone());
+            if !secrets.contains_key(&key) {
+                return Err(PrepareError::MissingKey { template, key });
+            }
+            if !allowed(&key) {
+                return Err(PrepareError::KeyNotAllowed { template, key });
+            }
+        }
+        let travels = |key: &String| {
+            template
+                .keys()
+                .get(key)
+                .is_some_and(|key_use| *key_use != KeyUse::NeverSent)
+        };
+        secrets.retain(|key, _| travels(key) && allowed(key));
+        Ok(Self(secrets))
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
+        self.0.get(key).map(|secret| secret.expose())
+    }
+}
+
+/// What a response could give back.
+#[derive(Default)]
+struct Reflected<'t> {
+    used: BTreeSet<&'t str>,
+    travelling: BTreeSet<&'t str>,
+    derived: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl<'t> Reflected<'t> {
+    fn travels(&mut self, inject: &'t Inject) {
+        self.used.extend(inject.keys());
+        self.travelling.extend(inject.keys());
+    }
+
+    fn values<'a>(
+        &'a self,
+        template: &'a Template,
+        secrets: &'a Secrets,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        let is_secret = |key: &&&str| !template.identifiers().iter().any(|name| name == **key);
+        let keys = self.travelling.iter().filter(is_secret);
+        keys.filter_map(|key| secrets.get(key))
+            .chain(self.derived.iter().map(|value| value.as_slice()))
+    }
+}
+
+impl Inject {
+    /// The keys that it needs, all of them.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        match self {
+            Self::Header { value, .. } | Self::Query { value, .. } => value.keys().collect(),
+            Self::Basic { user, password } => user.keys().chain(password.keys()).collect(),
+            Self::SigV4(keys) => {
+                let optional = keys.session_token.iter().chain(&keys.region);
+                [&keys.access_key_id, &keys.secret_access_key]
+                    .into_iter()
+                    .chain(optional)
+                    .map(String::as_str)
+                    .collect()
+            }
+        }
+    }
+
+    /// The headers that it fills.
+    pub(crate) fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Header { name, .. } => vec![name.clone()],
+            Self::Basic { .. } => vec![AUTHORIZATION],
+            Self::Query { .. } => Vec::new(),
+            Self::SigV4(_) => sigv4::SLOTS.map(HeaderName::from_static).to_vec(),
+        }
+    }
 }
 
 pub(crate) fn slots(template: &Template) -> Vec<HeaderName> {
-    let _ = template;
-    unimplemented!()
+    let mut slots: Vec<HeaderName> = Vec::new();
+    let filled = template
+        .injections
+        .iter()
+        .flat_map(|injection| injection.inject.headers());
+    for slot in filled.chain(template.strip.iter().cloned()) {
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
+    }
+    slots
 }
+
+fn query_slots(template: &Template) -> Vec<String> {
+    let filled = template
+        .injections
+        .iter()
+        .filter_map(|injection| match &injection.inject {
+            Inject::Query { name, .. } => Some(name),
+            Inject::Header { .. } | Inject::Basic { .. } | Inject::SigV4(_) => None,
+        });
+    filled.chain(&template.strip_query).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! TOML to [`Template`], with every mistake of a file reported at once.
 
+mod check;
+mod read;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -93,11 +96,16 @@ pub struct CustomSigV4 {
 
 /// Reads one template.
 ///
+/// `file` is what mistakes are reported under; nothing is opened.
+///
 /// # Errors
 /// Every mistake of the file, not only the first.
 pub fn parse_template(file: &str, text: &str) -> Result<Template, TemplateErrors> {
-    let _ = (file, text);
-    unimplemented!()
+    let mut report = Report::new(file);
+    let raw = read::template(text, &mut report);
+    // What is wrong with a part of a file that could not be read would only mislead.
+    let template = raw.and_then(|raw| check::template(raw, Origin::File, &mut report));
+    report.finish(template)
 }
 
 impl CustomSpec {
@@ -110,8 +118,129 @@ impl CustomSpec {
         set: &str,
         keys: impl IntoIterator<Item = &'a str>,
     ) -> Result<Template, TemplateErrors> {
-        let _ = (set, keys.into_iter().count());
-        unimplemented!()
+        let mut report = Report::new(set);
+        let raw = read::custom(self, keys);
+        let template = check::template(raw, Origin::Set, &mut report);
+        report.finish(template)
+    }
+}
+
+/// Where a template stands, which decides how it may be named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    File,
+    Set,
+}
+
+/// The mistakes so far.
+struct Report {
+    file: String,
+    mistakes: Vec<Mistake>,
+}
+
+/// Where something is written.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    line: usize,
+    field: String,
+}
+
+/// Something that is written somewhere.
+#[derive(Debug, Clone)]
+struct At<T> {
+    value: T,
+    place: Place,
+}
+
+/// A template as it is written: the right types in the right fields, not checked any further.
+#[derive(Debug, Default)]
+struct RawTemplate {
+    name: Option<At<String>>,
+    docs: Option<At<String>>,
+    hosts: Option<At<Vec<At<String>>>>,
+    keys: Option<At<Vec<Entry>>>,
+    identifiers: Vec<At<String>>,
+    env: Vec<Entry>,
+    placeholders: Vec<Entry>,
+    strip: Vec<At<String>>,
+    strip_query: Vec<At<String>>,
+    inject: Vec<RawInject>,
+    place: Place,
+}
+
+/// `NAME = "text"` in a table.
+type Entry = (At<String>, At<String>);
+
+#[derive(Debug, Default)]
+struct RawInject {
+    header: Option<At<String>>,
+    value: Option<At<String>>,
+    basic: Option<At<RawBasic>>,
+    query: Option<At<String>>,
+    sigv4: Option<At<RawSigV4>>,
+    hosts: Vec<At<String>>,
+    paths: Vec<At<String>>,
+    place: Place,
+}
+
+#[derive(Debug, Default)]
+struct RawBasic {
+    user: Option<At<String>>,
+    password: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+struct RawSigV4 {
+    access_key_id: Option<At<String>>,
+    secret_access_key: Option<At<String>>,
+    session_token: Option<At<String>>,
+    region: Option<At<String>>,
+    regions: Vec<At<String>>,
+    services: Vec<At<String>>,
+}
+
+impl Report {
+    fn new(file: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, place: &Place, message: impl Into<String>) {
+        let (line, field) = (place.line, place.field.clone());
+        self.mistakes.push(Mistake {
+            file: self.file.clone(),
+            line,
+            field,
+            message: message.into(),
+        });
+    }
+
+    fn finish(mut self, template: Option<Template>) -> Result<Template, TemplateErrors> {
+        match template {
+            Some(template) if self.mistakes.is_empty() => Ok(template),
+            _ => {
+                self.mistakes.sort_by_key(|mistake| mistake.line);
+                self.mistakes.dedup();
+                Err(TemplateErrors(self.mistakes))
+            }
+        }
+    }
+}
+
+impl Place {
+    fn new(line: usize, field: impl Into<String>) -> Self {
+        Self {
+            line,
+            field: field.into(),
+        }
+    }
+}
+
+impl<T> At<T> {
+    fn new(value: T, place: Place) -> Self {
+        Self { value, place }
     }
 }
 
@@ -137,3 +266,6 @@ impl fmt::Display for TemplateErrors {
 }
 
 impl std::error::Error for TemplateErrors {}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,28 @@
 //! AWS Signature Version 4: the agent's scope is read, checked and signed again with the real keys.
 
+pub(crate) mod endpoint;
+
 use std::fmt;
 
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime_api::client::identity::Identity;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use self::endpoint::{Endpoint, Region};
+use super::header::sensitive;
+use super::{PrepareError, Secrets};
+use crate::host::Authority;
+use crate::template::SigV4Keys;
 
 /// What an agent's own (dummy) signature says that it wants to sign for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +140,12 @@ pub struct Signable<'a> {
 
 /// The keys of one set version, ready to sign.
 pub struct SigV4 {
-    _private: (),
+    identity: Identity,
+    /// What the template lists; empty is what the host says.
+    regions: Vec<String>,
+    services: Vec<String>,
+    /// What the set's own region key lists; empty is all.
+    set_regions: Vec<String>,
 }
 
 impl AgentScope {
@@ -130,8 +154,41 @@ impl AgentScope {
     /// # Errors
     /// [`SigV4Refusal`]: missing, presigned, chunked, 4A or malformed.
     pub fn read(headers: &HeaderMap, path_and_query: &str) -> Result<Self, SigV4Refusal> {
-        let _ = (headers, path_and_query);
-        unimplemented!()
+        if is_presigned(path_and_query) {
+            return Err(SigV4Refusal::Presigned);
+        }
+        let text = one(headers, AUTHORIZATION, "it stands twice")?.ok_or(SigV4Refusal::Missing)?;
+        let (algorithm, parameters) = text.split_once(' ').unwrap_or((text, ""));
+        if algorithm != ALGORITHM {
+            let is_word = algorithm.len() <= 40
+                && algorithm
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            // A scheme alone: what has no blank after it may be a key.
+            let named = is_word && !parameters.is_empty();
+            return Err(SigV4Refusal::Algorithm(
+                if named { algorithm } else { "unknown" }.to_owned(),
+            ));
+        }
+        let [credential, signed_headers, signature] = parameters_of(parameters)?;
+        if signature.len() != 64 || !signature.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(SigV4Refusal::Malformed(
+                "the signature is not 64 hexadecimal digits",
+            ));
+        }
+        let (date, region, service) = scope_of(credential)?;
+        let payload = Payload::read(headers, service)?;
+        let signed_headers = signed_headers
+            .split(';')
+            .map(str::to_ascii_lowercase)
+            .collect();
+        Ok(Self {
+            date,
+            region: region.to_owned(),
+            service: service.to_owned(),
+            signed_headers,
+            payload,
+        })
     }
 
     /// Whether the body must be hashed before the head can be sent.
@@ -140,7 +197,96 @@ impl AgentScope {
     }
 }
 
+impl Payload {
+    fn read(headers: &HeaderMap, service: &str) -> Result<Self, SigV4Refusal> {
+        let encodings = headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        if encodings
+            .flat_map(|value| value.split(','))
+            .any(|name| name.trim().eq_ignore_ascii_case("aws-chunked"))
+        {
+            return Err(SigV4Refusal::Chunked("aws-chunked".to_owned()));
+        }
+        let declared = one(
+            headers,
+            HeaderName::from_static(CONTENT_SHA256),
+            "x-amz-content-sha256 stands twice",
+        )?;
+        match declared {
+            None => Ok(Self::Hash),
+            Some(UNSIGNED) => Ok(Self::Unsigned),
+            Some(text) if text.starts_with("STREAMING-") => Err(SigV4Refusal::Chunked(
+                text.chars().take(60).flat_map(char::escape_debug).collect(),
+            )),
+            Some(text) if is_sha256(text) => Ok(if is_s3(service) {
+                Self::Declared(text.to_owned())
+            } else {
+                Self::Hash
+            }),
+            Some(_) => Err(SigV4Refusal::Malformed(
+                "x-amz-content-sha256 is neither a SHA-256 nor UNSIGNED-PAYLOAD",
+            )),
+        }
+    }
+}
+
+impl PayloadHash {
+    /// The hash of a whole body.
+    pub fn of(body: &[u8]) -> Self {
+        Self::Sha256(Sha256::digest(body).into())
+    }
+}
+
 impl SigV4 {
+    pub(crate) fn prepare(keys: &SigV4Keys, secrets: &Secrets) -> Result<Self, PrepareError> {
+        let text = |key: &String| -> Result<Option<&str>, PrepareError> {
+            let Some(value) = secrets.get(key) else {
+                return Ok(None);
+            };
+            let bad = |why| PrepareError::BadValue {
+                key: key.clone(),
+                slot: "an AWS signature".to_owned(),
+                why,
+            };
+            if let Some(why) = super::header::why_not_a_field_value(value) {
+                return Err(bad(why));
+            }
+            if value.iter().any(|byte| matches!(byte, b' ' | b'/' | b','))
+                && key == &keys.access_key_id
+            {
+                return Err(bad("it holds a blank, a comma or a slash"));
+            }
+            str::from_utf8(value)
+                .map(Some)
+                .map_err(|_| bad("it is not text"))
+        };
+        let id = text(&keys.access_key_id)?.expect("the key is required, so the set holds it");
+        let secret =
+            text(&keys.secret_access_key)?.expect("the key is required, so the set holds it");
+        let token = keys.session_token.as_ref().map(text).transpose()?.flatten();
+        let regions = keys
+            .region
+            .as_ref()
+            .map(text)
+            .transpose()?
+            .flatten()
+            .unwrap_or_default();
+        Ok(Self {
+            identity: Credentials::new(id, secret, token.map(str::to_owned), None, "claviger")
+                .into(),
+            regions: keys.regions.clone(),
+            services: keys.services.clone(),
+            set_regions: regions
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+
     /// Checks the agent's scope against the host, the template and the set.
     ///
     /// `host` is canonical.
@@ -148,11 +294,45 @@ impl SigV4 {
     /// # Errors
     /// [`SigV4Refusal::Mismatch`] or [`SigV4Refusal::NotAllowed`].
     pub fn check(&self, scope: &AgentScope, host: &str) -> Result<(), SigV4Refusal> {
-        let _ = (scope, host);
-        unimplemented!()
+        let mut is_regional = true;
+        if let Some(endpoint) = Endpoint::of(host) {
+            let mismatch = |what: &str, asked: &str, expected: &str| SigV4Refusal::Mismatch {
+                asked: format!("{what} {asked}"),
+                host: host.to_owned(),
+                expected: format!("{what} {expected}"),
+            };
+            if !endpoint.is_signed_as(&scope.service) {
+                return Err(mismatch("service", &scope.service, &endpoint.services()));
+            }
+            match endpoint.region {
+                Region::Named(region) if region != scope.region => {
+                    return Err(mismatch("region", &scope.region, region));
+                }
+                Region::Global(region) if region != scope.region => {
+                    return Err(mismatch("region", &scope.region, region));
+                }
+                Region::Named(_) | Region::Any => {}
+                // A global endpoint's region is only a word in the signature, so a set for one region may use it.
+                Region::Global(_) => is_regional = false,
+            }
+        } else if self.regions.is_empty() || self.services.is_empty() {
+            // The loader refuses such templates: nothing here would bind the signature.
+            return Err(SigV4Refusal::Unsignable(
+                "the host says no service and region, and the template lists none",
+            ));
+        }
+        allowed("service", &scope.service, &self.services)?;
+        allowed("region", &scope.region, &self.regions)?;
+        if is_regional {
+            allowed("region", &scope.region, &self.set_regions)
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks the scope as [`SigV4::check`] does and signs: the headers to set, after the slots were stripped.
+    ///
+    /// The payload of `request` counts only if [`AgentScope::needs_body`]. Time is that of `now`, never the agent's.
     ///
     /// # Errors
     /// [`SigV4Refusal`].
@@ -163,13 +343,208 @@ impl SigV4 {
         scope: &AgentScope,
         now: OffsetDateTime,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, SigV4Refusal> {
-        let _ = (request, scope, now);
-        unimplemented!()
+        let host = Authority::parse(request.host)
+            .map_err(|_| SigV4Refusal::Unsignable("its host is not canonical"))?;
+        self.check(scope, host.host.as_str())?;
+        let body = body(&scope.payload, request.payload)?;
+        let mut settings = SigningSettings::default();
+        // What the agent declared is signed as a header, as every x-amz-* is; S3 wants it on every request.
+        if is_s3(&scope.service)
+            || request.headers.contains_key(CONTENT_SHA256)
+            || scope.payload == Payload::Unsigned
+        {
+            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        }
+        if is_s3(&scope.service) {
+            settings.percent_encoding_mode = PercentEncodingMode::Single;
+            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        }
+        let parameters = v4::SigningParams::builder()
+            .identity(&self.identity)
+            .region(&scope.region)
+            .name(&scope.service)
+            .time(now.into())
+            .settings(settings)
+            .build()
+            .expect("every parameter is given");
+        let uri = format!("https://{}{}", request.host, request.path_and_query);
+        let headers = signed(request)?;
+        let signable = SignableRequest::new(request.method, uri, headers.into_iter(), body)
+            .map_err(|_| SigV4Refusal::Unsignable("its path is not a URI's"))?;
+        let (instructions, _) = sign(signable, &parameters.into())
+            .map_err(|_| SigV4Refusal::Unsignable("a header of it is malformed"))?
+            .into_parts();
+        let header = |(name, value): (&str, &str)| {
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).expect("the signer writes header names");
+            (name, sensitive(Zeroizing::new(value.as_bytes().to_vec())))
+        };
+        Ok(instructions.headers().map(header).collect())
     }
+}
+
+/// The agent's own fields that are taken out and set again.
+pub(crate) const SLOTS: [&str; 3] = ["authorization", "x-amz-date", "x-amz-security-token"];
+
+/// The longest body that is hashed, in bytes.
+pub const LONGEST_HASHED_BODY: usize = 8 * 1024 * 1024;
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const CONTENT_SHA256: &str = "x-amz-content-sha256";
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+/// The headers that enter the signature: host, content-type and every `x-amz-*`, but those that the signer sets.
+/// More could be changed on the way (RFC 9110 lets proxies do so), and AWS asks for no more.
+fn signed<'a>(request: &Signable<'a>) -> Result<Vec<(&'a str, &'a str)>, SigV4Refusal> {
+    let enters = |name: &str| {
+        let is_set_again = name == CONTENT_SHA256 || SLOTS.contains(&name);
+        name == "content-type" || (name.starts_with("x-amz-") && !is_set_again)
+    };
+    let mut headers = vec![("host", request.host)];
+    for (name, value) in request
+        .headers
+        .iter()
+        .filter(|(name, _)| enters(name.as_str()))
+    {
+        let value = value
+            .to_str()
+            .map_err(|_| SigV4Refusal::Unsignable("a header to be signed is not ASCII text"))?;
+        headers.push((name.as_str(), value));
+    }
+    Ok(headers)
+}
+
+fn body(declared: &Payload, read: &PayloadHash) -> Result<SignableBody<'static>, SigV4Refusal> {
+    match (declared, read) {
+        (Payload::Unsigned, _) => Ok(SignableBody::UnsignedPayload),
+        (Payload::Declared(hash), _) => Ok(SignableBody::Precomputed(hash.clone())),
+        (Payload::Hash, PayloadHash::Empty) => Ok(SignableBody::empty()),
+        (Payload::Hash, PayloadHash::Sha256(hash)) => {
+            Ok(SignableBody::Precomputed(hex::encode(hash)))
+        }
+        (Payload::Hash, PayloadHash::Unsigned) => {
+            Err(SigV4Refusal::Unsignable("its body was not hashed"))
+        }
+    }
+}
+
+fn allowed(what: &'static str, asked: &str, list: &[String]) -> Result<(), SigV4Refusal> {
+    if list.is_empty() || list.iter().any(|name| name == asked) {
+        return Ok(());
+    }
+    Err(SigV4Refusal::NotAllowed {
+        what,
+        asked: asked.to_owned(),
+        allowed: list.join(", "),
+    })
+}
+
+/// The one value of a header, if it stands at all.
+fn one<'h>(
+    headers: &'h HeaderMap,
+    name: HeaderName,
+    twice: &'static str,
+) -> Result<Option<&'h str>, SigV4Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(SigV4Refusal::Malformed(twice));
+    }
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| SigV4Refusal::Malformed("it is not ASCII text"))
+}
+
+/// Credential, `SignedHeaders` and Signature, each exactly once.
+fn parameters_of(text: &str) -> Result<[&str; 3], SigV4Refusal> {
+    let mut found = [None; 3];
+    for pair in text.split(',') {
+        let (name, value) = pair
+            .trim()
+            .split_once('=')
+            .ok_or(SigV4Refusal::Malformed("it is not a list of name=value"))?;
+        let place = match name {
+            "Credential" => &mut found[0],
+            "SignedHeaders" => &mut found[1],
+            "Signature" => &mut found[2],
+            _ => return Err(SigV4Refusal::Malformed("it holds an unknown parameter")),
+        };
+        if place.replace(value).is_some() {
+            return Err(SigV4Refusal::Malformed("a parameter stands twice"));
+        }
+    }
+    let [Some(credential), Some(signed), Some(signature)] = found else {
+        return Err(SigV4Refusal::Malformed(
+            "Credential, SignedHeaders or Signature is missing",
+        ));
+    };
+    Ok([credential, signed, signature])
+}
+
+/// Date, region and service of `AKID/20150830/us-east-1/service/aws4_request`.
+fn scope_of(credential: &str) -> Result<(Date, &str, &str), SigV4Refusal> {
+    let parts: Vec<&str> = credential.split('/').collect();
+    let [_, date, region, service, "aws4_request"] = parts[..] else {
+        return Err(SigV4Refusal::Malformed(
+            "the credential is not KEY/DATE/REGION/SERVICE/aws4_request",
+        ));
+    };
+    let date = Date::parse(date, format_description!("[year][month][day]"));
+    let date =
+        date.map_err(|_| SigV4Refusal::Malformed("the date of the credential is not YYYYMMDD"))?;
+    if !endpoint::is_scope_word(region) || !endpoint::is_scope_word(service) {
+        return Err(SigV4Refusal::Malformed(
+            "the region or the service of the credential is not a name",
+        ));
+    }
+    Ok((date, region, service))
+}
+
+/// Whether the query holds a signature, of this version or of version 2.
+fn is_presigned(path_and_query: &str) -> bool {
+    let query = path_and_query
+        .split_once('?')
+        .map_or("", |(_, query)| query);
+    query.split('&').any(|pair| {
+        let name = percent_encoding::percent_decode_str(pair.split('=').next().unwrap_or_default());
+        let name: Vec<u8> = name.map(|byte| byte.to_ascii_lowercase()).collect();
+        PRESIGNED.iter().any(|other| name == other.as_bytes())
+    })
+}
+
+const PRESIGNED: [&str; 5] = [
+    "x-amz-signature",
+    "x-amz-credential",
+    "x-amz-algorithm",
+    "x-amz-security-token",
+    "awsaccesskeyid",
+];
+
+/// Amazon S3 and its kin encode paths once, keep them as they are, and check the declared hash of the body.
+fn is_s3(service: &str) -> bool {
+    matches!(
+        service,
+        "s3" | "s3express" | "s3-outposts" | "s3-object-lambda"
+    )
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl fmt::Debug for SigV4 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigV4(..)")
+        f.debug_struct("SigV4")
+            .field("regions", &self.set_regions)
+            .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
