@@ -1,0 +1,164 @@
+//! The address that is really dialled decides: inner networks are closed, metadata and ourselves always.
+
+use serde_json::json;
+
+use crate::support::{Access, Stack};
+
+/// A custom set whose template sends to `host`.
+async fn custom(stack: &Stack, host: &str) -> Access {
+    let secret = stack.secret("tok_");
+    let body = json!({
+        "provider": "custom", "environment": "test", "name": "inner",
+        "entries": { "TOKEN": secret.text() },
+        "custom": {
+            "hosts": [host],
+            "inject": [{ "header": "authorization", "value": "Bearer ${TOKEN}" }],
+        },
+    });
+    let set = stack
+        .admin()
+        .post("/v1/vault/secret-sets", &body)
+        .await
+        .expect_status(201)
+        .json();
+    let set = set["id"].as_str().unwrap().to_owned();
+    let (agent, agent_key) = stack.agent("inner").await;
+    let grant = stack.grant(&agent, &set, &json!({})).await;
+    Access {
+        set,
+        agent,
+        agent_key,
+        grant,
+        secret,
+    }
+}
+
+#[tokio::test]
+async fn loopback_is_blocked_unless_it_is_allowed() {
+    let stack = Stack::builder().without_loopback().start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+
+    let reply = stack
+        .get("api.stripe.com", "/v1/balance", &token)
+        .await
+        .expect_refusal(403, "destination_blocked");
+
+    assert!(!reply.text().contains(access.secret.text()));
+    assert_eq!(stack.upstream.connections(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn inner_addresses_are_blocked_whatever_name_leads_there() {
+    for address in [
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "169.254.1.1",
+        "0.0.0.0",
+        "192.0.0.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "[::1]",
+        "[fe80::1]",
+        "[fc00::1]",
+        "[::ffff:10.0.0.1]",
+        "[64:ff9b::a00:1]",
+        "[2002:a00:1::]",
+        "[ff02::1]",
+        "[::]",
+    ] {
+        let stack = Stack::builder()
+            .log("info")
+            .resolve("api.stripe.com", format!("{address}:443"))
+            .start()
+            .await;
+        let access = stack.stripe().await;
+        let token = stack.workflow_lease(&access).await;
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "destination_blocked"),
+            "{address}: {}",
+            reply.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn metadata_addresses_are_blocked_even_when_allowed() {
+    for address in [
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "[fd00:ec2::254]",
+        "[fd20:ce::254]",
+    ] {
+        let stack = Stack::builder()
+            .log("info")
+            .resolve("api.stripe.com", format!("{address}:443"))
+            .argument("--allow-address")
+            .argument("0.0.0.0/0")
+            .argument("--allow-address")
+            .argument("::/0")
+            .start()
+            .await;
+        let access = stack.stripe().await;
+        let token = stack.workflow_lease(&access).await;
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "destination_blocked"),
+            "{address}: {}",
+            reply.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn our_own_listeners_are_blocked_even_when_loopback_is_allowed() {
+    let own = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let stack = Stack::builder()
+        .resolve("api.stripe.com", own)
+        .api(own)
+        .start()
+        .await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+
+    stack
+        .get("api.stripe.com", "/v1/balance", &token)
+        .await
+        .expect_refusal(403, "destination_blocked");
+
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_custom_set_injects_at_its_own_host_only() {
+    let stack = Stack::builder().host("inner.example").start().await;
+    let access = custom(&stack, "inner.example").await;
+    let token = stack.workflow_lease(&access).await;
+
+    stack
+        .get("inner.example", "/v1/things", &token)
+        .await
+        .expect_status(200);
+    let (reply, _) = stack
+        .connect("api.stripe.com:443", &crate::support::tunnel::basic(&token))
+        .await;
+    reply.expect_refusal(403, "grant_denied");
+
+    assert_eq!(
+        stack.upstream.last().field("authorization"),
+        format!("Bearer {}", access.secret.text())
+    );
+    stack.finish().await;
+}

@@ -1,0 +1,311 @@
+//! The audit trail: complete, readable, and `audit verify` names the first record that somebody touched.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::support::stack::Ran;
+use crate::support::{Access, Stack};
+
+const REQUESTS: usize = 6;
+
+/// A stack with some uses in its trail.
+async fn with_a_trail() -> (Stack, Access) {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    for _ in 0..REQUESTS {
+        tunnel.get("/v1/balance").await.expect_status(200);
+    }
+    (stack, access)
+}
+
+/// `claviger audit verify` without a server, on the data as it lies there.
+async fn verify(stack: &Stack) -> Ran {
+    let mut command = crate::support::stack::binary(stack.home.path());
+    command
+        .args(["audit", "verify", "--json", "--data"])
+        .arg(&stack.data);
+    stack.run(command).await
+}
+
+fn database(data: &Path) -> Connection {
+    let connection = Connection::open(data.join("claviger.db")).unwrap();
+    connection
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .unwrap();
+    connection
+}
+
+/// Stream and number of the uses in the ledger's stream, in order.
+fn uses(connection: &Connection) -> Vec<(String, i64)> {
+    let mut statement = connection
+        .prepare("SELECT stream, seq FROM audit_events WHERE action = 'lease.use' ORDER BY seq")
+        .unwrap();
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// The database without what keeps careless hands off the trail: an attacker with the file has neither.
+fn unguarded(data: &Path) -> Connection {
+    let connection = database(data);
+    let triggers: Vec<String> = {
+        let mut statement = connection
+            .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_events'")
+            .unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    for trigger in triggers {
+        connection
+            .execute_batch(&format!("DROP TRIGGER \"{trigger}\""))
+            .unwrap();
+    }
+    connection
+}
+
+/// Stops the server, lets `touch` at the database, and checks that `verify` names the record that it gives back.
+async fn expect_found(touch: impl FnOnce(&Connection, &[(String, i64)]) -> (String, i64)) {
+    let (mut stack, _) = with_a_trail().await;
+    stack.stop().await;
+    verify(&stack).await.expect_success();
+    let connection = unguarded(&stack.data);
+    let uses = uses(&connection);
+    assert_eq!(uses.len(), REQUESTS);
+
+    let (stream, seq) = touch(&connection, &uses);
+    drop(connection);
+
+    let ran = verify(&stack).await;
+    assert_eq!(ran.status, Some(1), "{ran:#?}");
+    let report: Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"));
+    assert_eq!(report["first_bad"]["stream"], stream.as_str(), "{report}");
+    assert_eq!(report["first_bad"]["seq"], seq, "{report}");
+}
+
+#[tokio::test]
+async fn an_edited_record_is_named() {
+    expect_found(|connection, uses| {
+        let (stream, seq) = uses[2].clone();
+        let changed = connection
+            .execute(
+                "UPDATE audit_events SET path = '/v1/other' WHERE stream = ?1 AND seq = ?2",
+                (&stream, seq),
+            )
+            .or_else(|_| {
+                connection.execute(
+                    "UPDATE audit_events SET body = replace(body, '/v1/balance', '/v1/other') \
+                     WHERE stream = ?1 AND seq = ?2",
+                    (&stream, seq),
+                )
+            })
+            .unwrap();
+        assert_eq!(changed, 1);
+        (stream, seq)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_record_is_named() {
+    expect_found(|connection, uses| {
+        let (stream, seq) = uses[2].clone();
+        connection
+            .execute(
+                "DELETE FROM audit_events WHERE stream = ?1 AND seq = ?2",
+                (&stream, seq),
+            )
+            .unwrap();
+        (stream, seq)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn swapped_records_are_named() {
+    expect_found(|connection, uses| {
+        let ((stream, first), (_, second)) = (uses[1].clone(), uses[3].clone());
+        let renumber = |from: i64, to: i64| {
+            let sql = "UPDATE audit_events SET seq = ?1 WHERE stream = ?2 AND seq = ?3";
+            connection.execute(sql, (to, &stream, from)).unwrap();
+        };
+        renumber(first, -1);
+        renumber(second, first);
+        renumber(-1, second);
+        (stream, first)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tail_that_was_cut_off_is_named() {
+    expect_found(|connection, uses| {
+        let (stream, seq) = uses[REQUESTS - 2].clone();
+        connection
+            .execute(
+                "DELETE FROM audit_events WHERE stream = ?1 AND seq >= ?2",
+                (&stream, seq),
+            )
+            .unwrap();
+        (stream, seq)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_edited_under_a_running_server_is_named() {
+    let (stack, _) = with_a_trail().await;
+    let connection = unguarded(&stack.data);
+    let (stream, seq) = uses(&connection)[1].clone();
+    let changed = connection
+        .execute("UPDATE audit_events SET client_ip = '192.0.2.1' WHERE stream = ?1 AND seq = ?2", (&stream, seq))
+        .or_else(|_| {
+            connection.execute(
+                "UPDATE audit_events SET body = replace(body, '127.0.0.1', '192.0.2.1') WHERE stream = ?1 AND seq = ?2",
+                (&stream, seq),
+            )
+        })
+        .unwrap();
+    assert_eq!(changed, 1);
+
+    let report = stack
+        .admin()
+        .get("/v1/audit/verify")
+        .await
+        .expect_status(200)
+        .json();
+
+    assert_eq!(report["first_bad"]["stream"], stream.as_str(), "{report}");
+    assert_eq!(report["first_bad"]["seq"], seq, "{report}");
+}
+
+#[tokio::test]
+async fn the_table_itself_refuses_edits_and_deletions() {
+    let (stack, _) = with_a_trail().await;
+    let connection = database(&stack.data);
+
+    connection
+        .execute("UPDATE audit_events SET seq = seq + 1000", [])
+        .unwrap_err();
+    connection
+        .execute("DELETE FROM audit_events", [])
+        .unwrap_err();
+
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_use_and_its_outcome_say_who_what_and_how_it_ended() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let (token, lease) = stack.workflow_lease_with_id(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel
+        .request("POST", "/v1/charges?expand=all", &[], b"amount=100")
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    let events = crate::support::wait::until("the outcome", async || {
+        let events = stack.events().await;
+        events
+            .iter()
+            .any(|event| event["action"] == "lease.outcome")
+            .then_some(events)
+    })
+    .await;
+    let find = |action: &str| {
+        events
+            .iter()
+            .find(|event| event["action"] == action)
+            .unwrap()
+    };
+    let (recorded, outcome) = (find("lease.use"), find("lease.outcome"));
+    for (name, value) in [
+        ("decision", json!("allow")),
+        ("agent_id", json!(access.agent)),
+        ("lease_id", json!(lease)),
+        ("grant_id", json!(access.grant)),
+        ("secret_set_id", json!(access.set)),
+        ("secret_version", json!(1)),
+        ("keys", json!(["STRIPE_SECRET_KEY"])),
+        ("client_ip", json!("127.0.0.1")),
+        ("method", json!("POST")),
+        ("scheme", json!("https")),
+        ("host", json!("api.stripe.com")),
+        ("port", json!(443)),
+        ("path", json!("/v1/charges")),
+    ] {
+        assert_eq!(recorded[name], value, "{name} in {recorded}");
+    }
+    for name in [
+        "id",
+        "stream",
+        "seq",
+        "prev_hash",
+        "hash",
+        "created_at",
+        "use_id",
+        "request_id",
+    ] {
+        assert!(!recorded[name].is_null(), "{name} is missing in {recorded}");
+    }
+    assert_eq!(outcome["use_id"], recorded["use_id"]);
+    assert_eq!(outcome["status"], 200, "{outcome}");
+    assert!(outcome["bytes_up"].as_u64() >= Some(10), "{outcome}");
+    assert!(outcome["bytes_down"].as_u64() > Some(0), "{outcome}");
+    assert!(outcome["duration_ms"].is_u64(), "{outcome}");
+    assert_eq!(outcome["attempts"], 1, "{outcome}");
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn the_trail_is_read_by_filters_and_pages() {
+    let (stack, access) = with_a_trail().await;
+
+    let page = stack
+        .admin()
+        .get(&format!(
+            "/v1/audit/events?action=lease.use&agent_id={}&limit=4",
+            access.agent
+        ))
+        .await;
+    let page = page.expect_status(200).json();
+    assert_eq!(page["events"].as_array().unwrap().len(), 4, "{page}");
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let path = format!(
+        "/v1/audit/events?action=lease.use&agent_id={}&limit=4&cursor={cursor}",
+        access.agent
+    );
+    let rest = stack.admin().get(&path).await.expect_status(200).json();
+    assert_eq!(
+        rest["events"].as_array().unwrap().len(),
+        REQUESTS - 4,
+        "{rest}"
+    );
+    assert!(rest["next_cursor"].is_null(), "{rest}");
+    let none = stack
+        .admin()
+        .get("/v1/vault/audit?agent_id=agt_00000000000000000000000000")
+        .await
+        .expect_status(200);
+    assert_eq!(none.json()["events"], json!([]));
+
+    let listed = stack
+        .cli(&["audit", "list", "--json"])
+        .await
+        .expect_success();
+    assert!(listed.stdout.contains("lease.use"), "{listed:#?}");
+    let exported = stack.cli(&["audit", "export"]).await.expect_success();
+    assert!(
+        exported.stdout.lines().count() >= 2 * REQUESTS,
+        "{exported:#?}"
+    );
+    stack.cli(&["audit", "verify"]).await.expect_success();
+    stack.finish().await;
+}

@@ -1,0 +1,267 @@
+//! Requests that two servers could read in two ways are refused, and so are those beyond the bounds.
+
+use crate::support::tunnel::{Tunnel, basic};
+use crate::support::{Reply, Stack};
+
+/// A stack with a tunnel to Stripe that is good for many requests, and its lease.
+async fn ready() -> (Stack, String) {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    (stack, token)
+}
+
+async fn send(stack: &Stack, token: &str, request: &str) -> Reply {
+    let mut tunnel: Tunnel = stack.tunnel("api.stripe.com", token).await;
+    match tunnel.raw(request).await {
+        Ok(reply) => reply,
+        Err(error) => panic!("no answer to {request:?}: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_with_two_readings_are_400() {
+    let (stack, token) = ready().await;
+    let host = "Host: api.stripe.com\r\n";
+    let requests = [
+        // Two lengths, or two ways to find the end (RFC 9112 section 6.3).
+        format!(
+            "POST /a HTTP/1.1\r\n{host}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        ),
+        format!(
+            "POST /a HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+        ),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: 3, 4\r\n\r\nabc"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: +3\r\n\r\nabc"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: 0x3\r\n\r\nabc"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: -1\r\n\r\n"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: 99999999999999999999\r\n\r\n"),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length:\r\n\r\n"),
+        // Codings that are not exactly `chunked`.
+        format!("POST /a HTTP/1.1\r\n{host}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
+        format!("POST /a HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        format!(
+            "POST /a HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
+        ),
+        format!("POST /a HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        // Names of the authority.
+        format!("GET /a HTTP/1.1\r\n{host}{host}\r\n"),
+        "GET /a HTTP/1.1\r\n\r\n".to_owned(),
+        "GET /a HTTP/1.1\r\nHost:\r\n\r\n".to_owned(),
+        "GET /a HTTP/1.1\r\nHost: api.stripe.com, api.stripe.com\r\n\r\n".to_owned(),
+        "GET /a HTTP/1.1\r\nHost: user@api.stripe.com\r\n\r\n".to_owned(),
+        "GET /a HTTP/1.1\r\nHost: api.stripe.com/x\r\n\r\n".to_owned(),
+        // Lines.
+        format!("GET /a HTTP/1.1\r\n{host}X-Folded: one\r\n two\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}X-Spaced : one\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}X-Nul: a\0b\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}X-Cr: a\rb\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}: empty\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}Bad(Name): x\r\n\r\n"),
+        format!(
+            "GET /a HTTP/1.1\n{}X-Bare: lf\r\n\r\n",
+            "Host: api.stripe.com\n"
+        ),
+        format!("GET  /a HTTP/1.1\r\n{host}\r\n"),
+        // A credential slot may not be named as hop by hop (CVE-2026-105299).
+        format!("GET /a HTTP/1.1\r\n{host}Connection: authorization\r\n\r\n"),
+        format!("GET /a HTTP/1.1\r\n{host}Connection: close, Authorization\r\n\r\n"),
+    ];
+
+    for request in requests {
+        let reply = send(&stack, &token, &request).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (400, "ambiguous_request"),
+            "{request:?}: {}",
+            reply.text()
+        );
+    }
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn paths_that_servers_read_differently_are_400() {
+    let (stack, token) = ready().await;
+
+    for path in [
+        "/v1/../admin",
+        "/v1/./charges",
+        "/v1//charges",
+        "/v1/%2e%2e/admin",
+        "/v1/%2E%2E/admin",
+        "/v1/a%2fb",
+        "/v1/a%2Fb",
+        "/v1/a%5cb",
+        "/v1/a\\b",
+        "/v1/a%00b",
+        "/v1/%zz",
+        "/v1/a%252fb",
+        "/v1/..",
+        "/v1/a;b=1/../c",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n");
+        let reply = send(&stack, &token, &request).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (400, "ambiguous_request"),
+            "{path}: {}",
+            reply.text()
+        );
+    }
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn paths_go_on_byte_for_byte() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    for path in [
+        "/v1/charges?limit=3&starting_after=ch_1",
+        "/v1/a%20b?q=%2F..%2F&x=a%2fb",
+        "/v1/a:b@c!$&'()*+,=~",
+        "/v1/charges/",
+        "/v1/%E2%82%AC",
+    ] {
+        tunnel.get(path).await.expect_status(200);
+        assert_eq!(stack.upstream.last().target, path);
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn tracing_and_nested_tunnels_are_405() {
+    let (stack, token) = ready().await;
+
+    for request in [
+        "TRACE /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+        "TRACK /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+        "CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+    ] {
+        send(&stack, &token, request)
+            .await
+            .expect_refusal(405, "method_not_allowed");
+    }
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_bounds_is_414_or_431() {
+    let (stack, token) = ready().await;
+
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+        "a".repeat(40 << 10)
+    );
+    send(&stack, &token, &long)
+        .await
+        .expect_refusal(414, "uri_too_long");
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: api.stripe.com\r\n{}\r\n",
+        "X-A: 1\r\n".repeat(400)
+    );
+    send(&stack, &token, &many)
+        .await
+        .expect_refusal(431, "headers_too_large");
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: api.stripe.com\r\nX-A: {}\r\n\r\n",
+        "a".repeat(80 << 10)
+    );
+    send(&stack, &token, &large)
+        .await
+        .expect_refusal(431, "headers_too_large");
+
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn host_and_authority_other_than_the_tunnels_are_421() {
+    let (stack, token) = ready().await;
+
+    for request in [
+        "GET /v1/balance HTTP/1.1\r\nHost: api.openai.com\r\n\r\n",
+        "GET /v1/balance HTTP/1.1\r\nHost: files.stripe.com\r\n\r\n",
+        "GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com:8443\r\n\r\n",
+    ] {
+        send(&stack, &token, request)
+            .await
+            .expect_refusal(421, "authority_mismatch");
+    }
+    let absolute =
+        "GET https://files.stripe.com/v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n";
+    let reply = send(&stack, &token, absolute).await;
+    assert!(matches!(reply.status, 400 | 421), "{}", reply.text());
+    for equal in ["api.stripe.com", "API.STRIPE.COM", "api.stripe.com:443"] {
+        let request = format!("GET /v1/balance HTTP/1.1\r\nHost: {equal}\r\n\r\n");
+        send(&stack, &token, &request).await.expect_status(200);
+        assert_eq!(
+            stack
+                .upstream
+                .last()
+                .authority
+                .to_ascii_lowercase()
+                .trim_end_matches(":443"),
+            "api.stripe.com"
+        );
+    }
+    let mut h2 = stack.tunnel_h2("api.stripe.com", &token).await;
+    let reply = h2
+        .request("GET", "https://files.stripe.com/v1/balance", &[], b"")
+        .await
+        .unwrap();
+    reply.expect_refusal(421, "authority_mismatch");
+
+    assert_eq!(stack.upstream.count(), 3);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_sni_other_than_the_connect_name_ends_the_handshake_and_is_recorded() {
+    let (stack, token) = ready().await;
+    let (reply, wire) = stack.connect("api.stripe.com:443", &basic(&token)).await;
+    reply.expect_status(200);
+
+    let error = stack
+        .handshake(wire, "files.stripe.com", &[b"http/1.1"])
+        .await
+        .map(drop)
+        .unwrap_err();
+
+    assert!(
+        format!("{error:?}").contains("UnrecognisedName"),
+        "{error:?}"
+    );
+    crate::support::wait::until("the refusal in the trail", async || {
+        stack
+            .events()
+            .await
+            .into_iter()
+            .find(|event| event["decision"] == "deny")
+    })
+    .await;
+    assert_eq!(stack.upstream.connections(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn bytes_after_a_refused_request_are_no_request() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n";
+    let request = format!(
+        "POST /a HTTP/1.1\r\nHost: api.stripe.com\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+    );
+
+    tunnel.raw(&request).await.unwrap().expect_status(400);
+    let rest = tunnel.wire.rest().await;
+
+    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}

@@ -1,0 +1,38 @@
+//! The built product, end to end: each module is a story told by the binary, a recording upstream and real clients.
+//!
+//! Every story that drives traffic ends with `Stack::finish`, which compares the ledger with what the upstream received
+//! and then looks for the story's secrets wherever they could have leaked.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clients and the tests live in real time"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod address;
+mod audit;
+mod crash;
+mod curl;
+mod demo;
+mod door;
+mod export;
+mod failure;
+mod forgery;
+mod framing;
+mod git;
+mod memory;
+mod narrowing;
+mod outage;
+mod permission;
+mod protocol;
+mod readme;
+mod reflection;
+mod revocation;
+mod sdk;
+mod sigv4;
+mod single_use;
+mod streaming;
+mod stripping;
+mod templates;

@@ -1,0 +1,145 @@
+//! Without its ledger the injector forwards nothing, says so, and goes on by itself once the ledger is back.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::support::{Stack, wait};
+
+const DISK: &str = "size=12m";
+/// A committed use takes some hundred bytes, so a full disk of this size is reached long before.
+const MOST_REQUESTS: usize = 20_000;
+
+/// A small disk of its own, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this machine does not let a test mount.
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        mount(
+            Some("tmpfs"),
+            at,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(DISK),
+        )
+        .ok()?;
+        Some(Self(at.to_owned()))
+    }
+
+    /// Takes every free byte; what is given back frees them when it is removed.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = File::create(&path).unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            let block = vec![0; size];
+            while file.write_all(&block).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_503_ledger_unavailable_with_nothing_forwarded_and_heals_by_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&home.path().join("disk")) else {
+        skip("this user may not mount a small disk to fill it");
+        return;
+    };
+    let data = disk.0.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let stack = Stack::builder().data(&data).log("info").start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel.get("/v1/balance").await.expect_status(200);
+    let filler = disk.fill();
+
+    let mut forwarded = 1;
+    let refusal = loop {
+        let reply = tunnel.get("/v1/balance").await;
+        if reply.status != 200 {
+            break reply;
+        }
+        forwarded += 1;
+        assert!(
+            forwarded < MOST_REQUESTS,
+            "the disk is full and the ledger still commits"
+        );
+    };
+    refusal.expect_refusal(503, "ledger_unavailable");
+    assert_eq!(stack.upstream.count(), forwarded);
+    for _ in 0..20 {
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        if reply.status == 200 {
+            // A checkpoint may find room once: then the use is on record.
+            forwarded += 1;
+        } else {
+            reply.expect_refusal(503, "ledger_unavailable");
+        }
+        assert_eq!(stack.upstream.count(), forwarded);
+    }
+    let health = stack.admin().get("/v1/health").await;
+    assert!(
+        health.text().contains("ledger"),
+        "health names what is degraded: {}",
+        health.text()
+    );
+
+    std::fs::remove_file(filler).unwrap();
+    wait::until("the ledger to come back without a restart", async || {
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    stack.finish().await;
+    drop(disk);
+}
+
+#[tokio::test]
+async fn a_locked_database_is_503_within_its_deadline_and_heals_by_itself() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel.get("/v1/balance").await.expect_status(200);
+    let blocker = rusqlite::Connection::open(stack.data.join("claviger.db")).unwrap();
+    blocker
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let started = std::time::Instant::now();
+    tunnel
+        .get("/v1/balance")
+        .await
+        .expect_refusal(503, "ledger_unavailable");
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(6),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(stack.upstream.count(), 1);
+
+    blocker.execute_batch("ROLLBACK").unwrap();
+    wait::until("the ledger to come back", async || {
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    stack.finish().await;
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+fn skip(reason: &str) {
+    eprintln!("skipped: {reason}");
+}

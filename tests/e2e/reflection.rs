@@ -1,0 +1,235 @@
+//! A credential that the upstream gives back does not reach the agent, however it is spelled, split or compressed.
+
+use crate::support::{Access, Stack, wait};
+
+async fn ready() -> (Stack, Access, String) {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    (stack, access, token)
+}
+
+#[tokio::test]
+async fn an_echo_in_headers_and_body_is_scrubbed_and_keeps_its_length() {
+    let (stack, access, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    let reply = tunnel
+        .request("GET", "/echo", &["X-Own: mine"], b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    let secret = access.secret.text();
+    let echoed = reply.json()["headers"]["authorization"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(!reply.text().contains(secret));
+    assert_eq!(
+        echoed.len(),
+        "Bearer ".len() + secret.len(),
+        "the length stays: {echoed:?}"
+    );
+    assert!(echoed.ends_with('*'), "{echoed:?}");
+    assert_eq!(reply.json()["headers"]["x-own"], "mine");
+    for field in ["x-echo-authorization", "set-cookie"] {
+        assert!(
+            !reply.field(field).unwrap_or_default().contains(secret),
+            "{field}"
+        );
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn every_spelling_of_the_credential_is_scrubbed() {
+    let (stack, access, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    for form in [
+        "plain",
+        "base64",
+        "base64-of-pair",
+        "hex",
+        "percent",
+        "reverse",
+        "json",
+        "html",
+    ] {
+        let reply = tunnel
+            .get(&format!("/reflect/{form}"))
+            .await
+            .expect_status(200);
+        let text = reply.text();
+        assert!(
+            text.starts_with("<p>your key is ") && text.ends_with(", keep it well</p>"),
+            "{form}: {text}"
+        );
+        assert!(text.contains("****************"), "{form}: {text}");
+        assert!(!text.contains(access.secret.text()), "{form}: {text}");
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_credential_split_over_chunks_is_scrubbed() {
+    let (stack, access, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    let reply = tunnel.get("/split-reflect").await.expect_status(200);
+
+    let stars = "*".repeat(access.secret.text().len());
+    assert_eq!(reply.text(), format!("your key is {stars}, keep it well"));
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_compressed_echo_is_scrubbed_or_withheld() {
+    let (stack, _, token) = ready().await;
+
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+        let accept = format!("Accept-Encoding: {coding}");
+        let reply = tunnel
+            .request("GET", &format!("/{coding}-echo"), &[&accept], b"")
+            .await
+            .unwrap();
+        if reply.status == 200 {
+            assert_eq!(
+                reply.field("content-encoding").unwrap_or("identity"),
+                "identity",
+                "{coding}"
+            );
+            assert!(
+                reply.json()["headers"]["authorization"]
+                    .as_str()
+                    .unwrap()
+                    .ends_with('*'),
+                "{coding}"
+            );
+        } else {
+            reply.expect_status(502);
+        }
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn the_upstream_is_asked_only_for_codings_that_can_be_read() {
+    let (stack, _, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    tunnel
+        .request(
+            "GET",
+            "/v1/balance",
+            &["Accept-Encoding: x-own, compress"],
+            b"",
+        )
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    for value in stack.upstream.last().fields("accept-encoding") {
+        for coding in value.split(',').map(str::trim) {
+            let name = coding.split(';').next().unwrap();
+            assert!(
+                ["identity", "gzip", "deflate", "br", "zstd"].contains(&name),
+                "{value:?}"
+            );
+        }
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_range_that_could_slice_the_credential_is_not_asked_for() {
+    let (stack, _, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    tunnel
+        .request("GET", "/echo", &["Range: bytes=0-3", "If-Range: x"], b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    assert!(stack.upstream.last().fields("range").is_empty());
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_echo_over_http2_is_scrubbed_on_both_sides() {
+    let stack = Stack::builder().http2_upstream().start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut h2 = stack.tunnel_h2("api.stripe.com", &token).await;
+
+    let reply = h2
+        .request("GET", "https://api.stripe.com/echo", &[], b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+    assert!(!reply.text().contains(access.secret.text()));
+    let reply = h2
+        .request("GET", "https://api.stripe.com/split-reflect", &[], b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+    assert_eq!(
+        reply.text(),
+        format!(
+            "your key is {}, keep it well",
+            "*".repeat(access.secret.text().len())
+        )
+    );
+
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_basic_credential_is_scrubbed_too() {
+    let stack = Stack::start().await;
+    let secret = stack.secret("ghp_");
+    let entries = serde_json::json!({ "GITHUB_TOKEN": secret.text() });
+    let access = stack
+        .access("github", &entries, &secret, &serde_json::json!({}))
+        .await;
+    let token = stack.workflow_lease(&access).await;
+
+    let reply = stack
+        .get("github.com", "/echo", &token)
+        .await
+        .expect_status(200);
+
+    assert!(
+        stack
+            .upstream
+            .last()
+            .field("authorization")
+            .starts_with("Basic ")
+    );
+    assert!(!reply.text().contains(secret.text()));
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_reflection_is_recorded() {
+    let (stack, _, token) = ready().await;
+    stack
+        .get("api.stripe.com", "/echo", &token)
+        .await
+        .expect_status(200);
+
+    wait::until("a metric of the reflection", async || {
+        let metrics = stack.admin().get("/metrics").await.text();
+        metrics
+            .lines()
+            .any(|line| {
+                !line.starts_with('#') && line.contains("reflection") && !line.ends_with(" 0")
+            })
+            .then_some(())
+    })
+    .await;
+    stack.finish().await;
+}

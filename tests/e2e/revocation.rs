@@ -1,0 +1,140 @@
+//! A revocation holds from the moment it commits, in tunnels that are open already.
+
+use serde_json::json;
+
+use crate::support::tunnel::Tunnel;
+use crate::support::{Access, Stack};
+
+/// A stack with a tunnel in which one request has passed.
+async fn in_use() -> (Stack, Access, String, Tunnel) {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let (token, lease) = stack.workflow_lease_with_id(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel.get("/v1/balance").await.expect_status(200);
+    (stack, access, lease, tunnel)
+}
+
+/// The next request in the tunnel is refused with this code, and the upstream sees no more than the first.
+async fn expect_refused(stack: Stack, mut tunnel: Tunnel, code: &str, detail: &str) {
+    let reply = tunnel.get("/v1/balance").await.expect_refusal(403, code);
+    let text = reply.json()["detail"].as_str().unwrap().to_lowercase();
+    assert!(text.contains(detail), "{text}");
+    assert_eq!(stack.upstream.count(), 1);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_revoked_lease_ends_in_its_open_tunnel() {
+    let (stack, _, lease, tunnel) = in_use().await;
+    stack
+        .admin()
+        .delete(&format!("/v1/vault/leases/{lease}"))
+        .await
+        .expect_status(204);
+    expect_refused(stack, tunnel, "lease_revoked", "revoked").await;
+}
+
+#[tokio::test]
+async fn a_revoked_grant_ends_in_open_tunnels() {
+    let (stack, access, _, tunnel) = in_use().await;
+    stack
+        .admin()
+        .delete(&format!("/v1/vault/grants/{}", access.grant))
+        .await
+        .expect_status(204);
+    expect_refused(stack, tunnel, "grant_denied", "grant").await;
+}
+
+#[tokio::test]
+async fn an_agent_switched_off_ends_in_open_tunnels_and_goes_on_when_switched_on() {
+    let (stack, access, _, mut tunnel) = in_use().await;
+    let path = format!("/v1/agents/{}", access.agent);
+    stack
+        .admin()
+        .patch(&path, &json!({ "is_active": false }))
+        .await
+        .expect_status(200);
+    let reply = tunnel
+        .get("/v1/balance")
+        .await
+        .expect_refusal(403, "grant_denied");
+    assert!(reply.text().contains("agent"), "{}", reply.text());
+
+    stack
+        .admin()
+        .patch(&path, &json!({ "is_active": true }))
+        .await
+        .expect_status(200);
+    tunnel.get("/v1/balance").await.expect_status(200);
+
+    assert_eq!(stack.upstream.count(), 2);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_deleted_agent_ends_in_open_tunnels() {
+    let (stack, access, _, tunnel) = in_use().await;
+    stack
+        .admin()
+        .delete(&format!("/v1/agents/{}", access.agent))
+        .await
+        .expect_status(204);
+    expect_refused(stack, tunnel, "grant_denied", "agent").await;
+}
+
+#[tokio::test]
+async fn a_deleted_set_ends_in_open_tunnels() {
+    let (stack, access, _, tunnel) = in_use().await;
+    stack
+        .admin()
+        .delete(&format!("/v1/vault/secret-sets/{}", access.set))
+        .await
+        .expect_status(204);
+    expect_refused(stack, tunnel, "grant_denied", "").await;
+}
+
+#[tokio::test]
+async fn a_new_version_of_the_secret_is_sent_from_the_next_request_on() {
+    let (stack, access, _, mut tunnel) = in_use().await;
+    let old = access.secret.text();
+    assert_eq!(
+        stack.upstream.last().field("authorization"),
+        format!("Bearer {old}")
+    );
+    let new = stack.secret("sk_live_");
+    let set = format!("/v1/vault/secret-sets/{}", access.set);
+    stack
+        .admin()
+        .put(
+            &set,
+            &json!({ "entries": { "STRIPE_SECRET_KEY": new.text() } }),
+        )
+        .await
+        .expect_status(200);
+
+    tunnel.get("/v1/balance").await.expect_status(200);
+    assert_eq!(
+        stack.upstream.last().field("authorization"),
+        format!("Bearer {}", new.text())
+    );
+    stack
+        .admin()
+        .post(&format!("{set}/rollback"), &json!({ "version": 1 }))
+        .await
+        .expect_status(200);
+    tunnel.get("/v1/balance").await.expect_status(200);
+    assert_eq!(
+        stack.upstream.last().field("authorization"),
+        format!("Bearer {old}")
+    );
+
+    let events = stack.events().await;
+    let versions: Vec<_> = events
+        .iter()
+        .filter(|event| event["action"] == "lease.use")
+        .map(|event| event["secret_version"].clone())
+        .collect();
+    assert_eq!(versions, [json!(1), json!(2), json!(3)]);
+    stack.finish().await;
+}

@@ -1,0 +1,127 @@
+//! What an agent may not send does not reach the upstream: its own credentials, ours, and hop-by-hop fields.
+
+use crate::support::Stack;
+
+#[tokio::test]
+async fn the_agents_own_credentials_are_dropped() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    for fields in [
+        &["Authorization: Bearer sk-own"][..],
+        &[
+            "Authorization: Bearer sk-own",
+            "authorization: Basic b3duOm93bg==",
+        ],
+        &["AUTHORIZATION: sk-own"],
+        &["Authorization: Bearer sk-own", "Stripe-Account: acct_own"],
+    ] {
+        tunnel
+            .request("GET", "/v1/balance", fields, b"")
+            .await
+            .unwrap()
+            .expect_status(200);
+        let request = stack.upstream.last();
+        assert_eq!(
+            request.field("authorization"),
+            format!("Bearer {}", access.secret.text())
+        );
+        assert!(
+            request.fields("stripe-account").is_empty(),
+            "{:?}",
+            request.names()
+        );
+        assert!(
+            !String::from_utf8_lossy(&request.head).contains("own"),
+            "{:?}",
+            request.names()
+        );
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn twins_of_a_credential_slot_are_dropped() {
+    let stack = Stack::start().await;
+    let secret = stack.secret("sk-ant-");
+    let entries = serde_json::json!({ "ANTHROPIC_API_KEY": secret.text() });
+    let access = stack
+        .access("anthropic", &entries, &secret, &serde_json::json!({}))
+        .await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.anthropic.com", &token).await;
+
+    for twin in ["X_Api_Key: own", "x_api-key: own", "X-API-KEY: own"] {
+        tunnel
+            .request("GET", "/v1/models", &[twin], b"")
+            .await
+            .unwrap()
+            .expect_status(200);
+        let request = stack.upstream.last();
+        assert_eq!(request.field("x-api-key"), secret.text());
+        assert!(
+            !String::from_utf8_lossy(&request.head).contains("own"),
+            "{:?}",
+            request.names()
+        );
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn the_lease_and_hop_by_hop_fields_stay_here() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let fields = [
+        &format!("Proxy-Authorization: Bearer {token}"),
+        "Proxy-Connection: keep-alive",
+        "Connection: keep-alive, X-Nominated",
+        "Keep-Alive: timeout=5",
+        "X-Nominated: 1",
+        "TE: trailers",
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Host: api.openai.com",
+        "Forwarded: for=203.0.113.9;host=api.openai.com",
+        "X-Original-URL: /admin",
+        "X-Rewrite-URL: /admin",
+        "X-HTTP-Method-Override: DELETE",
+        "Idempotency-Key: kept",
+        "Accept-Language: kept",
+    ];
+
+    tunnel
+        .request("GET", "/v1/balance", &fields, b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    let request = stack.upstream.last();
+    for gone in [
+        "proxy-authorization",
+        "proxy-connection",
+        "keep-alive",
+        "x-nominated",
+        "te",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "forwarded",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-http-method-override",
+        "via",
+    ] {
+        assert!(
+            request.fields(gone).is_empty(),
+            "{gone} in {:?}",
+            request.names()
+        );
+    }
+    assert_eq!(request.field("idempotency-key"), "kept");
+    assert_eq!(request.field("accept-language"), "kept");
+    assert!(!String::from_utf8_lossy(&request.head).contains(&token));
+    stack.finish().await;
+}

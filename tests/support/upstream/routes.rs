@@ -1,0 +1,303 @@
+//! What the upstream answers, by path: echoes, streams, errors, and stand-ins of the providers' own calls.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Answer, Recorded, Shared, git};
+
+/// The size of the pieces of `/bytes/N`.
+const PIECE: usize = 64 << 10;
+
+/// The answer to `request`, whose body has been read.
+pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Answer {
+    if request.authority.starts_with("github.com") && request.path().contains(".git/") {
+        return git::answer(request, shared).await;
+    }
+    let path = request.path();
+    let mut segments = path.trim_start_matches('/').splitn(2, '/');
+    let (route, rest) = (
+        segments.next().unwrap_or_default(),
+        segments.next().unwrap_or_default(),
+    );
+    match (route, rest) {
+        ("echo", _) => echo(request, None),
+        ("gzip-echo", _) => echo(request, Some("gzip")),
+        ("deflate-echo", _) => echo(request, Some("deflate")),
+        ("br-echo", _) => echo(request, Some("br")),
+        ("zstd-echo", _) => echo(request, Some("zstd")),
+        ("reflect", form) => reflect(request, form),
+        ("split-reflect", _) => split_reflection(request),
+        ("bytes", count) => counted_bytes(count.parse().unwrap_or(0)),
+        ("upload", _) => Answer::json(200, &json!({ "received": request.body_length() })),
+        ("stream", name) => named_stream(name, shared),
+        ("redirect", to) => Answer::Full {
+            status: 302,
+            fields: vec![("location".into(), format!("https://{to}"))],
+            body: Vec::new(),
+        },
+        ("status", status) => Answer::json(status.parse().unwrap_or(500), &json!({ "status": status })),
+        ("hang", _) => Answer::Silence,
+        ("close-before", _) => Answer::Raw(Vec::new()),
+        ("close-midway", _) => Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this".to_vec()),
+        ("garbage", _) => Answer::Raw(b"220 mail.example ESMTP\r\n\r\n".to_vec()),
+        ("two-responses", _) => Answer::Raw(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond".to_vec(),
+        ),
+        ("v1", "chat/completions") => chat_completion(request),
+        ("v1", "charges") if request.method == "POST" => charge(request),
+        _ => Answer::json(200, &json!({ "ok": true, "path": path })),
+    }
+}
+
+/// Every field and the start of the body, given back in a header, in the body, or compressed.
+fn echo(request: &Recorded, coding: Option<&str>) -> Answer {
+    let fields: serde_json::Map<String, Value> = request
+        .fields
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.to_ascii_lowercase(),
+                Value::from(String::from_utf8_lossy(value).into_owned()),
+            )
+        })
+        .collect();
+    let body = json!({
+        "method": request.method,
+        "target": request.target,
+        "headers": fields,
+        "body": String::from_utf8_lossy(&request.body()),
+    })
+    .to_string()
+    .into_bytes();
+    let mut answer_fields = vec![("content-type".to_owned(), "application/json".to_owned())];
+    if let Some(credential) = request.fields("authorization").into_iter().next() {
+        answer_fields.push(("x-echo-authorization".into(), credential.clone()));
+        answer_fields.push(("set-cookie".into(), format!("session={credential}; Path=/")));
+    }
+    let body = match coding {
+        None => body,
+        Some(coding) => {
+            answer_fields.push(("content-encoding".into(), coding.to_owned()));
+            compress(coding, &body)
+        }
+    };
+    Answer::Full {
+        status: 200,
+        fields: answer_fields,
+        body,
+    }
+}
+
+fn compress(coding: &str, body: &[u8]) -> Vec<u8> {
+    match coding {
+        "gzip" => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder
+                .write_all(body)
+                .and_then(|()| encoder.finish())
+                .expect("memory takes it")
+        }
+        "deflate" => {
+            let mut encoder =
+                flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder
+                .write_all(body)
+                .and_then(|()| encoder.finish())
+                .expect("memory takes it")
+        }
+        "br" => {
+            let mut out = Vec::new();
+            brotli::BrotliCompress(
+                &mut &body[..],
+                &mut out,
+                &brotli::enc::BrotliEncoderParams::default(),
+            )
+            .expect("memory takes it");
+            out
+        }
+        _ => zstd::encode_all(body, 3).expect("memory takes it"),
+    }
+}
+
+/// The credential as a page could show it, in the form that the path names.
+fn reflect(request: &Recorded, form: &str) -> Answer {
+    let secret = credential(request);
+    let spelled = match form {
+        "base64" => STANDARD.encode(&secret),
+        "base64-of-pair" => STANDARD.encode(format!("ab:{secret}")),
+        "hex" => hex::encode(&secret),
+        "percent" => spell(&secret, |byte| format!("%{byte:02X}")),
+        "reverse" => secret.chars().rev().collect(),
+        "json" => spell(&secret, |byte| format!("\\u{byte:04x}")),
+        "html" => spell(&secret, |byte| format!("&#{byte};")),
+        _ => secret,
+    };
+    Answer::Full {
+        status: 200,
+        fields: vec![("content-type".into(), "text/html".into())],
+        body: format!("<p>your key is {spelled}, keep it well</p>").into_bytes(),
+    }
+}
+
+fn spell(secret: &str, byte: impl Fn(u8) -> String) -> String {
+    secret.bytes().map(byte).collect::<Vec<_>>().concat()
+}
+
+/// The credential, one byte a chunk, between two sentences.
+fn split_reflection(request: &Recorded) -> Answer {
+    let text = format!("your key is {}, keep it well", credential(request));
+    let (sender, pieces) = mpsc::channel(1);
+    tokio::spawn(async move {
+        for byte in text.into_bytes() {
+            if sender.send(Bytes::from(vec![byte])).await.is_err() {
+                return;
+            }
+        }
+    });
+    Answer::Pieces {
+        status: 200,
+        fields: vec![("content-type".into(), "text/plain".into())],
+        pieces,
+    }
+}
+
+fn credential(request: &Recorded) -> String {
+    let value = request
+        .fields("authorization")
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    value.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+/// `count` bytes whose values follow from their places.
+fn counted_bytes(count: usize) -> Answer {
+    let (sender, pieces) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let piece: Bytes = (0..PIECE).map(pattern).collect::<Vec<_>>().into();
+        let mut left = count;
+        while left > 0 {
+            let take = left.min(PIECE);
+            if sender.send(piece.slice(..take)).await.is_err() {
+                return;
+            }
+            left -= take;
+        }
+    });
+    let fields = vec![
+        (
+            "content-type".to_owned(),
+            "application/octet-stream".to_owned(),
+        ),
+        ("content-length".to_owned(), count.to_string()),
+    ];
+    Answer::Pieces {
+        status: 200,
+        fields,
+        pieces,
+    }
+}
+
+/// The byte of `/bytes/N` at `place`.
+fn pattern(place: usize) -> u8 {
+    u8::try_from(place % 251).expect("251 is below 256")
+}
+
+fn named_stream(name: &str, shared: &Shared) -> Answer {
+    match shared
+        .streams
+        .lock()
+        .expect("no holder panics")
+        .remove(name)
+    {
+        Some(pieces) => Answer::Pieces {
+            status: 200,
+            fields: vec![
+                ("content-type".into(), "text/event-stream".into()),
+                ("cache-control".into(), "no-store".into()),
+            ],
+            pieces,
+        },
+        None => Answer::json(404, &json!({ "error": "no such stream" })),
+    }
+}
+
+fn bearer(request: &Recorded) -> bool {
+    request
+        .fields("authorization")
+        .iter()
+        .any(|value| value.starts_with("Bearer "))
+}
+
+/// OpenAI's chat completions, whole or as events.
+fn chat_completion(request: &Recorded) -> Answer {
+    if !bearer(request) {
+        return Answer::json(
+            401,
+            &json!({ "error": { "message": "no key", "type": "invalid_request_error" } }),
+        );
+    }
+    let asked: Value = serde_json::from_slice(&request.body()).unwrap_or_default();
+    let model = asked["model"].as_str().unwrap_or("gpt");
+    if asked["stream"] != true {
+        return Answer::json(
+            200,
+            &json!({
+                "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
+                "choices": [{
+                    "index": 0, "finish_reason": "stop", "logprobs": null,
+                    "message": { "role": "assistant", "content": "hello from upstream", "refusal": null },
+                }],
+                "usage": { "prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4 },
+            }),
+        );
+    }
+    let (sender, pieces) = mpsc::channel(1);
+    let model = model.to_owned();
+    tokio::spawn(async move {
+        for word in ["hello", " from", " upstream"] {
+            let event = json!({
+                "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
+                "choices": [{ "index": 0, "delta": { "content": word }, "finish_reason": null }],
+            });
+            if sender
+                .send(format!("data: {event}\n\n").into())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        let _ = sender.send(Bytes::from_static(b"data: [DONE]\n\n")).await;
+    });
+    Answer::Pieces {
+        status: 200,
+        fields: vec![("content-type".into(), "text/event-stream".into())],
+        pieces,
+    }
+}
+
+/// Stripe's charges.
+fn charge(request: &Recorded) -> Answer {
+    if !bearer(request) {
+        return Answer::json(
+            401,
+            &json!({ "error": { "message": "no key", "type": "invalid_request_error" } }),
+        );
+    }
+    let form = String::from_utf8_lossy(&request.body()).into_owned();
+    let amount = form
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("amount=")?.parse::<u64>().ok());
+    Answer::json(
+        200,
+        &json!({ "id": "ch_1", "object": "charge", "amount": amount, "currency": "usd", "paid": true }),
+    )
+}

@@ -1,0 +1,37 @@
+//! Waiting for a condition, bounded: a test never sleeps for luck.
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before its test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Polls `condition` until it gives a value.
+///
+/// # Panics
+/// When [`PATIENCE`] is over; the message names `what`.
+pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for: {what}"
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits for `future`, but no longer than [`PATIENCE`].
+///
+/// # Panics
+/// When the time is over; the message names `what`.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(elapsed) => panic!("waited {PATIENCE:?} in vain for: {what} ({elapsed})"),
+    }
+}
