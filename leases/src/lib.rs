@@ -5,6 +5,8 @@ mod block;
 mod bounds;
 mod datalog;
 mod evaluate;
+#[cfg(test)]
+mod fixtures;
 mod form;
 mod memory;
 mod net;
