@@ -40,9 +40,17 @@ pub(crate) fn group(org: &OrgId) -> u64 {
 }
 
 /// Counts and logs a finished request.
-pub(crate) fn finish(metrics: &Metrics, session: &Session, ctx: &RequestContext, error: Option<&Error>) {
+pub(crate) fn finish(
+    metrics: &Metrics,
+    session: &Session,
+    ctx: &RequestContext,
+    error: Option<&Error>,
+) {
     let seconds = ctx.started.elapsed().as_secs_f64();
-    let provider = ctx.credential.as_ref().map_or("", |c| c.plan.template().name());
+    let provider = ctx
+        .credential
+        .as_ref()
+        .map_or("", |c| c.plan.template().name());
     let agent_gone = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
     let outcome = match &ctx.refusal {
         _ if agent_gone => "agent_gone",
@@ -54,20 +62,36 @@ pub(crate) fn finish(metrics: &Metrics, session: &Session, ctx: &RequestContext,
     let reflections = ctx.scrub.as_ref().map_or(0, |scrub| scrub.reflections());
     if reflections > 0 {
         metrics.reflections.inc_by(reflections as u64);
-        tracing::warn!(request.id = ctx.request_id, reflections, "masked a reflected credential in an answer");
+        tracing::warn!(
+            request.id = ctx.request_id,
+            reflections,
+            "masked a reflected credential in an answer"
+        );
     }
     if let Some(refusal) = ctx.refusal.as_ref().filter(|r| r.code.kind() == "upstream") {
-        metrics.upstream_errors.with_label_values(&[refusal.code.as_str()]).inc();
+        metrics
+            .upstream_errors
+            .with_label_values(&[refusal.code.as_str()])
+            .inc();
     }
     log_line(session, ctx, outcome, seconds, error);
 }
 
-fn log_line(session: &Session, ctx: &RequestContext, outcome: &str, seconds: f64, error: Option<&Error>) {
+fn log_line(
+    session: &Session,
+    ctx: &RequestContext,
+    outcome: &str,
+    seconds: f64,
+    error: Option<&Error>,
+) {
     if !tracing::enabled!(tracing::Level::INFO) {
         return;
     }
     let method = session.req_header().method.as_str();
-    let host = ctx.target.as_ref().map_or("", |target| target.host.as_str());
+    let host = ctx
+        .target
+        .as_ref()
+        .map_or("", |target| target.host.as_str());
     let lease = ctx.lease.as_deref();
     let binding = ctx.permit.as_ref().map(leases::authorize::Permit::binding);
     // The cause of an upstream failure names addresses and libraries, never a header.
@@ -88,7 +112,11 @@ fn log_line(session: &Session, ctx: &RequestContext, outcome: &str, seconds: f64
         error.cause = cause,
         duration_ms = seconds * 1000.0,
         "{} {method} {host}{}",
-        if ctx.refusal.is_some() { "refused" } else { outcome },
+        if ctx.refusal.is_some() {
+            "refused"
+        } else {
+            outcome
+        },
         Reason(ctx),
     );
 }

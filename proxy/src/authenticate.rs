@@ -30,7 +30,13 @@ pub(crate) struct Authenticator {
 
 impl Authenticator {
     pub(crate) fn new(keys: watch::Receiver<RootPublicKeys>) -> Self {
-        Self { keys, verified: Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE).build() }
+        Self {
+            keys,
+            verified: Cache::builder()
+                .max_capacity(CAPACITY)
+                .time_to_idle(IDLE)
+                .build(),
+        }
     }
 
     /// Checks the token's form, signatures and blocks. One answer for all that can be wrong with it.
@@ -51,7 +57,9 @@ impl Authenticator {
 }
 
 /// The lease in `Proxy-Authorization`: `Bearer <token>`, or `Basic` with the token as its password.
-pub(crate) fn proxy_token<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<String, Refusal> {
+pub(crate) fn proxy_token<'a>(
+    mut fields: impl Iterator<Item = &'a [u8]>,
+) -> Result<String, Refusal> {
     let field = fields.next().ok_or_else(missing)?;
     if fields.next().is_some() {
         return Err(invalid());
@@ -79,7 +87,10 @@ pub(crate) fn missing() -> Refusal {
 }
 
 pub(crate) fn invalid() -> Refusal {
-    Refusal::new(Code::LeaseInvalid, "this lease is malformed or was not issued here; mint a new one with `claviger lease mint`")
+    Refusal::new(
+        Code::LeaseInvalid,
+        "this lease is malformed or was not issued here; mint a new one with `claviger lease mint`",
+    )
 }
 
 #[cfg(test)]
@@ -94,8 +105,14 @@ mod tests {
     fn a_lease_is_found_in_every_form() {
         assert_eq!(token("Bearer clv_x").unwrap(), "clv_x");
         assert_eq!(token("bearer clv_x").unwrap(), "clv_x");
-        assert_eq!(token(&format!("Basic {}", STANDARD.encode("lease:clv_x"))).unwrap(), "clv_x");
-        assert_eq!(token(&format!("Basic {}", STANDARD.encode("clv_x:"))).unwrap(), "clv_x");
+        assert_eq!(
+            token(&format!("Basic {}", STANDARD.encode("lease:clv_x"))).unwrap(),
+            "clv_x"
+        );
+        assert_eq!(
+            token(&format!("Basic {}", STANDARD.encode("clv_x:"))).unwrap(),
+            "clv_x"
+        );
     }
 
     #[test]
@@ -104,7 +121,13 @@ mod tests {
             assert_eq!(token(field).unwrap_err(), Code::LeaseInvalid, "{field}");
         }
         let two = [b"Bearer a".as_slice(), b"Bearer b"];
-        assert_eq!(proxy_token(two.into_iter()).unwrap_err().code, Code::LeaseInvalid);
-        assert_eq!(proxy_token(std::iter::empty()).unwrap_err().code, Code::LeaseMissing);
+        assert_eq!(
+            proxy_token(two.into_iter()).unwrap_err().code,
+            Code::LeaseInvalid
+        );
+        assert_eq!(
+            proxy_token(std::iter::empty()).unwrap_err().code,
+            Code::LeaseMissing
+        );
     }
 }

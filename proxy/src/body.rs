@@ -28,7 +28,13 @@ pub(crate) async fn hold_if_signed(
     let Some(sigv4) = credential.plan.sigv4() else {
         return answer_expectation(session).await;
     };
-    let scope = read_scope(sigv4, session, target.host.as_str(), &target.path, target.query.as_deref())?;
+    let scope = read_scope(
+        sigv4,
+        session,
+        target.host.as_str(),
+        &target.path,
+        target.query.as_deref(),
+    )?;
     let bound = match credential.plan.reads_body() {
         BodyNeed::HashUpTo(bound) => bound.min(max),
         BodyNeed::None => 0,
@@ -49,9 +55,16 @@ pub(crate) async fn hold_if_signed(
     Ok(())
 }
 
-fn read_scope(sigv4: &SigV4, session: &Session, host: &str, path: &str, query: Option<&str>) -> Result<AgentScope, Refusal> {
+fn read_scope(
+    sigv4: &SigV4,
+    session: &Session,
+    host: &str,
+    path: &str,
+    query: Option<&str>,
+) -> Result<AgentScope, Refusal> {
     let path_and_query = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    let scope = AgentScope::read(&session.req_header().headers, &path_and_query).map_err(|e| refused(&e))?;
+    let scope = AgentScope::read(&session.req_header().headers, &path_and_query)
+        .map_err(|e| refused(&e))?;
     sigv4.check(&scope, host).map_err(|e| refused(&e))?;
     Ok(scope)
 }
@@ -87,14 +100,23 @@ async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal
         return Err(too_large());
     }
     // Without a length the last part cannot be told in advance, so the whole body must fit the buffer.
-    let bound = if length.is_some() { bound } else { bound.min(REPLAYED) };
+    let bound = if length.is_some() {
+        bound
+    } else {
+        bound.min(REPLAYED)
+    };
     let mut body = BytesMut::with_capacity(length.unwrap_or(0).min(bound));
     loop {
         let rest = length.map_or(0, |length| length.saturating_sub(body.len()));
         if rest <= REPLAYED {
             session.as_downstream_mut().enable_retry_buffering();
         }
-        let Some(chunk) = session.as_downstream_mut().read_request_body().await.map_err(|_| gone())? else {
+        let Some(chunk) = session
+            .as_downstream_mut()
+            .read_request_body()
+            .await
+            .map_err(|_| gone())?
+        else {
             break;
         };
         body.extend_from_slice(&chunk);
@@ -112,13 +134,21 @@ fn declared(hash: &str) -> Result<[u8; 32], Refusal> {
     let mut bytes = [0; 32];
     let pairs = hash.as_bytes().chunks_exact(2);
     if hash.len() != 64 {
-        return Err(Refusal::new(Code::AmbiguousRequest, "x-amz-content-sha256 is not 64 hexadecimal digits"));
+        return Err(Refusal::new(
+            Code::AmbiguousRequest,
+            "x-amz-content-sha256 is not 64 hexadecimal digits",
+        ));
     }
     for (byte, pair) in bytes.iter_mut().zip(pairs) {
         *byte = std::str::from_utf8(pair)
             .ok()
             .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            .ok_or_else(|| Refusal::new(Code::AmbiguousRequest, "x-amz-content-sha256 is not 64 hexadecimal digits"))?;
+            .ok_or_else(|| {
+                Refusal::new(
+                    Code::AmbiguousRequest,
+                    "x-amz-content-sha256 is not 64 hexadecimal digits",
+                )
+            })?;
     }
     Ok(bytes)
 }

@@ -36,9 +36,13 @@ use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
 use crate::normalize::{Endpoint, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
-use crate::stream::{Conn, ConnState, HEAD_DEADLINE};
+use crate::stream::{Conn, Cut};
 use crate::tls::leaf::Leaves;
 
+/// How long a request head may take from its first byte to its last (threats.md H1).
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// What is read of a head at a time; most are shorter.
+const HEAD_BUFFER: usize = 2048;
 /// How long a connection may be idle between requests.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a tunnel may take from its 200 to the end of its TLS handshake (threats.md H3).
@@ -47,99 +51,154 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal `unrecognized_name` alert in a record of its own (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
-/// How many bytes of a refused tunnel's leftovers are read away before the close.
+/// How long a refused connection's leftovers are read away before the close.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves the connections of one listener.
-#[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) proxy: Arc<HttpProxy<Shared>>,
     pub(crate) leaves: Leaves,
 }
 
-/// An open connection from an agent, between requests.
-struct Waiting {
-    tcp: TcpStream,
-    ahead: BytesMut,
-    client: SocketAddr,
-}
-
-/// What to do with a connection after a request.
-enum Next {
-    Keep(Waiting),
-    Close,
-}
-
 impl Front {
-    /// Serves one connection to its end.
-    pub(crate) async fn serve(&self, tcp: TcpStream, client: SocketAddr, shutdown: &watch::Receiver<bool>) {
-        let mut door = Waiting { tcp, ahead: BytesMut::new(), client };
-        let mut down = shutdown.clone();
+    /// Serves one connection to its end: requests to the proxy itself, or a CONNECT and then its tunnel.
+    pub(crate) async fn serve(
+        &self,
+        tcp: TcpStream,
+        client: SocketAddr,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        let fd = tcp.as_raw_fd();
+        let cut = Arc::new(Cut::default());
+        let link = link(client.ip(), &cut, None);
+        let mut conn = Box::new(
+            Conn::new(ReadAhead::none(tcp), fd)
+                .with_digest(link)
+                .with_cut(cut),
+        );
         loop {
-            let end = tokio::select! {
-                end = read_head(&mut door) => end,
-                _ = down.wait_for(|down| *down) => return,
+            let Some((head, read)) = self.next_head(&mut conn, None, shutdown).await else {
+                return;
             };
-            let end = match end {
-                Ok(Some(end)) => end,
-                Ok(None) => return,
-                Err(refusal) => {
-                    let _ = answer(&mut door.tcp, &refusal, Door::Proxy, &self.request_id(), false).await;
-                    linger(&mut door.tcp).await;
-                    return;
+            if read.starts_with(b"CONNECT ") {
+                match self
+                    .connect(*conn, &read[..head], &read[head..], client.ip(), shutdown)
+                    .await
+                {
+                    Some(kept) => conn = Box::new(kept),
+                    None => return,
                 }
-            };
-            let next = if door.ahead.starts_with(b"CONNECT ") {
-                self.connect(door, end, shutdown).await
-            } else {
-                self.request(door, shutdown).await
-            };
-            match next {
-                Next::Keep(kept) => door = kept,
-                Next::Close => return,
+                continue;
+            }
+            conn.put_back(read);
+            match self.request(conn, shutdown).await {
+                Some(kept) => conn = kept,
+                None => return,
             }
         }
     }
 
-    /// A request to the proxy itself: absolute-form or gateway. Pingora serves it and gives the connection back.
-    async fn request(&self, door: Waiting, shutdown: &watch::Receiver<bool>) -> Next {
-        let client = door.client;
-        let state = Arc::new(ConnState::default());
-        let conn = Conn::new(ReadAhead::none(door.tcp), 0)
-            .with_read_ahead(door.ahead.freeze())
-            .with_digest(link(client.ip(), &state, None))
-            .with_state(state);
-        let mut session = ServerSession::new_http1(Box::new(conn));
-        session.set_keepalive((!*shutdown.borrow()).then_some(IDLE.as_secs()));
-        let Some(reused) = self.proxy.process_new_http(session, shutdown).await else {
-            return Next::Close;
-        };
-        let (stream, _) = reused.consume();
-        let Ok(conn) = stream.into_any().downcast::<Conn<ReadAhead>>() else {
-            return Next::Close;
-        };
-        let (io, ahead) = conn.into_parts();
-        Next::Keep(Waiting { tcp: io.tcp, ahead: BytesMut::from(&ahead[..]), client })
+    /// Serves the HTTP/1 requests of an intercepted or cleartext tunnel.
+    async fn serve_inside<S: Transport>(
+        &self,
+        mut conn: Box<Conn<S>>,
+        tunnel: &Link,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        while let Some((_, read)) = self.next_head(&mut conn, Some(tunnel), shutdown).await {
+            conn.put_back(read);
+            match self.request(conn, shutdown).await {
+                Some(kept) => conn = kept,
+                None => return,
+            }
+        }
     }
 
-    /// A CONNECT: admit it, then serve the tunnel to its end.
-    async fn connect(&self, mut door: Waiting, end: usize, shutdown: &watch::Receiver<bool>) -> Next {
-        let head = door.ahead.split_to(end).freeze();
+    /// Waits for the next whole head and reads it strictly. What is no proper HTTP/1 head is answered here, so
+    /// that Pingora's parser never has to repair one. Gives the head's length and all bytes read so far.
+    async fn next_head<S: Transport>(
+        &self,
+        conn: &mut Conn<S>,
+        tunnel: Option<&Link>,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<(usize, Bytes)> {
+        let mut down = shutdown.clone();
+        let mut read = BytesMut::new();
+        let end = tokio::select! {
+            biased;
+            end = read_head(conn, &mut read) => end,
+            _ = down.wait_for(|down| *down) => return None,
+        };
+        let refusal = match end {
+            Ok(None) => return None,
+            Ok(Some(end)) => match Head::parse(&read[..end]) {
+                Ok(_) => return Some((end, read.freeze())),
+                Err(error) => Refusal::from(error),
+            },
+            Err(error) => Refusal::from(error),
+        };
         let request_id = self.request_id();
-        match self.admit(&head, door.client.ip(), &request_id).await {
+        if let Some((link, tunnel)) = tunnel.and_then(|link| Some((link, link.tunnel.as_ref()?))) {
+            self.record(
+                &tunnel.lease,
+                &tunnel.endpoint,
+                link.client,
+                &request_id,
+                &refusal,
+            )
+            .await;
+        }
+        let door = if tunnel.is_some() {
+            Door::Inside
+        } else {
+            Door::Proxy
+        };
+        let _ = answer(conn, &refusal, door, &request_id, false).await;
+        linger(conn).await;
+        None
+    }
+
+    /// Hands a request to Pingora, which gives the connection back when it can carry another.
+    async fn request<S: Transport>(
+        &self,
+        conn: Box<Conn<S>>,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<Box<Conn<S>>> {
+        let mut session = ServerSession::new_http1(conn);
+        session.set_keepalive((!*shutdown.borrow()).then_some(IDLE.as_secs()));
+        let reused = self.proxy.process_new_http(session, shutdown).await?;
+        let (stream, _) = reused.consume();
+        stream.into_any().downcast().ok()
+    }
+
+    /// A CONNECT: admit it, then serve the tunnel to its end. A refused one gives the connection back for a retry.
+    async fn connect(
+        &self,
+        mut conn: Conn<ReadAhead>,
+        head: &[u8],
+        rest: &[u8],
+        client: IpAddr,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<Conn<ReadAhead>> {
+        let request_id = self.request_id();
+        match self.admit(head, client, &request_id).await {
             Ok(tunnel) => {
-                self.tunnel(door, tunnel, &request_id, shutdown).await;
-                Next::Close
+                let io = ReadAhead {
+                    tcp: conn.into_inner().tcp,
+                    bytes: Bytes::copy_from_slice(rest),
+                };
+                self.tunnel(io, tunnel, client, &request_id, shutdown).await;
+                None
             }
             Err(refusal) => {
-                // What follows a refused CONNECT is the retry, unless the client sent a body or did not wait.
-                let keep = door.ahead.is_empty() && refusal.code != Code::AmbiguousRequest;
-                match answer(&mut door.tcp, &refusal, Door::Proxy, &request_id, keep).await {
-                    Ok(()) if keep => Next::Keep(door),
+                // What follows a refused CONNECT is its retry, unless the client sent more without waiting.
+                let keep = rest.is_empty() && refusal.code != Code::AmbiguousRequest;
+                match answer(&mut conn, &refusal, Door::Proxy, &request_id, keep).await {
+                    Ok(()) if keep => Some(conn),
                     _ => {
-                        linger(&mut door.tcp).await;
-                        Next::Close
+                        linger(&mut conn).await;
+                        None
                     }
                 }
             }
@@ -147,69 +206,101 @@ impl Front {
     }
 
     /// The door: a lease, standing, that names this host, at an address that may be dialled.
-    async fn admit(&self, head: &Bytes, client: IpAddr, request_id: &str) -> Result<Tunnel, Refusal> {
+    async fn admit(
+        &self,
+        head: &[u8],
+        client: IpAddr,
+        request_id: &str,
+    ) -> Result<Tunnel, Refusal> {
         let head = Head::parse(head)?;
         if head.has_body {
-            return Err(Refusal::new(Code::AmbiguousRequest, "CONNECT has no body; send it without Content-Length"));
+            return Err(Refusal::new(
+                Code::AmbiguousRequest,
+                "CONNECT has no body; send it without Content-Length",
+            ));
         }
         let token = proxy_token(head.values("proxy-authorization"));
         let endpoint = Endpoint::of_connect(head.target)?;
         let lease = self.pipeline.authenticator.verify(&token?)?;
         let admitted = self.admit_lease(&lease, &endpoint, head.host).await;
         if let Err(refusal) = &admitted {
-            self.record(&lease, &endpoint, client, request_id, refusal).await;
+            self.record(&lease, &endpoint, client, request_id, refusal)
+                .await;
         }
         admitted.map(|()| Tunnel { endpoint, lease })
     }
 
-    async fn admit_lease(&self, lease: &VerifiedLease, endpoint: &Endpoint, host: Option<&str>) -> Result<(), Refusal> {
+    async fn admit_lease(
+        &self,
+        lease: &VerifiedLease,
+        endpoint: &Endpoint,
+        host: Option<&str>,
+    ) -> Result<(), Refusal> {
         let now = self.pipeline.clock.now();
         if let Some(host) = host {
             agrees(endpoint, host)?;
         }
         door::check_standing(&self.pipeline.store, lease, now)?;
         covers_host(lease, endpoint.host.as_str(), endpoint.port, now)?;
-        self.pipeline.upstreams.addresses(&endpoint.host, endpoint.port).await?;
+        self.pipeline
+            .upstreams
+            .addresses(&endpoint.host, endpoint.port)
+            .await?;
         Ok(())
     }
 
     /// Serves an admitted tunnel: TLS with a leaf for its host, or cleartext, as its first byte tells.
-    async fn tunnel(&self, mut door: Waiting, mut tunnel: Tunnel, request_id: &str, shutdown: &watch::Receiver<bool>) {
-        if door.tcp.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_err() {
+    async fn tunnel(
+        &self,
+        mut io: ReadAhead,
+        mut tunnel: Tunnel,
+        client: IpAddr,
+        request_id: &str,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        if io
+            .tcp
+            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            .await
+            .is_err()
+        {
             return;
         }
         let deadline = Instant::now() + HANDSHAKE_DEADLINE;
-        if door.ahead.is_empty() {
-            let read = timeout_at(deadline, door.tcp.read_buf(&mut door.ahead)).await;
-            if !matches!(read, Ok(Ok(1..))) {
-                return;
-            }
-        }
-        let (client, fd) = (door.client.ip(), door.tcp.as_raw_fd());
-        let state = Arc::new(ConnState::default());
-        let is_tls = door.ahead.first() == Some(&TLS_HANDSHAKE);
-        let io = ReadAhead { tcp: door.tcp, bytes: door.ahead.freeze() };
-        if !is_tls {
+        let Ok(Ok(first)) = timeout_at(deadline, io.first_byte()).await else {
+            return;
+        };
+        let fd = io.tcp.as_raw_fd();
+        let cut = Arc::new(Cut::default());
+        if first != TLS_HANDSHAKE {
             tunnel.endpoint.scheme = Scheme::Http;
-            state.await_head();
-            let conn = Conn::new(io, fd)
-                .with_digest(link(client, &state, Some(tunnel)))
-                .with_state(state);
-            ServerApp::process_new(&self.proxy, Box::new(conn), shutdown).await;
+            let digest = link(client, &cut, Some(tunnel));
+            let conn = Box::new(
+                Conn::new(io, fd)
+                    .with_digest(Arc::clone(&digest))
+                    .with_cut(cut),
+            );
+            let inside = Link::in_digest(&digest).expect("made with a link");
+            self.serve_inside(conn, inside, shutdown).await;
             return;
         }
-        let Ok(Some(tls)) = timeout_at(deadline, self.handshake(io, &tunnel, client, request_id)).await else {
+        let Ok(Some(tls)) =
+            timeout_at(deadline, self.handshake(io, &tunnel, client, request_id)).await
+        else {
             return;
         };
         let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        if !is_h2 {
-            state.await_head();
-        }
+        let digest = link(client, &cut, Some(tunnel));
         let conn = Conn::new(tls, fd)
             .with_alpn(Some(if is_h2 { ALPN::H2 } else { ALPN::H1 }))
-            .with_digest(link(client, &state, Some(tunnel)))
-            .with_state(state);
-        ServerApp::process_new(&self.proxy, Box::new(conn), shutdown).await;
+            .with_digest(Arc::clone(&digest))
+            .with_cut(cut);
+        if is_h2 {
+            ServerApp::process_new(&self.proxy, Box::new(conn), shutdown).await;
+        } else {
+            let inside = Link::in_digest(&digest).expect("made with a link");
+            self.serve_inside(Box::new(conn), inside, shutdown).await;
+        }
     }
 
     /// TLS with the agent. A name other than the tunnel's ends the handshake and is recorded.
@@ -220,16 +311,32 @@ impl Front {
         client: IpAddr,
         request_id: &str,
     ) -> Option<tokio_rustls::server::TlsStream<ReadAhead>> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.ok()?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), io)
+            .await
+            .ok()?;
         let named = start.client_hello().server_name().map(str::to_owned);
         if let Some(named) = named
-            && agrees(&tunnel.endpoint, &format!("{named}:{}", tunnel.endpoint.port)).is_err()
+            && agrees(
+                &tunnel.endpoint,
+                &format!("{named}:{}", tunnel.endpoint.port),
+            )
+            .is_err()
         {
-            let refusal = Refusal::new(Code::AuthorityMismatch, "the TLS handshake names another host than CONNECT");
+            let refusal = Refusal::new(
+                Code::AuthorityMismatch,
+                "the TLS handshake names another host than CONNECT",
+            );
             let mut io = start.io;
             let _ = io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = io.shutdown().await;
-            self.record(&tunnel.lease, &tunnel.endpoint, client, request_id, &refusal).await;
+            self.record(
+                &tunnel.lease,
+                &tunnel.endpoint,
+                client,
+                request_id,
+                &refusal,
+            )
+            .await;
             return None;
         }
         let settings = self
@@ -240,7 +347,14 @@ impl Front {
         start.into_stream(settings).await.ok()
     }
 
-    async fn record(&self, lease: &VerifiedLease, endpoint: &Endpoint, client: IpAddr, request_id: &str, refusal: &Refusal) {
+    async fn record(
+        &self,
+        lease: &VerifiedLease,
+        endpoint: &Endpoint,
+        client: IpAddr,
+        request_id: &str,
+        refusal: &Refusal,
+    ) {
         let refused = Refused {
             org: lease.org().clone(),
             error: refusal.code.as_str().to_owned(),
@@ -289,37 +403,57 @@ fn agrees(endpoint: &Endpoint, host: &str) -> Result<(), Refusal> {
     endpoint.agrees(host)
 }
 
-fn link(client: IpAddr, state: &Arc<ConnState>, tunnel: Option<Tunnel>) -> Arc<ProxyDigest> {
-    let link = Link { client, state: Arc::clone(state), tunnel };
+fn link(client: IpAddr, cut: &Arc<Cut>, tunnel: Option<Tunnel>) -> Arc<ProxyDigest> {
+    let link = Link {
+        client,
+        cut: Arc::clone(cut),
+        tunnel,
+    };
     let response = ResponseHeader::build(200, Some(0)).expect("200 is a status");
     Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(link))))
 }
 
-/// Reads until a head is whole: its length, or `None` when the agent is gone or idle for too long.
-async fn read_head(door: &mut Waiting) -> Result<Option<usize>, Refusal> {
+/// What an HTTP/1 connection runs over.
+trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Transport for S {}
+
+/// Reads until a head is whole: its length, or `None` when the agent is gone, idle or slow beyond its deadline.
+async fn read_head<S: Transport>(
+    conn: &mut Conn<S>,
+    read: &mut BytesMut,
+) -> Result<Option<usize>, HeadError> {
+    read.reserve(HEAD_BUFFER);
+    // The time of a head counts from its first byte; until then the connection is idle.
+    if !matches!(timeout(IDLE, conn.read_buf(read)).await, Ok(Ok(1..))) {
+        return Ok(None);
+    }
     let mut deadline = None;
     loop {
-        if let Some(end) = end_of_head(&door.ahead) {
-            return Ok(Some(end));
-        }
-        if door.ahead.first() == Some(&TLS_HANDSHAKE) {
+        if read[0] == TLS_HANDSHAKE {
             return Ok(None);
         }
-        if door.ahead.len() > MAX_HEAD {
-            return Err(HeadError::TooLarge.into());
+        if let Some(end) = end_of_head(read) {
+            return Ok(Some(end));
         }
-        if !door.ahead.is_empty() && deadline.is_none() {
-            deadline = Some(Instant::now() + HEAD_DEADLINE);
+        if read.len() > MAX_HEAD {
+            return Err(HeadError::TooLarge);
         }
-        let until = deadline.unwrap_or_else(|| Instant::now() + IDLE);
-        match timeout_at(until, door.tcp.read_buf(&mut door.ahead)).await {
-            Ok(Ok(1..)) => {}
-            _ => return Ok(None),
+        let until = *deadline.get_or_insert_with(|| Instant::now() + HEAD_DEADLINE);
+        read.reserve(HEAD_BUFFER);
+        if !matches!(timeout_at(until, conn.read_buf(read)).await, Ok(Ok(1..))) {
+            return Ok(None);
         }
     }
 }
 
-async fn answer(tcp: &mut TcpStream, refusal: &Refusal, door: Door, request_id: &str, keep: bool) -> std::io::Result<()> {
+async fn answer<S: Transport>(
+    conn: &mut Conn<S>,
+    refusal: &Refusal,
+    door: Door,
+    request_id: &str,
+    keep: bool,
+) -> std::io::Result<()> {
     let (head, body) = refusal.respond(door, request_id);
     let mut text = BytesMut::with_capacity(1024);
     text.extend_from_slice(format!("HTTP/1.1 {}\r\n", head.status).as_bytes());
@@ -329,16 +463,28 @@ async fn answer(tcp: &mut TcpStream, refusal: &Refusal, door: Door, request_id: 
         text.extend_from_slice(value.as_bytes());
         text.extend_from_slice(b"\r\n");
     }
-    text.extend_from_slice(if keep { b"connection: keep-alive\r\n\r\n" } else { b"connection: close\r\n\r\n" });
+    text.extend_from_slice(if keep {
+        b"connection: keep-alive\r\n\r\n"
+    } else {
+        b"connection: close\r\n\r\n"
+    });
     text.extend_from_slice(&body);
-    timeout(IDLE, tcp.write_all(&text)).await.map_err(std::io::Error::other)?
+    timeout(IDLE, async {
+        conn.write_all(&text).await?;
+        conn.flush().await
+    })
+    .await
+    .map_err(std::io::Error::other)?
 }
 
 /// Closes so that an answer survives: what the agent still sends is read for a moment, lest a reset overtake it.
-async fn linger(tcp: &mut TcpStream) {
-    let _ = tcp.shutdown().await;
+async fn linger<S: Transport>(conn: &mut Conn<S>) {
+    let _ = AsyncWriteExt::shutdown(conn).await;
     let mut sink = [0; 4096];
-    let _ = timeout(LINGER, async { while matches!(tcp.read(&mut sink).await, Ok(1..)) {} }).await;
+    let _ = timeout(LINGER, async {
+        while matches!(conn.read(&mut sink).await, Ok(1..)) {}
+    })
+    .await;
 }
 
 /// A TCP stream whose first bytes were read already.
@@ -350,12 +496,32 @@ pub(crate) struct ReadAhead {
 
 impl ReadAhead {
     fn none(tcp: TcpStream) -> Self {
-        Self { tcp, bytes: Bytes::new() }
+        Self {
+            tcp,
+            bytes: Bytes::new(),
+        }
+    }
+
+    /// Waits for the first byte, which stays to be read.
+    async fn first_byte(&mut self) -> std::io::Result<u8> {
+        if self.bytes.is_empty() {
+            let mut read = BytesMut::with_capacity(HEAD_BUFFER);
+            self.tcp.read_buf(&mut read).await?;
+            self.bytes = read.freeze();
+        }
+        self.bytes
+            .first()
+            .copied()
+            .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
 }
 
 impl AsyncRead for ReadAhead {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.bytes.is_empty() {
             return Pin::new(&mut this.tcp).poll_read(cx, buf);
@@ -372,7 +538,11 @@ impl AsyncRead for ReadAhead {
 }
 
 impl AsyncWrite for ReadAhead {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
     }
 

@@ -16,7 +16,7 @@ use crate::credential::Credential;
 use crate::normalize::{Endpoint, Target, scheme_name};
 use crate::refuse::{Door, Refusal};
 use crate::scrub::ResponseScrub;
-use crate::stream::ConnState;
+use crate::stream::Cut;
 use crate::upstream::Addresses;
 use crate::watch::Watched;
 
@@ -24,7 +24,7 @@ use crate::watch::Watched;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: IpAddr,
-    pub(crate) state: Arc<ConnState>,
+    pub(crate) cut: Arc<Cut>,
     pub(crate) tunnel: Option<Tunnel>,
 }
 
@@ -100,9 +100,14 @@ impl RequestContext {
 
     /// What the audit trail tells of this request.
     pub(crate) fn facts(&self, method: &str) -> RequestFacts {
-        let client_ip = self.link().map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client);
+        let client_ip = self
+            .link()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |link| link.client);
         let target = self.target.as_ref();
-        let endpoint = self.link().and_then(|link| link.tunnel.as_ref()).map(|t| &t.endpoint);
+        let endpoint = self
+            .link()
+            .and_then(|link| link.tunnel.as_ref())
+            .map(|t| &t.endpoint);
         RequestFacts {
             request_id: self.request_id.clone(),
             client_ip,
@@ -115,8 +120,15 @@ impl RequestContext {
                 .map(|t| t.host.to_shared())
                 .or(endpoint.map(|e| e.host.to_shared()))
                 .unwrap_or_default(),
-            port: target.map(|t| t.port).or(endpoint.map(|e| e.port)).unwrap_or(0),
-            address: self.addresses.as_ref().and_then(|a| a.get(0)).map(|a| a.ip()),
+            port: target
+                .map(|t| t.port)
+                .or(endpoint.map(|e| e.port))
+                .unwrap_or(0),
+            address: self
+                .addresses
+                .as_ref()
+                .and_then(|a| a.get(0))
+                .map(|a| a.ip()),
             path: target.map_or_else(String::new, |t| t.path.to_string()),
         }
     }

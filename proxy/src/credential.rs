@@ -11,8 +11,8 @@ use std::time::Duration;
 use leases::authorize::Permit;
 use leases::scope::Keys;
 use providers::catalog::Catalog;
-use providers::custom::CustomSpec;
 use providers::inject::Plan;
+use providers::load::CustomSpec;
 use providers::template::Template;
 use store::Store;
 use store::ledger::RecordedUse;
@@ -37,7 +37,7 @@ pub(crate) struct Credential {
 /// Opens credentials.
 pub(crate) struct Opener {
     store: Store,
-    vault: Arc<Vault>,
+    vault: Vault,
     catalog: watch::Receiver<Arc<Catalog>>,
     opened: Arc<OpenedCache<Credential>>,
 }
@@ -49,10 +49,20 @@ impl fmt::Debug for Opener {
 }
 
 impl Opener {
-    pub(crate) fn new(store: Store, vault: Arc<Vault>, catalog: watch::Receiver<Arc<Catalog>>, ttl: Duration) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        vault: Vault,
+        catalog: watch::Receiver<Arc<Catalog>>,
+        ttl: Duration,
+    ) -> Self {
         let opened = Arc::new(OpenedCache::new(ttl, CAPACITY));
         tokio::spawn(opened.sweep_every(SWEEP));
-        Self { store, vault, catalog, opened }
+        Self {
+            store,
+            vault,
+            catalog,
+            opened,
+        }
     }
 
     /// The prepared credential of a recorded use, which its template must send to `target`.
@@ -71,13 +81,25 @@ impl Opener {
         };
         let credential = match self.opened.get(&key) {
             Some(credential) => credential,
-            None => self.opened.get_or_open(key, self.prepare(used, permit)).await?,
+            None => {
+                self.opened
+                    .get_or_open(key, self.prepare(used, permit))
+                    .await?
+            }
         };
         let template = credential.plan.template();
-        if template.endpoint(target.scheme, target.host.as_str(), target.port).is_none() {
+        if template
+            .endpoint(target.scheme, target.host.as_str(), target.port)
+            .is_none()
+        {
             return Err(Refusal::new(
                 Code::GrantDenied,
-                format!("the template {} sends no credential to {}:{}", template.name(), target.host, target.port),
+                format!(
+                    "the template {} sends no credential to {}:{}",
+                    template.name(),
+                    target.host,
+                    target.port
+                ),
             ));
         }
         Ok(credential)
@@ -103,7 +125,10 @@ impl Opener {
         };
         let mut secrets = BTreeMap::new();
         for entry in contents.entries.iter().filter(|entry| allowed(&entry.key)) {
-            secrets.insert(entry.key.clone(), Arc::new(self.open_entry(org.as_str(), entry).await?));
+            secrets.insert(
+                entry.key.clone(),
+                Arc::new(self.open_entry(org.as_str(), entry).await?),
+            );
         }
         let plan = Plan::prepare(&template, allowed, secrets)
             .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
@@ -132,7 +157,10 @@ impl Opener {
     fn template(&self, contents: &SetContents) -> Result<Arc<Template>, Refusal> {
         let damaged = |why: String| {
             tracing::error!(provider.name = %contents.provider, why, "a secret set has no usable template");
-            Refusal::new(Code::GrantDenied, format!("the template of this secret set cannot be used: {why}"))
+            Refusal::new(
+                Code::GrantDenied,
+                format!("the template of this secret set cannot be used: {why}"),
+            )
         };
         let Some(custom) = &contents.custom else {
             return self
@@ -141,7 +169,8 @@ impl Opener {
                 .get(&contents.provider)
                 .ok_or_else(|| damaged(format!("there is no template {}", contents.provider)));
         };
-        let spec: CustomSpec = serde_json::from_value(custom.clone()).map_err(|error| damaged(error.to_string()))?;
+        let spec: CustomSpec =
+            serde_json::from_value(custom.clone()).map_err(|error| damaged(error.to_string()))?;
         let keys = contents.entries.iter().map(|entry| entry.key.as_str());
         let template = spec
             .to_template(&contents.name, keys)

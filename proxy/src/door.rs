@@ -23,7 +23,11 @@ const GATEWAY: &str = "/gateway/";
 
 /// Reads the form of the request, its lease and its target. The lease is noted as soon as it is verified, so
 /// that whatever is refused later can be told of it.
-pub(crate) fn enter(pipeline: &Pipeline, session: &Session, ctx: &mut RequestContext) -> Result<Target, Refusal> {
+pub(crate) fn enter(
+    pipeline: &Pipeline,
+    session: &Session,
+    ctx: &mut RequestContext,
+) -> Result<Target, Refusal> {
     let request = session.req_header();
     let link = ctx.link.as_ref().map(Arc::clone);
     let link = link.as_deref().and_then(Link::in_digest);
@@ -43,7 +47,11 @@ pub(crate) fn enter(pipeline: &Pipeline, session: &Session, ctx: &mut RequestCon
 }
 
 /// `/gateway/<provider>/path`: the lease stands where the provider's own key would.
-fn gateway(pipeline: &Pipeline, request: &RequestHeader, ctx: &mut RequestContext) -> Result<Target, Refusal> {
+fn gateway(
+    pipeline: &Pipeline,
+    request: &RequestHeader,
+    ctx: &mut RequestContext,
+) -> Result<Target, Refusal> {
     let (path, query) = path_and_query(request)?;
     let rest = path.strip_prefix(GATEWAY).ok_or_else(|| {
         Refusal::new(
@@ -54,12 +62,15 @@ fn gateway(pipeline: &Pipeline, request: &RequestHeader, ctx: &mut RequestContex
     let (provider, _) = rest.split_once('/').unwrap_or((rest, ""));
     let path = &rest[provider.len()..];
     let path = if path.is_empty() { "/" } else { path };
-    let template = pipeline
-        .catalog
-        .borrow()
-        .get(provider)
-        .ok_or_else(|| Refusal::new(Code::NotFound, "there is no provider of this name; see `claviger providers list`"))?;
-    let token = template.gateway_lease(&request.headers).ok_or_else(missing)?;
+    let template = pipeline.catalog.borrow().get(provider).ok_or_else(|| {
+        Refusal::new(
+            Code::NotFound,
+            "there is no provider of this name; see `claviger providers list`",
+        )
+    })?;
+    let token = template
+        .gateway_lease(&request.headers)
+        .ok_or_else(missing)?;
     ctx.lease = Some(pipeline.authenticator.verify(&token)?);
     let base = template.gateway_base().ok_or_else(|| {
         Refusal::new(Code::NotFound, "this provider has no single base URL; set HTTPS_PROXY instead of using the gateway form")
@@ -72,23 +83,34 @@ fn gateway(pipeline: &Pipeline, request: &RequestHeader, ctx: &mut RequestContex
 }
 
 /// The door's own look at the lease: one that ended is asked for anew, before anything else is said.
-pub(crate) fn check_standing(store: &Store, lease: &VerifiedLease, now: OffsetDateTime) -> Result<(), Refusal> {
+pub(crate) fn check_standing(
+    store: &Store,
+    lease: &VerifiedLease,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
     if lease.effective_expiry() <= now {
-        return Err(Refusal::new(Code::LeaseExpired, format!("lease {} has expired; mint a new one", lease.lease())));
+        return Err(Refusal::new(
+            Code::LeaseExpired,
+            format!("lease {} has expired; mint a new one", lease.lease()),
+        ));
     }
     let standing = store
         .ledger()
-        .standing(lease.org(), lease.lease(), lease.shared_revocation_ids())
+        .standing(lease.org(), lease.lease(), lease.revocation_ids())
         .map_err(|error| {
             tracing::error!(lease.id = %lease.lease(), %error, "the ledger could not be asked at the door");
             Refusal::new(Code::LedgerUnavailable, "the lease could not be checked; try again, and see /v1/health")
         })?;
     match standing {
         Standing::Good => Ok(()),
-        Standing::Revoked | Standing::Unknown => {
-            Err(Refusal::new(Code::LeaseRevoked, format!("lease {} was revoked; mint a new one", lease.lease())))
-        }
-        Standing::GrantRevoked => Err(Refusal::new(Code::GrantDenied, "the grant behind this lease was revoked; ask for a new grant")),
+        Standing::Revoked | Standing::Unknown => Err(Refusal::new(
+            Code::LeaseRevoked,
+            format!("lease {} was revoked; mint a new one", lease.lease()),
+        )),
+        Standing::GrantRevoked => Err(Refusal::new(
+            Code::GrantDenied,
+            "the grant behind this lease was revoked; ask for a new grant",
+        )),
         Standing::AgentInactive => Err(Refusal::new(
             Code::GrantDenied,
             "the agent of this lease is not active; ask an administrator to activate it",
@@ -98,5 +120,8 @@ pub(crate) fn check_standing(store: &Store, lease: &VerifiedLease, now: OffsetDa
 
 /// A session without a link was not made by our listener.
 pub(crate) fn unlinked() -> Result<IpAddr, Refusal> {
-    Err(Refusal::new(Code::AmbiguousRequest, "the connection is not one of this listener's"))
+    Err(Refusal::new(
+        Code::AmbiguousRequest,
+        "the connection is not one of this listener's",
+    ))
 }

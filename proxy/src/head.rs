@@ -81,7 +81,13 @@ impl<'a> Head<'a> {
             }
         }
         let http_10 = line.ends_with(b"1.0");
-        Ok(Self { method, target, host, has_body: seen.finish(http_10)?, fields })
+        Ok(Self {
+            method,
+            target,
+            host,
+            has_body: seen.finish(http_10)?,
+            fields,
+        })
     }
 
     /// The values of every field called `name`, in order.
@@ -219,7 +225,20 @@ const TOKEN: [bool; 256] = {
         table[byte] = b.is_ascii_alphanumeric()
             || matches!(
                 b,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
             );
         byte += 1;
     }
@@ -236,10 +255,17 @@ mod tests {
 
     #[test]
     fn an_ordinary_head_is_read() {
-        let head = parse("GET /v1 HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nx-a:  2 \r\n\r\n").unwrap();
-        assert_eq!((head.method, head.target, head.host), ("GET", "/v1", Some("a.example")));
+        let head =
+            parse("GET /v1 HTTP/1.1\r\nHost: a.example\r\nX-A: 1\r\nx-a:  2 \r\n\r\n").unwrap();
+        assert_eq!(
+            (head.method, head.target, head.host),
+            ("GET", "/v1", Some("a.example"))
+        );
         assert!(!head.has_body);
-        assert_eq!(head.values("x-a").collect::<Vec<_>>(), [b"1".as_slice(), b"2"]);
+        assert_eq!(
+            head.values("x-a").collect::<Vec<_>>(),
+            [b"1".as_slice(), b"2"]
+        );
     }
 
     #[test]
@@ -260,7 +286,10 @@ mod tests {
             ("GET / HTTP/1.1\r\n: 1\r\n\r\n", HeadError::Name),
             ("GET / HTTP/1.1\r\nA\r\n\r\n", HeadError::Name),
             ("GET / HTTP/1.1\r\nA: \u{1}\r\n\r\n", HeadError::Value),
-            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", HeadError::Host),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+                HeadError::Host,
+            ),
         ];
         for (head, error) in cases {
             assert_eq!(parse(head), Err(error), "{head:?}");
@@ -269,13 +298,29 @@ mod tests {
 
     #[test]
     fn every_odd_body_length_is_refused() {
-        for value in ["+5", "0x5", "5,5", "5, 6", "", "-1", "18446744073709551616", "5 5"] {
+        for value in [
+            "+5",
+            "0x5",
+            "5,5",
+            "5, 6",
+            "",
+            "-1",
+            "18446744073709551616",
+            "5 5",
+        ] {
             let head = format!("POST / HTTP/1.1\r\nContent-Length: {value}\r\n\r\n");
             assert_eq!(parse(&head), Err(HeadError::ContentLength), "{value:?}");
         }
         let twice = "POST / HTTP/1.1\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n";
         assert_eq!(parse(twice), Err(HeadError::ContentLength));
-        for value in ["identity", "chunked, identity", "gzip, chunked", "xchunked", "chunked;a", ""] {
+        for value in [
+            "identity",
+            "chunked, identity",
+            "gzip, chunked",
+            "xchunked",
+            "chunked;a",
+            "",
+        ] {
             let head = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {value}\r\n\r\n");
             assert_eq!(parse(&head), Err(HeadError::TransferEncoding), "{value:?}");
         }
@@ -289,7 +334,10 @@ mod tests {
     fn bounds_hold() {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
         assert_eq!(parse(&long), Err(HeadError::TargetTooLong));
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
+        let many = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "a: b\r\n".repeat(MAX_FIELDS + 1)
+        );
         assert_eq!(parse(&many), Err(HeadError::TooLarge));
         let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(MAX_HEAD));
         assert_eq!(parse(&large), Err(HeadError::TooLarge));

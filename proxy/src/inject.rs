@@ -16,8 +16,10 @@ pub(crate) fn check_nominations(headers: &HeaderMap, plan: &Plan) -> Result<(), 
         let named = value.to_str().unwrap_or("\u{0}").split(',').map(str::trim);
         for name in named.filter(|name| !name.is_empty()) {
             let name = name.to_ascii_lowercase();
-            let ours = matches!(&*name, "host" | "content-length" | "transfer-encoding" | "authorization" | "cookie")
-                || plan.is_slot(&name)
+            let ours = matches!(
+                &*name,
+                "host" | "content-length" | "transfer-encoding" | "authorization" | "cookie"
+            ) || plan.is_slot(&name)
                 || HeaderName::try_from(&*name).is_err();
             if ours {
                 return Err(Refusal::new(
@@ -43,7 +45,11 @@ pub(crate) fn inject(
     set_target(request, plan, target)?;
     // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
     // encoded all the same is decoded before it is scanned.
-    set(request, ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    set(
+        request,
+        ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
     if plan.sigv4().is_none() {
         // A slice of a response could carry a part of a reflected credential past the scanner. What SigV4
         // sends cannot be reflected into a credential, and its storage services live on ranges.
@@ -56,7 +62,11 @@ pub(crate) fn inject(
     }
     match (plan.sigv4(), signing) {
         (Some(sigv4), Some((scope, payload))) => {
-            let path_and_query = request.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+            let path_and_query = request
+                .uri
+                .path_and_query()
+                .map_or("/", |p| p.as_str())
+                .to_owned();
             let host = authority(target);
             let signable = Signable {
                 method: request.method.as_str(),
@@ -73,7 +83,10 @@ pub(crate) fn inject(
             }
         }
         (Some(_), None) => {
-            return Err(Refusal::new(Code::GrantDenied, "the request carries no AWS signature to take its scope from"));
+            return Err(Refusal::new(
+                Code::GrantDenied,
+                "the request carries no AWS signature to take its scope from",
+            ));
         }
         (None, _) => {
             for (name, value) in plan.headers(target.host.as_str(), &target.path) {
@@ -101,10 +114,19 @@ fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
 /// Credentials and routing overrides that no template wants from an agent.
 fn is_unwanted(name: &str) -> bool {
     match name {
-        "authorization" | "proxy-authorization" | "proxy-connection" | "keep-alive" | "x-api-key" | "api-key" => true,
+        "authorization"
+        | "proxy-authorization"
+        | "proxy-connection"
+        | "keep-alive"
+        | "x-api-key"
+        | "api-key" => true,
         _ => {
             is_routing_header(name)
-                || (name.contains('_') && matches!(&*name.replace('_', "-"), "authorization" | "proxy-authorization" | "x-api-key" | "api-key"))
+                || (name.contains('_')
+                    && matches!(
+                        &*name.replace('_', "-"),
+                        "authorization" | "proxy-authorization" | "x-api-key" | "api-key"
+                    ))
         }
     }
 }
@@ -136,7 +158,10 @@ fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Resu
 
 fn set_host(request: &mut RequestHeader, target: &Target) -> Result<(), Refusal> {
     let host = authority(target);
-    let same = request.headers.get(HOST).is_some_and(|value| value.as_bytes() == host.as_bytes());
+    let same = request
+        .headers
+        .get(HOST)
+        .is_some_and(|value| value.as_bytes() == host.as_bytes());
     if !same {
         let value = HeaderValue::try_from(host).map_err(|_| malformed())?;
         set(request, HOST, value);
@@ -147,7 +172,11 @@ fn set_host(request: &mut RequestHeader, target: &Target) -> Result<(), Refusal>
 /// The authority as Host carries it: without the scheme's own port, IPv6 in brackets.
 fn authority(target: &Target) -> String {
     let host = target.host.as_str();
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
     if target.port == default_port(target.scheme) {
         host
     } else {
@@ -162,5 +191,8 @@ fn set(request: &mut RequestHeader, name: HeaderName, value: HeaderValue) {
 }
 
 fn malformed() -> Refusal {
-    Refusal::new(Code::AmbiguousRequest, "the request target cannot be forwarded as it is; percent-encode it")
+    Refusal::new(
+        Code::AmbiguousRequest,
+        "the request target cannot be forwarded as it is; percent-encode it",
+    )
 }

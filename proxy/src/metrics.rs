@@ -18,20 +18,38 @@ impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             requests: IntCounterVec::new(
-                Opts::new("proxy_requests_total", "Requests by outcome (`forwarded` or the refusal's kind) and provider template."),
+                Opts::new(
+                    "proxy_requests_total",
+                    "Requests by outcome (`forwarded` or the refusal's kind) and provider template.",
+                ),
                 &["outcome", "provider"],
             )?,
             duration: Histogram::with_opts(
-                HistogramOpts::new("proxy_request_duration_seconds", "Time from a request's head to its answer's end, in seconds.")
-                    .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 20)?),
+                HistogramOpts::new(
+                    "proxy_request_duration_seconds",
+                    "Time from a request's head to its answer's end, in seconds.",
+                )
+                .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 20)?),
             )?,
-            tunnels: IntGauge::new("proxy_connections", "Connections from agents that are open now.")?,
-            reflections: IntCounter::new("proxy_reflections_total", "Places in answers where a credential was found and masked.")?,
+            tunnels: IntGauge::new(
+                "proxy_connections",
+                "Connections from agents that are open now.",
+            )?,
+            reflections: IntCounter::new(
+                "proxy_reflections_total",
+                "Places in answers where a credential was found and masked.",
+            )?,
             upstream_errors: IntCounterVec::new(
-                Opts::new("upstream_errors", "Requests that failed upstream, by refusal code."),
+                Opts::new(
+                    "upstream_errors",
+                    "Requests that failed upstream, by refusal code.",
+                ),
                 &["code"],
             )?,
-            shed: IntCounter::new("shed_total", "Connections and requests refused because of load.")?,
+            shed: IntCounter::new(
+                "shed_total",
+                "Connections and requests refused because of load.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;

@@ -37,10 +37,14 @@ impl Endpoint {
     /// Reads the target of a CONNECT: a host and, always, a port. Its scheme is known with the first bytes inside.
     pub(crate) fn of_connect(target: &str) -> Result<Self, Refusal> {
         let authority = parse_authority(target)?;
-        let port = authority.port.ok_or_else(|| {
-            ambiguous("CONNECT names no port; write CONNECT host:443")
-        })?;
-        Ok(Self { scheme: Scheme::Https, host: authority.host, port })
+        let port = authority
+            .port
+            .ok_or_else(|| ambiguous("CONNECT names no port; write CONNECT host:443"))?;
+        Ok(Self {
+            scheme: Scheme::Https,
+            host: authority.host,
+            port,
+        })
     }
 
     /// Whether an authority from inside the tunnel, such as a Host field, names this endpoint.
@@ -69,7 +73,9 @@ pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Targe
         if let Some(scheme) = request.uri.scheme_str()
             && !scheme.eq_ignore_ascii_case(tunnel.scheme_name())
         {
-            return Err(ambiguous("the scheme of the request target is not the tunnel's"));
+            return Err(ambiguous(
+                "the scheme of the request target is not the tunnel's",
+            ));
         }
         tunnel.agrees(authority.as_str())?;
     }
@@ -77,7 +83,11 @@ pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Targe
         Some(host) => tunnel.agrees(host)?,
         None if request.version == Version::HTTP_2 && request.uri.authority().is_some() => {}
         None if request.version == Version::HTTP_10 => {}
-        None => return Err(ambiguous("the request names no host; send exactly one Host field")),
+        None => {
+            return Err(ambiguous(
+                "the request names no host; send exactly one Host field",
+            ));
+        }
     }
     target(tunnel.clone(), request)
 }
@@ -88,7 +98,11 @@ pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
     let scheme = match request.uri.scheme_str() {
         Some("http") => Scheme::Http,
         Some("https") => Scheme::Https,
-        _ => return Err(ambiguous("the scheme of the request target is not http or https")),
+        _ => {
+            return Err(ambiguous(
+                "the scheme of the request target is not http or https",
+            ));
+        }
     };
     let authority = request
         .uri
@@ -107,9 +121,20 @@ pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
 }
 
 /// The target of a gateway request: the provider's host, and the path behind `/gateway/<provider>`.
-pub(crate) fn gateway(host: Host, port: u16, path: &str, query: Option<&str>) -> Result<Target, Refusal> {
+pub(crate) fn gateway(
+    host: Host,
+    port: u16,
+    path: &str,
+    query: Option<&str>,
+) -> Result<Target, Refusal> {
     check_path(path)?;
-    Ok(Target { scheme: Scheme::Https, host, port, path: path.into(), query: query.map(Into::into) })
+    Ok(Target {
+        scheme: Scheme::Https,
+        host,
+        port,
+        path: path.into(),
+        query: query.map(Into::into),
+    })
 }
 
 fn target(endpoint: Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
@@ -127,7 +152,9 @@ fn target(endpoint: Endpoint, request: &RequestHeader) -> Result<Target, Refusal
 /// The path and query as text; `OPTIONS *` has the path `*`.
 pub(crate) fn path_and_query(request: &RequestHeader) -> Result<(&str, Option<&str>), Refusal> {
     if !request.raw_path_is_utf8() {
-        return Err(ambiguous("the request target holds bytes that must be percent-encoded"));
+        return Err(ambiguous(
+            "the request target holds bytes that must be percent-encoded",
+        ));
     }
     let uri = &request.uri;
     Ok((uri.path(), uri.query()))
@@ -138,7 +165,10 @@ pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
         "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => Ok(()),
         other => Err(Refusal::new(
             Code::MethodNotAllowed,
-            format!("{} is not proxied; use one of {ALLOWED_METHODS}", shorten(other)),
+            format!(
+                "{} is not proxied; use one of {ALLOWED_METHODS}",
+                shorten(other)
+            ),
         )),
     }
 }
@@ -153,10 +183,14 @@ fn check_path(path: &str) -> Result<(), Refusal> {
         return Err(ambiguous("the path does not begin with a slash"));
     }
     if !bytes.iter().all(u8::is_ascii_graphic) {
-        return Err(ambiguous("the path holds bytes that must be percent-encoded"));
+        return Err(ambiguous(
+            "the path holds bytes that must be percent-encoded",
+        ));
     }
     if memchr::memchr3(b'\\', b'#', b'"', bytes).is_some() {
-        return Err(ambiguous("the path holds a backslash, a quote or a fragment"));
+        return Err(ambiguous(
+            "the path holds a backslash, a quote or a fragment",
+        ));
     }
     if memchr::memchr(b'%', bytes).is_some() {
         check_escapes(path)?;
@@ -164,8 +198,11 @@ fn check_path(path: &str) -> Result<(), Refusal> {
     for segment in path[1..].split('/') {
         // A server may cut path parameters off before it resolves dots.
         let name = segment.split(';').next().unwrap_or(segment);
-        if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..") {
-            return Err(ambiguous("the path holds a dot segment; send the path it resolves to"));
+        if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..")
+        {
+            return Err(ambiguous(
+                "the path holds a dot segment; send the path it resolves to",
+            ));
         }
     }
     if memchr::memmem::find(bytes, b"//").is_some() {
@@ -185,7 +222,9 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
             .and_then(|digits| hex_byte(digits[0], digits[1]))
             .ok_or_else(|| ambiguous("the path holds a malformed percent-escape"))?;
         if byte < 0x20 || byte == 0x7f || matches!(byte, b'/' | b'\\') {
-            return Err(ambiguous("the path holds an escaped slash, backslash or control character"));
+            return Err(ambiguous(
+                "the path holds an escaped slash, backslash or control character",
+            ));
         }
         let escapes_again = byte == b'%'
             && bytes
@@ -203,7 +242,11 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
 }
 
 fn hex_byte(high: u8, low: u8) -> Option<u8> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some(digit(high)? << 4 | digit(low)?)
 }
 
@@ -215,7 +258,11 @@ fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         return Err(ambiguous("Host is given twice"));
     }
     first
-        .map(|value| value.to_str().map_err(|_| ambiguous("Host is not visible ASCII")))
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| ambiguous("Host is not visible ASCII"))
+        })
         .transpose()
 }
 
@@ -249,7 +296,10 @@ fn ambiguous(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
 
 /// At most 32 characters of what the agent sent, so that a message stays one line.
 fn shorten(text: &str) -> String {
-    text.chars().take(32).filter(|c| c.is_ascii_graphic()).collect()
+    text.chars()
+        .take(32)
+        .filter(|c| c.is_ascii_graphic())
+        .collect()
 }
 
 #[cfg(test)]
@@ -270,24 +320,44 @@ mod tests {
 
     #[test]
     fn equal_spellings_of_the_tunnels_host_agree() {
-        for host in ["api.example.com", "API.example.com", "api.example.com:443", "api.example.com."] {
+        for host in [
+            "api.example.com",
+            "API.example.com",
+            "api.example.com:443",
+            "api.example.com.",
+        ] {
             inside(&tunnel(), &request("/v1", Some(host))).unwrap();
         }
     }
 
     #[test]
     fn another_host_in_a_tunnel_is_a_mismatch() {
-        for host in ["evil.example.com", "api.example.com:8443", "api.example.com.evil.io"] {
+        for host in [
+            "evil.example.com",
+            "api.example.com:8443",
+            "api.example.com.evil.io",
+        ] {
             let refusal = inside(&tunnel(), &request("/v1", Some(host))).unwrap_err();
             assert_eq!(refusal.code, Code::AuthorityMismatch, "{host}");
         }
-        let refusal = inside(&tunnel(), &request("https://b.example.com/v1", Some("api.example.com"))).unwrap_err();
+        let refusal = inside(
+            &tunnel(),
+            &request("https://b.example.com/v1", Some("api.example.com")),
+        )
+        .unwrap_err();
         assert_eq!(refusal.code, Code::AuthorityMismatch);
     }
 
     #[test]
     fn odd_hosts_are_ambiguous() {
-        for host in ["a, b", "", "user@api.example.com", "api.example.com/x", "api.example.com:0443", "api.example.com:"] {
+        for host in [
+            "a, b",
+            "",
+            "user@api.example.com",
+            "api.example.com/x",
+            "api.example.com:0443",
+            "api.example.com:",
+        ] {
             let refusal = inside(&tunnel(), &request("/v1", Some(host))).unwrap_err();
             assert_eq!(refusal.code, Code::AmbiguousRequest, "{host:?}");
         }
@@ -297,7 +367,16 @@ mod tests {
 
     #[test]
     fn ordinary_paths_pass_unchanged() {
-        for path in ["/", "/v1/charges", "/a%20b", "/caf%C3%A9", "/v1/files/a.b..c/", "/x;y=1", "/.well-known/x", "/100%25"] {
+        for path in [
+            "/",
+            "/v1/charges",
+            "/a%20b",
+            "/caf%C3%A9",
+            "/v1/files/a.b..c/",
+            "/x;y=1",
+            "/.well-known/x",
+            "/100%25",
+        ] {
             let target = inside(&tunnel(), &request(path, Some("api.example.com"))).unwrap();
             assert_eq!(&*target.path, path);
         }
@@ -306,8 +385,24 @@ mod tests {
     #[test]
     fn ambiguous_paths_are_refused() {
         let paths = [
-            "/v1/../admin", "/v1/./x", "/..", "/v1/%2e%2e/admin", "/v1/%2E./admin", "/v1/..;/admin", "//x", "/a//b",
-            "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00", "/a%0d%0a", "/a%252e", "/%c0%ae", "/a%zz", "/a%", "/a%2",
+            "/v1/../admin",
+            "/v1/./x",
+            "/..",
+            "/v1/%2e%2e/admin",
+            "/v1/%2E./admin",
+            "/v1/..;/admin",
+            "//x",
+            "/a//b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%00",
+            "/a%0d%0a",
+            "/a%252e",
+            "/%c0%ae",
+            "/a%zz",
+            "/a%",
+            "/a%2",
         ];
         for path in paths {
             let refusal = check_path(path).unwrap_err();
@@ -320,7 +415,11 @@ mod tests {
     fn methods_outside_the_list_are_refused() {
         for name in ["TRACE", "CONNECT", "get", "PRI", "TRACK"] {
             let request = RequestHeader::build(name, b"/", None).unwrap();
-            assert_eq!(method(&request).unwrap_err().code, Code::MethodNotAllowed, "{name}");
+            assert_eq!(
+                method(&request).unwrap_err().code,
+                Code::MethodNotAllowed,
+                "{name}"
+            );
         }
     }
 }

@@ -23,7 +23,10 @@ pub(crate) fn permit(
     if lease.action() != Action::ProxyUse {
         return Err(Refusal::new(
             Code::GrantDenied,
-            format!("this lease is for {}, not for requests; mint one with action proxy_use", lease.action().as_str()),
+            format!(
+                "this lease is for {}, not for requests; mint one with action proxy_use",
+                lease.action().as_str()
+            ),
         ));
     }
     let request = AccessRequest {
@@ -38,9 +41,9 @@ pub(crate) fn permit(
     Ok(authorize(lease, &request, now)?)
 }
 
-fn lease_scheme(scheme: Scheme) -> leases::scope::Scheme {
+fn lease_scheme(scheme: Scheme) -> leases::Scheme {
     match scheme {
-        Scheme::Https => leases::scope::Scheme::Https,
-        Scheme::Http => leases::scope::Scheme::Http,
+        Scheme::Https => leases::Scheme::Https,
+        Scheme::Http => leases::Scheme::Http,
     }
 }

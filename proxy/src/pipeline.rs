@@ -20,13 +20,13 @@ use crate::authenticate::Authenticator;
 use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
-use crate::head::Head;
+use crate::head::{self, HeadError};
 use crate::metrics::Metrics;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
 use crate::upstream::{UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
-use crate::{body, inject, normalize, permit, record, upstream};
+use crate::{body, inject, permit, record, upstream};
 
 /// How long an idle connection from an agent is kept, in seconds.
 const KEEPALIVE: u64 = 60;
@@ -57,13 +57,21 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Steps 1 to 7 up to the open credential. What returns `Ok` may be forwarded.
     async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refusal> {
-        check_head(session)?;
+        if session.is_http2() {
+            check_h2_head(session)?;
+        }
         let now = self.clock.now();
         let target = door::enter(self, session, ctx)?;
         let method = session.req_header().method.as_str().to_owned();
-        let client = ctx.link().map_or_else(door::unlinked, |link| Ok(link.client))?;
-        let target = &*ctx.target.insert(target);
-        let lease = ctx.lease.as_ref().expect("the door lets nobody in without a lease");
+        let client = ctx
+            .link()
+            .map_or_else(door::unlinked, |link| Ok(link.client))?;
+        ctx.target = Some(target);
+        let target = ctx.target.as_ref().expect("set above");
+        let lease = ctx
+            .lease
+            .as_ref()
+            .expect("the door lets nobody in without a lease");
         if ctx.door != Door::Inside {
             door::check_standing(&self.store, lease, now)?;
         }
@@ -90,7 +98,10 @@ impl Pipeline {
         if session.response_written().is_some() {
             return;
         }
-        if !session.is_body_done() && declared_length(session).is_none_or(|length| length > DRAINED_BODY) {
+        let unread = !session.is_body_done()
+            && declared_length(session).is_none_or(|length| length > DRAINED_BODY);
+        // Behind a CONNECT the bytes have no framing, so nothing after it can be read as a request.
+        if unread || session.req_header().method == http::Method::CONNECT {
             session.set_keepalive(None);
         }
         let is_head = session.req_header().method == http::Method::HEAD;
@@ -105,7 +116,8 @@ impl Pipeline {
 
     /// Refusals that the ledger did not decide itself are recorded here, and those after a use as its outcome.
     async fn record_refusal(&self, session: &Session, ctx: &RequestContext, refusal: &Refusal) {
-        let decided_by_ledger = ctx.permit.is_some() && ctx.used.is_none() && ctx.addresses.is_some();
+        let decided_by_ledger =
+            ctx.permit.is_some() && ctx.used.is_none() && ctx.addresses.is_some();
         if ctx.used.is_some() || decided_by_ledger {
             return;
         }
@@ -131,7 +143,7 @@ impl Pipeline {
             return;
         }
         if let (Some(lease), Some(link)) = (&ctx.lease, ctx.link()) {
-            ctx.watched = Some(self.watcher.watch(lease, &link.state));
+            ctx.watched = Some(self.watcher.watch(lease, &link.cut));
         }
     }
 }
@@ -160,23 +172,32 @@ impl ProxyHttp for Shared {
         // No module: compression beside a secret tells of it (BREACH), and caching crosses agents.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
         ctx.link = Link::of(session);
-        if let Some(link) = ctx.link() {
-            link.state.head_read();
-        }
         // An agent's own `Keep-Alive: timeout=` may not lengthen ours, and without one Pingora waits for ever.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE));
         }
-        let stall = if session.is_upgrade_req() { UPGRADED_STALL } else { DOWNSTREAM_STALL };
+        let stall = if session.is_upgrade_req() {
+            UPGRADED_STALL
+        } else {
+            DOWNSTREAM_STALL
+        };
         session.set_read_timeout(Some(stall));
         session.set_write_timeout(Some(stall));
         session.set_total_drain_timeout(Some(DRAIN));
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<bool> {
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<bool> {
         match self.admit(session, ctx).await {
             Ok(()) => Ok(false),
             Err(refusal) => {
@@ -186,11 +207,21 @@ impl ProxyHttp for Shared {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestContext) -> pingora::Result<Box<HttpPeer>> {
-        let (Some(target), Some(addresses), Some(permit)) = (&ctx.target, &ctx.addresses, &ctx.permit) else {
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let (Some(target), Some(addresses), Some(permit)) =
+            (&ctx.target, &ctx.addresses, &ctx.permit)
+        else {
             return Err(Error::explain(ErrorType::InternalError, "no permit"));
         };
-        let attempt = if ctx.upstream_h2_only { ctx.attempts - 1 } else { ctx.attempts };
+        let attempt = if ctx.upstream_h2_only {
+            ctx.attempts - 1
+        } else {
+            ctx.attempts
+        };
         let address = addresses
             .get(attempt as usize)
             .ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address is left to try"))?;
@@ -204,7 +235,14 @@ impl ProxyHttp for Shared {
         };
         ctx.attempts += 1;
         let group = account::group(permit.lease().org());
-        Ok(Box::new(upstream::peer(address, target.scheme, &target.host, alpn, group, self.timeouts)))
+        Ok(Box::new(upstream::peer(
+            address,
+            target.scheme,
+            &target.host,
+            alpn,
+            group,
+            self.timeouts,
+        )))
     }
 
     async fn upstream_request_filter(
@@ -213,7 +251,9 @@ impl ProxyHttp for Shared {
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> pingora::Result<()> {
-        let (Some(credential), Some(target), Some(_recorded)) = (&ctx.credential, &ctx.target, &ctx.used) else {
+        let (Some(credential), Some(target), Some(_recorded)) =
+            (&ctx.credential, &ctx.target, &ctx.used)
+        else {
             return Err(Error::explain(ErrorType::InternalError, "no recorded use"));
         };
         let injected = inject::inject(
@@ -257,11 +297,16 @@ impl ProxyHttp for Shared {
         };
         let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let has_body = session.req_header().method != http::Method::HEAD
-            && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let scrub = ResponseScrub::begin(head, &credential.plan, is_upgrade, has_body).map_err(|refusal| {
-            ctx.refusal = Some(refusal);
-            Error::explain(ErrorType::InternalError, "the answer is withheld").into_up()
-        })?;
+            && !matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let scrub = ResponseScrub::begin(head, &credential.plan, is_upgrade, has_body).map_err(
+            |refusal| {
+                ctx.refusal = Some(refusal);
+                Error::explain(ErrorType::InternalError, "the answer is withheld").into_up()
+            },
+        )?;
         ctx.scrub = Some(scrub);
         ctx.status = Some(head.status.as_u16());
         Ok(())
@@ -280,7 +325,11 @@ impl ProxyHttp for Shared {
         if let Some(scrub) = &mut ctx.scrub {
             *body = scrub.body(body.take(), end).map_err(|refusal| {
                 ctx.refusal = Some(refusal);
-                Error::explain(ErrorType::InternalError, "the rest of the answer is withheld").into_up()
+                Error::explain(
+                    ErrorType::InternalError,
+                    "the rest of the answer is withheld",
+                )
+                .into_up()
             })?;
         }
         Ok(None)
@@ -320,19 +369,33 @@ impl ProxyHttp for Shared {
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Nothing was sent yet, so the next checked address may be tried.
-        let tls = matches!(error.etype(), ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError);
+        let tls = matches!(
+            error.etype(),
+            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError
+        );
         if tls && !ctx.upstream_h2_only && upstream::wants_h2(&error) {
             ctx.upstream_h2_only = true;
             error.set_retry(true);
         } else {
-            let more = ctx.addresses.as_ref().is_some_and(|a| a.get(ctx.attempts as usize).is_some());
+            let more = ctx
+                .addresses
+                .as_ref()
+                .is_some_and(|a| a.get(ctx.attempts as usize).is_some());
             error.set_retry(more && !ctx.upstream_h2_only && upstream::is_connect_failure(&error));
         }
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
-        let refusal = ctx.refusal.take().unwrap_or_else(|| upstream::refusal(error));
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut RequestContext,
+    ) -> FailToProxy {
+        let refusal = ctx
+            .refusal
+            .take()
+            .unwrap_or_else(|| upstream::refusal(error));
         let agent_gone = *error.esource() == ErrorSource::Downstream;
         let status = refusal.status(ctx.door);
         if agent_gone || session.response_written().is_some() {
@@ -340,21 +403,34 @@ impl ProxyHttp for Shared {
         } else {
             self.refuse(session, ctx, refusal).await;
         }
-        FailToProxy { error_code: status, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
-        if let Some(code) = ctx.watched.as_ref().and_then(crate::watch::Watched::cut_for) {
-            ctx.refusal = Some(Refusal::new(code, "the lease ended while its answer was streaming"));
+    async fn logging(
+        &self,
+        session: &mut Session,
+        error: Option<&Error>,
+        ctx: &mut RequestContext,
+    ) {
+        if let Some(code) = ctx
+            .watched
+            .as_ref()
+            .and_then(crate::watch::Watched::cut_for)
+        {
+            ctx.refusal = Some(Refusal::new(
+                code,
+                "the lease ended while its answer was streaming",
+            ));
         }
-        let (up, down) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        let (up, down) = (
+            session.body_bytes_read() as u64,
+            session.body_bytes_sent() as u64,
+        );
         record::record_outcome(self.store.ledger(), ctx, up, down);
         account::finish(&self.metrics, session, ctx, error);
-        if let Some(link) = ctx.link()
-            && !session.is_http2()
-        {
-            link.state.await_head();
-        }
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
@@ -377,21 +453,20 @@ impl ProxyHttp for Shared {
     }
 }
 
-/// Refuses a head that Pingora's parser repaired: what it dropped is seen in the raw bytes only.
-fn check_head(session: &Session) -> Result<(), Refusal> {
-    if let Some(h1) = session.as_http1() {
-        Head::parse(&h1.get_headers_raw_bytes())?;
-        return Ok(());
+/// The bounds on an HTTP/2 head. An HTTP/1 head was read, strictly, before Pingora saw it.
+fn check_h2_head(session: &Session) -> Result<(), Refusal> {
+    if session.req_header().headers.len() > head::MAX_FIELDS {
+        return Err(HeadError::TooLarge.into());
     }
-    let headers = &session.req_header().headers;
-    if headers.len() > crate::head::MAX_FIELDS {
-        return Err(crate::head::HeadError::TooLarge.into());
+    let target = session
+        .req_header()
+        .uri
+        .path_and_query()
+        .map_or(0, |p| p.as_str().len());
+    if target > head::MAX_TARGET {
+        return Err(HeadError::TargetTooLong.into());
     }
-    let target = session.req_header().uri.path_and_query().map_or(0, |p| p.as_str().len());
-    if target > crate::head::MAX_TARGET {
-        return Err(crate::head::HeadError::TargetTooLong.into());
-    }
-    normalize::method(session.req_header())
+    Ok(())
 }
 
 /// Only WebSocket upgrades pass; a request that asks for another is refused, not stripped of the wish.
@@ -406,7 +481,10 @@ fn check_upgrade(session: &Session, ctx: &RequestContext) -> Result<(), Refusal>
     if is_websocket && !session.is_http2() && ctx.target.is_some() {
         return Ok(());
     }
-    Err(Refusal::new(Code::UpgradeDenied, "only WebSocket upgrades are proxied; send the request without Upgrade"))
+    Err(Refusal::new(
+        Code::UpgradeDenied,
+        "only WebSocket upgrades are proxied; send the request without Upgrade",
+    ))
 }
 
 /// The body's length where the head tells it; zero when there is none.

@@ -25,7 +25,7 @@ pub(crate) async fn record_use(
         grant: binding.grant.clone(),
         kind: lease.kind(),
         action: permit.action(),
-        revocation_ids: Arc::clone(lease.shared_revocation_ids()),
+        revocation_ids: lease.shared_revocation_ids(),
         expires_at: lease.effective_expiry(),
         keys: names(&binding.keys),
         request,
@@ -42,7 +42,12 @@ fn names(keys: &Keys) -> Arc<[String]> {
 }
 
 /// Queues how a recorded use ended.
-pub(crate) fn record_outcome(ledger: &Ledger, ctx: &RequestContext, bytes_up: u64, bytes_down: u64) {
+pub(crate) fn record_outcome(
+    ledger: &Ledger,
+    ctx: &RequestContext,
+    bytes_up: u64,
+    bytes_down: u64,
+) {
     let (Some(used), Some(permit)) = (&ctx.used, &ctx.permit) else {
         return;
     };
@@ -57,11 +62,18 @@ pub(crate) fn record_outcome(ledger: &Ledger, ctx: &RequestContext, bytes_up: u6
         grant: binding.grant.clone(),
         request_id: ctx.request_id.clone(),
         status: ctx.status,
-        error: ctx.refusal.as_ref().map(|refusal| refusal.code.as_str().to_owned()),
+        error: ctx
+            .refusal
+            .as_ref()
+            .map(|refusal| refusal.code.as_str().to_owned()),
         bytes_up,
         bytes_down,
         duration_ms: u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         attempts: ctx.attempts,
-        address: ctx.addresses.as_ref().and_then(|a| a.get(dialled)).map(|a| a.ip()),
+        address: ctx
+            .addresses
+            .as_ref()
+            .and_then(|a| a.get(dialled))
+            .map(|a| a.ip()),
     });
 }

@@ -165,7 +165,9 @@ impl Code {
             Self::UpstreamProtocol => "http_protocol_error",
             Self::UpstreamTimeout => "connection_timeout",
             Self::DestinationBlocked => "destination_ip_prohibited",
-            Self::LedgerUnavailable | Self::KeyUnavailable | Self::Overloaded => "proxy_internal_error",
+            Self::LedgerUnavailable | Self::KeyUnavailable | Self::Overloaded => {
+                "proxy_internal_error"
+            }
             Self::AmbiguousRequest
             | Self::NotFound
             | Self::MethodNotAllowed
@@ -207,7 +209,10 @@ impl Code {
             | Self::PlaintextDenied
             | Self::UpgradeDenied => "denied",
             Self::RateLimited | Self::Overloaded => "limit",
-            Self::UpstreamConnect | Self::UpstreamTls | Self::UpstreamProtocol | Self::UpstreamTimeout => "upstream",
+            Self::UpstreamConnect
+            | Self::UpstreamTls
+            | Self::UpstreamProtocol
+            | Self::UpstreamTimeout => "upstream",
             Self::KeyUnavailable => "vault",
             Self::LedgerUnavailable => "internal",
         }
@@ -236,7 +241,11 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None }
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after: None,
+        }
     }
 
     /// The status on this door.
@@ -263,7 +272,7 @@ impl Refusal {
             "title": self.code.title(),
             "status": status,
             "detail": self.detail,
-            "instance": format!("urn:claviger:request:{request_id}"),
+            "instance": format!("urn:uuid:{request_id}"),
             "error": code,
         });
         let body = Bytes::from(body.to_string());
@@ -271,7 +280,14 @@ impl Refusal {
             ("content-type", Cow::Borrowed("application/problem+json")),
             ("content-length", body.len().to_string().into()),
             ("cache-control", "no-store".into()),
-            ("proxy-status", format!("claviger; error={}; details=\"{code}\"", self.code.proxy_status()).into()),
+            (
+                "proxy-status",
+                format!(
+                    "claviger; error={}; details=\"{code}\"",
+                    self.code.proxy_status()
+                )
+                .into(),
+            ),
         ];
         match status {
             407 => fields.push(("proxy-authenticate", CHALLENGE.into())),
@@ -290,8 +306,8 @@ impl Refusal {
 const CHALLENGE: &str = "Basic realm=\"claviger lease\", charset=\"UTF-8\"";
 
 fn header(status: u16, fields: &[(&'static str, Cow<'_, str>)]) -> ResponseHeader {
-    let mut header =
-        ResponseHeader::build(status, Some(fields.len())).expect("the statuses of refusals are valid");
+    let mut header = ResponseHeader::build(status, Some(fields.len()))
+        .expect("the statuses of refusals are valid");
     for (name, value) in fields {
         header
             .insert_header(*name, value.as_ref())
@@ -316,35 +332,68 @@ impl From<HeadError> for Refusal {
             | HeadError::BothLengths
             | HeadError::Host => Code::AmbiguousRequest,
         };
-        Self::new(code, format!("{error}; send the request in its one plain HTTP form (RFC 9112)"))
+        Self::new(
+            code,
+            format!("{error}; send the request in its one plain HTTP form (RFC 9112)"),
+        )
     }
 }
 
 impl From<UseRefusal> for Refusal {
     fn from(refusal: UseRefusal) -> Self {
         match refusal {
-            UseRefusal::LeaseRevoked { .. } => Self::new(Code::LeaseRevoked, "this lease was revoked; mint a new one"),
-            UseRefusal::LeaseConsumed => {
-                Self::new(Code::LeaseConsumed, "a request lease is good for one use; mint one for each request, or a workflow lease")
+            UseRefusal::LeaseRevoked { .. } => {
+                Self::new(Code::LeaseRevoked, "this lease was revoked; mint a new one")
             }
-            UseRefusal::LeaseExpired { .. } => Self::new(Code::LeaseExpired, "this lease has expired; mint a new one"),
-            UseRefusal::GrantRevoked => Self::new(Code::GrantDenied, "the grant behind this lease was revoked; ask for a new grant"),
-            UseRefusal::GrantExpired => Self::new(Code::GrantDenied, "the grant behind this lease has expired; ask for a new grant"),
-            UseRefusal::AgentInactive => Self::new(Code::GrantDenied, "the agent of this lease is not active; ask an administrator to activate it"),
-            UseRefusal::SetGone => Self::new(Code::GrantDenied, "the secret set of this lease was deleted; ask for a grant on another"),
+            UseRefusal::LeaseConsumed => Self::new(
+                Code::LeaseConsumed,
+                "a request lease is good for one use; mint one for each request, or a workflow lease",
+            ),
+            UseRefusal::LeaseExpired { .. } => {
+                Self::new(Code::LeaseExpired, "this lease has expired; mint a new one")
+            }
+            UseRefusal::GrantRevoked => Self::new(
+                Code::GrantDenied,
+                "the grant behind this lease was revoked; ask for a new grant",
+            ),
+            UseRefusal::GrantExpired => Self::new(
+                Code::GrantDenied,
+                "the grant behind this lease has expired; ask for a new grant",
+            ),
+            UseRefusal::AgentInactive => Self::new(
+                Code::GrantDenied,
+                "the agent of this lease is not active; ask an administrator to activate it",
+            ),
+            UseRefusal::SetGone => Self::new(
+                Code::GrantDenied,
+                "the secret set of this lease was deleted; ask for a grant on another",
+            ),
             UseRefusal::RateLimited { retry_after } => Self {
                 retry_after: Some(retry_after),
-                ..Self::new(Code::RateLimited, "the grant's rate is used up; wait as Retry-After says")
+                ..Self::new(
+                    Code::RateLimited,
+                    "the grant's rate is used up; wait as Retry-After says",
+                )
             },
             // A lease that verifies but has no row is from another installation's past: one answer with revoked.
-            UseRefusal::Unknown => Self::new(Code::LeaseRevoked, "this lease is not known here; mint a new one"),
+            UseRefusal::Unknown => Self::new(
+                Code::LeaseRevoked,
+                "this lease is not known here; mint a new one",
+            ),
             UseRefusal::Overloaded => Self {
                 retry_after: Some(Duration::from_secs(1)),
-                ..Self::new(Code::Overloaded, "too many uses wait for their record; try again in a second")
+                ..Self::new(
+                    Code::Overloaded,
+                    "too many uses wait for their record; try again in a second",
+                )
             },
-            UseRefusal::Unavailable(_) => Self {
+            // A refusal that is not known here closes, too.
+            _ => Self {
                 retry_after: Some(Duration::from_secs(2)),
-                ..Self::new(Code::LedgerUnavailable, "the use could not be recorded, so nothing was forwarded; try again, and see /v1/health")
+                ..Self::new(
+                    Code::LedgerUnavailable,
+                    "the use could not be recorded, so nothing was forwarded; try again, and see /v1/health",
+                )
             },
         }
     }
@@ -364,7 +413,8 @@ impl From<Denial> for Refusal {
                 | Dimension::Client
                 | Dimension::Time
                 | Dimension::Key
-                | Dimension::Action => Code::GrantDenied,
+                | Dimension::Action
+                | Dimension::Other => Code::GrantDenied,
             },
         };
         Self::new(code, detail)

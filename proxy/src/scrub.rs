@@ -10,8 +10,14 @@ use providers::scrub::{BodyDecoder, ScrubStream, Scrubber};
 use crate::refuse::{Code, Refusal};
 
 /// Fields of the provider's connection, which are not the agent's.
-const HOP_BY_HOP: [&str; 6] =
-    ["keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-connection", "proxy-status", "alt-svc"];
+const HOP_BY_HOP: [&str; 6] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-connection",
+    "proxy-status",
+    "alt-svc",
+];
 
 /// The scanning of one response.
 pub(crate) struct ResponseScrub {
@@ -28,26 +34,50 @@ impl std::fmt::Debug for ResponseScrub {
 
 impl ResponseScrub {
     /// Cleans a response's head and decides how its body is scanned.
-    pub(crate) fn begin(head: &mut ResponseHeader, plan: &Plan, is_upgrade: bool, has_body: bool) -> Result<Self, Refusal> {
+    pub(crate) fn begin(
+        head: &mut ResponseHeader,
+        plan: &Plan,
+        is_upgrade: bool,
+        has_body: bool,
+    ) -> Result<Self, Refusal> {
         for name in HOP_BY_HOP {
             head.remove_header(name);
         }
         let scrubber = plan.scrubber();
         let in_headers = clean_head(head, scrubber);
         if scrubber.is_empty() || !has_body {
-            return Ok(Self { stream: None, decoder: None, in_headers });
+            return Ok(Self {
+                stream: None,
+                decoder: None,
+                in_headers,
+            });
         }
-        let decoder = if is_upgrade { None } else { decoder(head)? };
-        Ok(Self { stream: Some(scrubber.stream()), decoder, in_headers })
+        // What SigV4 sends stays out of the body's reach, and stored objects must arrive as they are stored.
+        let decoder = if is_upgrade || plan.sigv4().is_some() {
+            None
+        } else {
+            decoder(head)?
+        };
+        Ok(Self {
+            stream: Some(scrubber.stream()),
+            decoder,
+            in_headers,
+        })
     }
 
     /// Scans the next part of the body. `None` when nothing of it can be passed on yet.
-    pub(crate) fn body(&mut self, chunk: Option<Bytes>, end: bool) -> Result<Option<Bytes>, Refusal> {
+    pub(crate) fn body(
+        &mut self,
+        chunk: Option<Bytes>,
+        end: bool,
+    ) -> Result<Option<Bytes>, Refusal> {
         let Some(stream) = &mut self.stream else {
             return Ok(chunk);
         };
         let chunk = match (&mut self.decoder, chunk) {
-            (Some(decoder), Some(chunk)) => Some(decoder.push(&chunk).map_err(|error| undecodable(&error))?),
+            (Some(decoder), Some(chunk)) => {
+                Some(decoder.push(&chunk).map_err(|error| undecodable(&error))?)
+            }
             (_, chunk) => chunk,
         };
         let mut out = chunk.map(|chunk| stream.push(chunk));
@@ -72,7 +102,8 @@ pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize
     let mut found = 0;
     for value in fields.values_mut() {
         if let Some(clean) = scrubber.header(value.as_bytes()) {
-            *value = HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"));
+            *value =
+                HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"));
             found += 1;
         }
     }
@@ -138,9 +169,15 @@ fn join(first: Option<Bytes>, second: Bytes) -> Bytes {
 }
 
 fn unknown_encoding() -> Refusal {
-    Refusal::new(Code::UpstreamProtocol, "the provider answered in an encoding that cannot be scanned for the credential; the answer is withheld")
+    Refusal::new(
+        Code::UpstreamProtocol,
+        "the provider answered in an encoding that cannot be scanned for the credential; the answer is withheld",
+    )
 }
 
 fn undecodable(error: &impl std::fmt::Display) -> Refusal {
-    Refusal::new(Code::UpstreamProtocol, format!("the provider's encoded answer could not be scanned: {error}"))
+    Refusal::new(
+        Code::UpstreamProtocol,
+        format!("the provider's encoded answer could not be scanned: {error}"),
+    )
 }

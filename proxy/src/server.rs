@@ -67,7 +67,7 @@ pub struct ProxyDeps {
     /// The store and its ledger.
     pub store: Store,
     /// Opens sealed credentials.
-    pub vault: Arc<Vault>,
+    pub vault: Vault,
     /// The provider templates in force.
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// The public keys that leases verify with.
@@ -117,7 +117,9 @@ pub async fn serve(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let front = Arc::new(front(deps, &options, &shutdown)?);
-    listener.set_nonblocking(true).map_err(ServeError::Listener)?;
+    listener
+        .set_nonblocking(true)
+        .map_err(ServeError::Listener)?;
     let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
     let room = Arc::new(Semaphore::new(options.max_connections));
     loop {
@@ -137,24 +139,48 @@ pub async fn serve(
     drop(listener);
     front.proxy.http_cleanup().await;
     let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
-    if tokio::time::timeout(DRAIN, room.acquire_many(all)).await.is_err() {
+    if tokio::time::timeout(DRAIN, room.acquire_many(all))
+        .await
+        .is_err()
+    {
         tracing::warn!("some connections were still open after the drain and are cut");
     }
     Ok(())
 }
 
-fn front(deps: ProxyDeps, options: &ProxyOptions, shutdown: &watch::Receiver<bool>) -> Result<Front, ServeError> {
+fn front(
+    deps: ProxyDeps,
+    options: &ProxyOptions,
+    shutdown: &watch::Receiver<bool>,
+) -> Result<Front, ServeError> {
     // Pingora panics on a root file that it cannot read, so it is looked at first.
-    if !std::fs::read(&options.upstream_roots).is_ok_and(|pem| pem.starts_with(b"-----BEGIN") || memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE").is_some()) {
-        return Err(ServeError::Roots { path: options.upstream_roots.clone() });
+    if !std::fs::read(&options.upstream_roots).is_ok_and(|pem| {
+        pem.starts_with(b"-----BEGIN")
+            || memchr::memmem::find(&pem, b"-----BEGIN CERTIFICATE").is_some()
+    }) {
+        return Err(ServeError::Roots {
+            path: options.upstream_roots.clone(),
+        });
     }
     let watcher = Arc::new(Watcher::default());
-    tokio::spawn(Arc::clone(&watcher).run(deps.store.ledger().clone(), Arc::clone(&deps.clock), shutdown.clone()));
-    let policy = AddressPolicy::new(options.allowed_addresses.clone(), options.own_addresses.clone());
+    tokio::spawn(Arc::clone(&watcher).run(
+        deps.store.ledger().clone(),
+        Arc::clone(&deps.clock),
+        shutdown.clone(),
+    ));
+    let policy = AddressPolicy::new(
+        options.allowed_addresses.clone(),
+        options.own_addresses.clone(),
+    );
     let pipeline = Arc::new(Pipeline {
         authenticator: Authenticator::new(deps.root_keys),
         upstreams: Upstreams::new(options.overrides.clone(), policy)?,
-        opener: Opener::new(deps.store.clone(), deps.vault, deps.catalog.clone(), options.cache_ttl),
+        opener: Opener::new(
+            deps.store.clone(),
+            deps.vault,
+            deps.catalog.clone(),
+            options.cache_ttl,
+        ),
         watcher,
         metrics: Metrics::register(&deps.registry)?,
         timeouts: UpstreamTimeouts::default(),
@@ -174,13 +200,25 @@ fn front(deps: ProxyDeps, options: &ProxyOptions, shutdown: &watch::Receiver<boo
     let mut proxy = http_proxy(&Arc::new(conf), Shared(Arc::clone(&pipeline)));
     let mut server_options = HttpServerOptions::default();
     server_options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
+    // A CONNECT inside a tunnel is refused by our own method list, with our own answer.
+    server_options.allow_connect_method_proxying = true;
     server_options.h2_idle_timeout = Some(H2_IDLE);
     proxy.server_options = Some(server_options);
     let leaves = Leaves::new(deps.authority).map_err(|error| ServeError::Leaf(Box::new(error)))?;
-    Ok(Front { pipeline, proxy: Arc::new(proxy), leaves })
+    Ok(Front {
+        pipeline,
+        proxy: Arc::new(proxy),
+        leaves,
+    })
 }
 
-fn admit(front: &Arc<Front>, room: &Arc<Semaphore>, tcp: TcpStream, client: SocketAddr, shutdown: &watch::Receiver<bool>) {
+fn admit(
+    front: &Arc<Front>,
+    room: &Arc<Semaphore>,
+    tcp: TcpStream,
+    client: SocketAddr,
+    shutdown: &watch::Receiver<bool>,
+) {
     // A response's head and body are small writes; without this each would wait for the other's ACK.
     let _ = tcp.set_nodelay(true);
     match Arc::clone(room).try_acquire_owned() {
@@ -195,7 +233,13 @@ fn admit(front: &Arc<Front>, room: &Arc<Semaphore>, tcp: TcpStream, client: Sock
     }
 }
 
-async fn serve_one(front: &Front, tcp: TcpStream, client: SocketAddr, shutdown: &watch::Receiver<bool>, place: OwnedSemaphorePermit) {
+async fn serve_one(
+    front: &Front,
+    tcp: TcpStream,
+    client: SocketAddr,
+    shutdown: &watch::Receiver<bool>,
+    place: OwnedSemaphorePermit,
+) {
     front.pipeline.metrics.tunnels.inc();
     front.serve(tcp, client, shutdown).await;
     front.pipeline.metrics.tunnels.dec();

@@ -2,17 +2,15 @@
 //!
 //! Pingora asks its transport for a handful of small traits; [`Conn`] answers them, hands Pingora the
 //! bytes which were read ahead, and carries the tunnel that the connection belongs to. It also does
-//! three things which Pingora leaves open: it joins a response's head and a small body into one TLS
-//! record, it bounds the time that a request head may take in all, and it can be cut from outside
-//! when the lease behind it ends.
+//! two things which Pingora leaves open: it joins a response's head and a small body into one TLS
+//! record, and it can be cut from outside when the lease behind it ends.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,57 +21,27 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
-
-/// How long a request head may take from its first byte to its last (threats.md H1).
-pub(crate) const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Written bytes wait for a flush until there are this many, so that a head and a small body leave in one record.
 const COALESCE: usize = 16 * 1024;
 
-/// What a connection is doing, seen by the stream that guards it.
+/// The switch that ends a connection from outside.
 #[derive(Debug, Default)]
-pub(crate) struct ConnState {
-    /// How often a head began to be awaited or was complete: odd while one is awaited.
-    heads: AtomicU32,
-    cut: AtomicBool,
+pub(crate) struct Cut {
+    done: AtomicBool,
     waker: AtomicWaker,
 }
 
-impl ConnState {
-    /// The next bytes belong to a request head, and the whole head is due soon after the first of them.
-    pub(crate) fn await_head(&self) {
-        let heads = self.heads.load(Ordering::Relaxed);
-        self.heads.store(heads | 1, Ordering::Release);
-    }
-
-    /// The head is complete.
-    pub(crate) fn head_read(&self) {
-        let heads = self.heads.load(Ordering::Relaxed);
-        self.heads.store((heads | 1).wrapping_add(1), Ordering::Release);
-    }
-
+impl Cut {
     /// Ends the connection: every later read and write fails.
     pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
+        self.done.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
     }
-
-    /// The number of the head that is awaited, if one is.
-    fn awaited_head(&self) -> Option<u32> {
-        Some(self.heads.load(Ordering::Acquire)).filter(|heads| heads % 2 == 1)
-    }
-}
-
-/// The head that is arriving: its number, when its first byte came, and the timer once one is needed.
-struct Arriving {
-    head: u32,
-    since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// A connection from an agent as Pingora wants to see it.
@@ -81,8 +49,7 @@ pub(crate) struct Conn<S> {
     io: S,
     read_ahead: Bytes,
     unsent: BytesMut,
-    state: Arc<ConnState>,
-    arriving: Option<Arriving>,
+    cut: Arc<Cut>,
     alpn: Option<ALPN>,
     id: UniqueIDType,
     digest: Option<Arc<ProxyDigest>>,
@@ -94,18 +61,17 @@ impl<S> Conn<S> {
             io,
             read_ahead: Bytes::new(),
             unsent: BytesMut::new(),
-            state: Arc::default(),
-            arriving: None,
+            cut: Arc::default(),
             alpn: None,
             id,
             digest: None,
         }
     }
 
-    /// Bytes which were read already and come first.
-    pub(crate) fn with_read_ahead(mut self, bytes: Bytes) -> Self {
+    /// Bytes which were read already and come first for the next reader.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        debug_assert!(self.read_ahead.is_empty(), "bytes are put back once");
         self.read_ahead = bytes;
-        self
     }
 
     /// The context that every request on this connection finds in its session.
@@ -114,8 +80,8 @@ impl<S> Conn<S> {
         self
     }
 
-    pub(crate) fn with_state(mut self, state: Arc<ConnState>) -> Self {
-        self.state = state;
+    pub(crate) fn with_cut(mut self, cut: Arc<Cut>) -> Self {
+        self.cut = cut;
         self
     }
 
@@ -124,37 +90,9 @@ impl<S> Conn<S> {
         self
     }
 
-    pub(crate) fn id(&self) -> UniqueIDType {
-        self.id
-    }
-
-    /// The stream below and the bytes which were read ahead of it.
-    pub(crate) fn into_parts(self) -> (S, Bytes) {
-        (self.io, self.read_ahead)
-    }
-
-    /// Notes that bytes of a head came. Most heads are whole with their first read, so no timer is made yet.
-    fn note_arrival(&mut self) {
-        let Some(head) = self.state.awaited_head() else {
-            return;
-        };
-        if self.arriving.as_ref().is_none_or(|arriving| arriving.head != head) {
-            self.arriving = Some(Arriving { head, since: Instant::now(), timer: None });
-        }
-    }
-
-    /// Waits for more of a head that has begun, up to its deadline.
-    fn poll_head_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let awaited = self.state.awaited_head();
-        let Some(arriving) = self.arriving.as_mut().filter(|a| Some(a.head) == awaited) else {
-            return Poll::Pending;
-        };
-        let due = arriving.since + HEAD_DEADLINE;
-        let timer = arriving.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| io::Error::new(io::ErrorKind::TimedOut, "the request head took too long"))
+    /// The stream below.
+    pub(crate) fn into_inner(self) -> S {
+        self.io
     }
 }
 
@@ -182,29 +120,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.state.is_cut() {
+        if this.cut.is_done() {
             return Poll::Ready(Err(cut()));
         }
-        let before = buf.filled().len();
         if this.read_ahead.has_remaining() {
             let n = this.read_ahead.len().min(buf.remaining());
-            buf.put_slice(&this.read_ahead.split_to(n));
-        } else {
-            match Pin::new(&mut this.io).poll_read(cx, buf) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => {
-                    this.state.waker.register(cx.waker());
-                    if this.state.is_cut() {
-                        return Poll::Ready(Err(cut()));
-                    }
-                    return this.poll_head_deadline(cx).map(Err);
-                }
+            buf.put_slice(&this.read_ahead[..n]);
+            this.read_ahead.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        if read.is_pending() {
+            this.cut.waker.register(cx.waker());
+            if this.cut.is_done() {
+                return Poll::Ready(Err(cut()));
             }
         }
-        if buf.filled().len() > before {
-            this.note_arrival();
-        }
-        Poll::Ready(Ok(()))
+        read
     }
 }
 
@@ -215,7 +147,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.state.is_cut() {
+        if this.cut.is_done() {
             return Poll::Ready(Err(cut()));
         }
         if this.unsent.len() + buf.len() <= COALESCE {
@@ -285,10 +217,15 @@ impl<S: Send> Peek for Conn<S> {}
 
 impl<S> fmt::Debug for Conn<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Conn")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the lease behind this connection ended")
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the lease behind this connection ended",
+    )
 }

@@ -66,7 +66,10 @@ impl AddressPolicy {
         }
         let reason = special_purpose(ip)?;
         // A translated address is judged by what it leads to, so the allow list must name that.
-        let allowed = self.allowed.iter().any(|net| net.contains(&ip) || net.contains(&address.ip()));
+        let allowed = self
+            .allowed
+            .iter()
+            .any(|net| net.contains(&ip) || net.contains(&address.ip()));
         (!allowed).then_some(reason)
     }
 }
@@ -89,7 +92,9 @@ fn is_metadata(ip: IpAddr) -> bool {
     match ip {
         // Other link-local services (ECS task roles at 169.254.170.2, ...) hand out credentials as well.
         IpAddr::V4(v4) => V4.contains(&v4) || (v4.octets()[0] == 169 && v4.octets()[1] == 254),
-        IpAddr::V6(v6) => V6.contains(&v6) || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4))),
+        IpAddr::V6(v6) => {
+            V6.contains(&v6) || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4)))
+        }
     }
 }
 
@@ -165,15 +170,24 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    pub(crate) fn new(overrides: Vec<Override>, policy: AddressPolicy) -> Result<Self, ResolverError> {
+    pub(crate) fn new(
+        overrides: Vec<Override>,
+        policy: AddressPolicy,
+    ) -> Result<Self, ResolverError> {
         let mut resolver = TokioResolver::builder_tokio()?;
         resolver.options_mut().timeout = RESOLVE_DEADLINE / 2;
         resolver.options_mut().attempts = 2;
         Ok(Self {
             resolver: resolver.build()?,
-            overrides: overrides.into_iter().map(|o| ((o.host, o.port), o.address)).collect(),
+            overrides: overrides
+                .into_iter()
+                .map(|o| ((o.host, o.port), o.address))
+                .collect(),
             policy,
-            kept: Cache::builder().max_capacity(4096).time_to_live(KEPT).build(),
+            kept: Cache::builder()
+                .max_capacity(4096)
+                .time_to_live(KEPT)
+                .build(),
         })
     }
 
@@ -184,13 +198,18 @@ impl Upstreams {
         } else if let Some(ip) = host.ip() {
             Addresses::One(SocketAddr::new(ip, port))
         } else {
-            Addresses::Many { ips: self.resolve(host).await?, port }
+            Addresses::Many {
+                ips: self.resolve(host).await?,
+                port,
+            }
         };
         for address in addresses.iter() {
             if let Some(reason) = self.policy.blocks(address) {
                 return Err(Refusal::new(
                     Code::DestinationBlocked,
-                    format!("{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"),
+                    format!(
+                        "{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"
+                    ),
                 ));
             }
         }
@@ -201,7 +220,9 @@ impl Upstreams {
         if self.overrides.is_empty() {
             return None;
         }
-        self.overrides.get(&(host.as_str().to_owned(), port)).copied()
+        self.overrides
+            .get(&(host.as_str().to_owned(), port))
+            .copied()
     }
 
     async fn resolve(&self, host: &Host) -> Result<Arc<[IpAddr]>, Refusal> {
@@ -218,11 +239,19 @@ impl Upstreams {
                 Vec::new()
             }
             Err(_) => {
-                return Err(Refusal::new(Code::UpstreamTimeout, format!("the name {host} did not resolve in {RESOLVE_DEADLINE:?}; try again")));
+                return Err(Refusal::new(
+                    Code::UpstreamTimeout,
+                    format!("the name {host} did not resolve in {RESOLVE_DEADLINE:?}; try again"),
+                ));
             }
         };
         if ips.is_empty() {
-            return Err(Refusal::new(Code::UpstreamConnect, format!("the name {host} does not resolve; check its spelling and the injector's DNS")));
+            return Err(Refusal::new(
+                Code::UpstreamConnect,
+                format!(
+                    "the name {host} does not resolve; check its spelling and the injector's DNS"
+                ),
+            ));
         }
         let ips: Arc<[IpAddr]> = ips.into();
         self.kept.insert(host.to_shared(), Arc::clone(&ips));
@@ -241,9 +270,10 @@ impl Addresses {
     pub(crate) fn get(&self, attempt: usize) -> Option<SocketAddr> {
         match self {
             Self::One(address) => (attempt == 0).then_some(*address),
-            Self::Many { ips, port } => {
-                ips.get(attempt).filter(|_| attempt < MAX_ADDRESSES).map(|ip| SocketAddr::new(*ip, *port))
-            }
+            Self::Many { ips, port } => ips
+                .get(attempt)
+                .filter(|_| attempt < MAX_ADDRESSES)
+                .map(|ip| SocketAddr::new(*ip, *port)),
         }
     }
 
@@ -338,26 +368,34 @@ pub(crate) fn is_connect_failure(error: &Error) -> bool {
 /// What the agent is told of a failure on the upstream leg. Addresses and causes stay in the log.
 pub(crate) fn refusal(error: &Error) -> Refusal {
     let (code, detail) = match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-            (Code::UpstreamTimeout, "the provider did not accept a connection in time; try again")
-        }
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-            (Code::UpstreamTimeout, "the provider fell silent; the request may have been carried out, so check before trying again")
-        }
-        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError | ErrorType::TLSWantX509Lookup => {
-            (Code::UpstreamTls, "the provider's certificate or handshake was not accepted; nothing was sent")
-        }
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => (
+            Code::UpstreamTimeout,
+            "the provider did not accept a connection in time; try again",
+        ),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => (
+            Code::UpstreamTimeout,
+            "the provider fell silent; the request may have been carried out, so check before trying again",
+        ),
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::TLSWantX509Lookup => (
+            Code::UpstreamTls,
+            "the provider's certificate or handshake was not accepted; nothing was sent",
+        ),
         ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
         | ErrorType::ConnectError
         | ErrorType::BindError
         | ErrorType::SocketError
-        | ErrorType::ConnectProxyFailure => {
-            (Code::UpstreamConnect, "the provider cannot be reached; nothing was sent, so try again")
-        }
-        ErrorType::InvalidHTTPHeader if *error.esource() == ErrorSource::Downstream => {
-            (Code::AmbiguousRequest, "the request is not proper HTTP; send it in its one plain form (RFC 9112)")
-        }
+        | ErrorType::ConnectProxyFailure => (
+            Code::UpstreamConnect,
+            "the provider cannot be reached; nothing was sent, so try again",
+        ),
+        ErrorType::InvalidHTTPHeader if *error.esource() == ErrorSource::Downstream => (
+            Code::AmbiguousRequest,
+            "the request is not proper HTTP; send it in its one plain form (RFC 9112)",
+        ),
         _ => (
             Code::UpstreamProtocol,
             "the provider broke off or did not answer with proper HTTP; the request may have been carried out",
@@ -371,22 +409,57 @@ mod tests {
     use super::*;
 
     fn blocked(policy: &AddressPolicy, ip: &str) -> bool {
-        policy.blocks(SocketAddr::new(ip.parse().unwrap(), 443)).is_some()
+        policy
+            .blocks(SocketAddr::new(ip.parse().unwrap(), 443))
+            .is_some()
     }
 
     #[test]
     fn special_purpose_addresses_are_blocked() {
         let policy = AddressPolicy::default();
         let blocks = [
-            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.1.1", "100.64.0.1",
-            "0.0.0.0", "0.1.2.3", "192.0.0.8", "198.18.0.1", "198.19.255.255", "224.0.0.1", "240.0.0.1", "255.255.255.255",
-            "::", "::1", "fe80::1", "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
-            "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "::7f00:1", "2001:db8::1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "192.0.0.8",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "::7f00:1",
+            "2001:db8::1",
         ];
         for ip in blocks {
             assert!(blocked(&policy, ip), "{ip}");
         }
-        for ip in ["1.1.1.1", "172.32.0.1", "192.0.1.1", "198.20.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+        for ip in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(!blocked(&policy, ip), "{ip}");
         }
     }
@@ -396,8 +469,15 @@ mod tests {
         let all = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
         let policy = AddressPolicy::new(all, Vec::new());
         let metadata = [
-            "169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254",
-            "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::",
+            "169.254.169.254",
+            "169.254.170.2",
+            "100.100.100.200",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::",
         ];
         for ip in metadata {
             assert!(blocked(&policy, ip), "{ip}");
@@ -409,7 +489,10 @@ mod tests {
     fn own_listeners_are_blocked_even_when_their_network_is_allowed() {
         let policy = AddressPolicy::new(
             vec!["127.0.0.0/8".parse().unwrap()],
-            vec!["127.0.0.1:8181".parse().unwrap(), "0.0.0.0:8182".parse().unwrap()],
+            vec![
+                "127.0.0.1:8181".parse().unwrap(),
+                "0.0.0.0:8182".parse().unwrap(),
+            ],
         );
         for own in ["127.0.0.1:8181", "127.0.0.1:8182", "127.0.0.2:8182"] {
             assert!(policy.blocks(own.parse().unwrap()).is_some(), "{own}");

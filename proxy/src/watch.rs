@@ -14,7 +14,7 @@ use store::ledger::Ledger;
 use tokio::sync::watch;
 
 use crate::refuse::Code;
-use crate::stream::ConnState;
+use crate::stream::Cut;
 
 const PERIOD: Duration = Duration::from_millis(500);
 
@@ -27,7 +27,7 @@ pub(crate) struct Watched {
 #[derive(Debug)]
 struct Stream {
     lease: Arc<VerifiedLease>,
-    connection: Arc<ConnState>,
+    connection: Arc<Cut>,
     cut: AtomicU8,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Watches a stream until the answer is dropped.
-    pub(crate) fn watch(&self, lease: &Arc<VerifiedLease>, connection: &Arc<ConnState>) -> Watched {
+    pub(crate) fn watch(&self, lease: &Arc<VerifiedLease>, connection: &Arc<Cut>) -> Watched {
         let stream = Arc::new(Stream {
             lease: Arc::clone(lease),
             connection: Arc::clone(connection),
@@ -65,7 +65,12 @@ impl Watcher {
     }
 
     /// Looks at the streams until `shutdown`.
-    pub(crate) async fn run(self: Arc<Self>, ledger: Ledger, clock: Arc<dyn Clock>, mut shutdown: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -80,20 +85,30 @@ impl Watcher {
         let live: Vec<Arc<Stream>> = {
             let mut streams = self.streams.lock();
             streams.retain(|stream| stream.strong_count() > 0);
-            streams.iter().filter_map(std::sync::Weak::upgrade).collect()
+            streams
+                .iter()
+                .filter_map(std::sync::Weak::upgrade)
+                .collect()
         };
         if live.is_empty() {
             return;
         }
         let now = clock.now();
-        let (expired, standing): (Vec<_>, Vec<_>) =
-            live.into_iter().partition(|stream| stream.lease.effective_expiry() <= now);
+        let (expired, standing): (Vec<_>, Vec<_>) = live
+            .into_iter()
+            .partition(|stream| stream.lease.effective_expiry() <= now);
         for stream in expired {
             stream.end(EXPIRED);
         }
         let leases: Vec<_> = standing
             .iter()
-            .map(|s| (s.lease.org().clone(), s.lease.lease().clone(), Arc::clone(s.lease.shared_revocation_ids())))
+            .map(|s| {
+                (
+                    s.lease.org().clone(),
+                    s.lease.lease().clone(),
+                    s.lease.shared_revocation_ids(),
+                )
+            })
             .collect();
         match ledger.revoked_among(&leases) {
             Ok(revoked) => {
@@ -104,7 +119,9 @@ impl Watcher {
                 }
             }
             // Whether they still stand cannot be known, and new requests are refused meanwhile.
-            Err(error) => tracing::warn!(%error, "live streams could not be checked for revocation"),
+            Err(error) => {
+                tracing::warn!(%error, "live streams could not be checked for revocation")
+            }
         }
     }
 }

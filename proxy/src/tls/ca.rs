@@ -60,7 +60,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, "Claviger");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Claviger");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = now - BACKDATE;
@@ -83,7 +85,10 @@ impl Authority {
             return Err(AuthorityError::KeyMismatch);
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned() })
+        Ok(Self {
+            issuer,
+            certificate_pem: certificate_pem.to_owned(),
+        })
     }
 
     /// The certificate that agents trust, PEM.
@@ -117,7 +122,10 @@ mod tests {
 
     #[test]
     fn a_key_of_another_authority_is_refused() {
-        let (one, other) = (Authority::generate("a", NOW).unwrap(), Authority::generate("b", NOW).unwrap());
+        let (one, other) = (
+            Authority::generate("a", NOW).unwrap(),
+            Authority::generate("b", NOW).unwrap(),
+        );
         let error = Authority::load(&one.certificate_pem, &other.key).unwrap_err();
         assert!(matches!(error, AuthorityError::KeyMismatch));
     }

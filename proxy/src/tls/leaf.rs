@@ -48,12 +48,19 @@ impl Leaves {
         Ok(Self {
             authority,
             key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-            kept: Cache::builder().max_capacity(CAPACITY).time_to_live(KEPT).build(),
+            kept: Cache::builder()
+                .max_capacity(CAPACITY)
+                .time_to_live(KEPT)
+                .build(),
         })
     }
 
     /// The TLS settings for `host`, which a verified lease has named.
-    pub(crate) fn settings(&self, host: &Arc<str>, now: OffsetDateTime) -> Result<Arc<ServerConfig>, LeafError> {
+    pub(crate) fn settings(
+        &self,
+        host: &Arc<str>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<ServerConfig>, LeafError> {
         if let Some(kept) = self.kept.get(host) {
             return Ok(kept);
         }
@@ -72,7 +79,11 @@ impl Leaves {
         Ok(settings)
     }
 
-    fn certificate(&self, host: &str, now: OffsetDateTime) -> Result<CertificateDer<'static>, LeafError> {
+    fn certificate(
+        &self,
+        host: &str,
+        now: OffsetDateTime,
+    ) -> Result<CertificateDer<'static>, LeafError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         // The common name is bounded to 64 bytes (RFC 5280 appendix A.1); the name that counts is the SAN.
