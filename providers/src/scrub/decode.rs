@@ -56,7 +56,7 @@ enum State {
 }
 
 /// One running decompression.
-trait Decode: Send {
+trait Decode: Send + Sync {
     /// Takes all of `piece` and writes all that it yields.
     fn write(&mut self, piece: &[u8], out: &mut Sink) -> io::Result<()>;
 
