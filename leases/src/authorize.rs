@@ -302,6 +302,10 @@ fn check_grant(
         ..
     } = &binding.scope;
     let deny = |what, allowed| Err(Denial::Grant { what, allowed });
+    // Nothing can be sent to no path; `*` is one, of OPTIONS.
+    if request.path.is_empty() {
+        return deny(Dimension::Path, "paths that are not empty".to_owned());
+    }
     if is_forbidden_method(request.method) {
         return deny(
             Dimension::Method,

@@ -206,3 +206,10 @@ fn more_than_a_token_holds_is_refused() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn two_leases_of_one_request_are_revoked_apart() {
+    let request = mint_request(vec![stripe(Scope::default())]);
+    let [first, second] = [(); 2].map(|()| mint(&root(), &request).unwrap().revocation_id);
+    assert_ne!(first, second);
+}

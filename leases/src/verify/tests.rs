@@ -311,7 +311,11 @@ fn an_authority_block_that_mint_does_not_write_is_refused() {
         .is_ok()
     );
     let mut changed = vec![];
-    for at in 0..good.facts.len() {
+    for (at, fact) in good.facts.iter().enumerate() {
+        // Without one of its hosts, or without any key, it is what mint writes for another request.
+        if ["serves", "all_keys"].contains(&fact.predicate.name.as_str()) {
+            continue;
+        }
         let mut fewer = good.clone();
         fewer.facts.remove(at);
         changed.push(fewer);
@@ -329,10 +333,16 @@ fn an_authority_block_that_mint_does_not_write_is_refused() {
     changed.push(good.clone().check("check if true").unwrap());
     changed.push(good.clone().rule("set($s) <- right($s, $a)").unwrap());
     changed.push(good.clone().context("a note".to_owned()));
-    changed.push(good.clone().scope(DatalogScope::Previous));
     let mut swapped = good.clone();
     swapped.facts.swap(1, 2);
     changed.push(swapped);
+    let trusting = Biscuit::builder()
+        .merge(good.clone())
+        .scope(DatalogScope::Previous);
+    assert_eq!(
+        refusal(&signed_authority(trusting)),
+        "block 0 holds facts, rules, keys or scopes"
+    );
     for (at, block) in changed.into_iter().enumerate() {
         let reason = refusal(&signed_authority(Biscuit::builder().merge(block)));
         assert!(
