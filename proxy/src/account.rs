@@ -59,7 +59,10 @@ pub(crate) fn finish(
     };
     metrics.count(outcome, provider);
     metrics.duration.observe(seconds);
-    let reflections = ctx.scrub.as_ref().map_or(0, |scrub| scrub.reflections());
+    let reflections = ctx
+        .scrub
+        .as_ref()
+        .map_or(0, super::scrub::ResponseScrub::reflections);
     if reflections > 0 {
         metrics.reflections.inc_by(reflections as u64);
         tracing::warn!(

@@ -44,7 +44,7 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// What is read of a head at a time; most are shorter.
 const HEAD_BUFFER: usize = 2048;
 /// How long a connection may be idle between requests.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// How long a tunnel may take from its 200 to the end of its TLS handshake (threats.md H3).
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).

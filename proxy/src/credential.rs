@@ -149,7 +149,7 @@ impl Opener {
                 OpenError::UnknownVersion { .. } | OpenError::UnknownKek { .. } => {
                     unavailable("the stored credential is sealed under a key that is not here; an operator must restore it")
                 }
-                _ => unavailable("the key provider did not open the credential; try again, and see /v1/health"),
+                OpenError::Key(_) => unavailable("the key provider did not open the credential; try again, and see /v1/health"),
             }
         })
     }

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::authenticate::{missing, proxy_token};
 use crate::context::{Link, RequestContext};
-use crate::normalize::{self, Target, path_and_query};
+use crate::normalize::{self, RawTarget, Target};
 use crate::pipeline::Pipeline;
 use crate::refuse::{Code, Door, Refusal};
 
@@ -36,7 +36,7 @@ pub(crate) fn enter(
         ctx.lease = Some(Arc::clone(&tunnel.lease));
         return normalize::inside(&tunnel.endpoint, request);
     }
-    if request.uri.scheme().is_some() {
+    if RawTarget::of(request)?.is_absolute() {
         let fields = request.headers.get_all(PROXY_AUTHORIZATION);
         let token = proxy_token(fields.iter().map(http::HeaderValue::as_bytes))?;
         ctx.lease = Some(pipeline.authenticator.verify(&token)?);
@@ -52,7 +52,7 @@ fn gateway(
     request: &RequestHeader,
     ctx: &mut RequestContext,
 ) -> Result<Target, Refusal> {
-    let (path, query) = path_and_query(request)?;
+    let RawTarget { path, query, .. } = RawTarget::of(request)?;
     let rest = path.strip_prefix(GATEWAY).ok_or_else(|| {
         Refusal::new(
             Code::NotFound,

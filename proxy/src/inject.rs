@@ -7,7 +7,7 @@ use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
 use providers::inject::{Plan, is_routing_header};
 use time::OffsetDateTime;
 
-use crate::normalize::{Target, default_port};
+use crate::normalize::{RawTarget, Target, default_port};
 use crate::refuse::{Code, Refusal};
 
 /// Refuses a `Connection` field that names a field we must keep or set (threats.md C9).
@@ -134,7 +134,8 @@ fn is_unwanted(name: &str) -> bool {
 /// Sets the target in origin form, with the query as the plan wants it, and one Host.
 fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Result<(), Refusal> {
     let query = plan.rewrite_query(target.host.as_str(), &target.path, target.query.as_deref());
-    let is_origin_form = request.uri.authority().is_none() && request.uri.path() == &*target.path;
+    let raw = RawTarget::of(request)?;
+    let is_origin_form = raw.is_origin_form() && raw.path == &*target.path;
     let query = match &query {
         Some(rewritten) => rewritten.as_str(),
         None if is_origin_form || request.version == Version::HTTP_2 => {

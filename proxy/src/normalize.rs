@@ -66,22 +66,98 @@ impl Endpoint {
     }
 }
 
+/// The parts of a request target as the agent wrote it (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+///
+/// Pingora's URI keeps only the path of an absolute-form target, so HTTP/1 is read from the raw target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawTarget<'a> {
+    scheme: Option<&'a str>,
+    authority: Option<&'a str>,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
+}
+
+impl<'a> RawTarget<'a> {
+    pub(crate) fn of(request: &'a RequestHeader) -> Result<Self, Refusal> {
+        if request.version == Version::HTTP_2 {
+            let uri = &request.uri;
+            return Ok(Self {
+                scheme: uri.scheme_str(),
+                authority: uri.authority().map(http::uri::Authority::as_str),
+                path: uri.path(),
+                query: uri.query(),
+            });
+        }
+        let raw = std::str::from_utf8(request.raw_path()).map_err(|_| {
+            ambiguous("the request target holds bytes that must be percent-encoded")
+        })?;
+        Self::parse(raw)
+    }
+
+    fn parse(raw: &'a str) -> Result<Self, Refusal> {
+        if raw == "*" || raw.starts_with('/') {
+            let (path, query) = split_query(raw);
+            return Ok(Self {
+                scheme: None,
+                authority: None,
+                path,
+                query,
+            });
+        }
+        let (scheme, rest) = raw
+            .split_once("://")
+            .ok_or_else(|| ambiguous("the request target is neither a path nor an absolute URL"))?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (path, query) = split_query(&rest[end..]);
+        Ok(Self {
+            scheme: Some(scheme),
+            authority: Some(&rest[..end]),
+            path: if path.is_empty() { "/" } else { path },
+            query,
+        })
+    }
+
+    /// Whether the proxy itself is addressed by a full URL.
+    pub(crate) fn is_absolute(&self) -> bool {
+        self.scheme.is_some()
+    }
+
+    /// Whether the target stands on the wire as path and query alone.
+    pub(crate) fn is_origin_form(&self) -> bool {
+        self.authority.is_none()
+    }
+
+    fn scheme(&self) -> Result<Scheme, Refusal> {
+        match self.scheme {
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => Ok(Scheme::Https),
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => Ok(Scheme::Http),
+            _ => Err(ambiguous(
+                "the scheme of the request target is not http or https",
+            )),
+        }
+    }
+}
+
+fn split_query(text: &str) -> (&str, Option<&str>) {
+    text.split_once('?')
+        .map_or((text, None), |(path, query)| (path, Some(query)))
+}
+
 /// The target of a request inside a tunnel: its path, once its authority agrees with the tunnel's.
 pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
     method(request)?;
-    if let Some(authority) = request.uri.authority() {
-        if let Some(scheme) = request.uri.scheme_str()
-            && !scheme.eq_ignore_ascii_case(tunnel.scheme_name())
-        {
+    let raw = RawTarget::of(request)?;
+    if let Some(authority) = raw.authority {
+        if raw.scheme()? != tunnel.scheme {
             return Err(ambiguous(
                 "the scheme of the request target is not the tunnel's",
             ));
         }
-        tunnel.agrees(authority.as_str())?;
+        tunnel.agrees(authority)?;
     }
     match host_field(&request.headers)? {
         Some(host) => tunnel.agrees(host)?,
-        None if request.version == Version::HTTP_2 && request.uri.authority().is_some() => {}
+        None if request.version == Version::HTTP_2 && raw.authority.is_some() => {}
         None if request.version == Version::HTTP_10 => {}
         None => {
             return Err(ambiguous(
@@ -89,26 +165,15 @@ pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Targe
             ));
         }
     }
-    target(tunnel.clone(), request)
+    target(tunnel.clone(), raw)
 }
 
 /// The target of an absolute-form request: its own authority, with which Host must agree (RFC 9112 section 3.2.2).
 pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
     method(request)?;
-    let scheme = match request.uri.scheme_str() {
-        Some("http") => Scheme::Http,
-        Some("https") => Scheme::Https,
-        _ => {
-            return Err(ambiguous(
-                "the scheme of the request target is not http or https",
-            ));
-        }
-    };
-    let authority = request
-        .uri
-        .authority()
-        .ok_or_else(|| ambiguous("the request target names no host"))?;
-    let authority = parse_authority(authority.as_str())?;
+    let raw = RawTarget::of(request)?;
+    let scheme = raw.scheme()?;
+    let authority = parse_authority(raw.authority.unwrap_or_default())?;
     let endpoint = Endpoint {
         scheme,
         host: authority.host,
@@ -117,7 +182,7 @@ pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
     if let Some(host) = host_field(&request.headers)? {
         endpoint.agrees(host)?;
     }
-    target(endpoint, request)
+    target(endpoint, raw)
 }
 
 /// The target of a gateway request: the provider's host, and the path behind `/gateway/<provider>`.
@@ -128,6 +193,7 @@ pub(crate) fn gateway(
     query: Option<&str>,
 ) -> Result<Target, Refusal> {
     check_path(path)?;
+    query.map_or(Ok(()), check_query)?;
     Ok(Target {
         scheme: Scheme::Https,
         host,
@@ -137,27 +203,28 @@ pub(crate) fn gateway(
     })
 }
 
-fn target(endpoint: Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
-    let (path, query) = path_and_query(request)?;
-    check_path(path)?;
+fn target(endpoint: Endpoint, raw: RawTarget<'_>) -> Result<Target, Refusal> {
+    check_path(raw.path)?;
+    if let Some(query) = raw.query {
+        check_query(query)?;
+    }
     Ok(Target {
         scheme: endpoint.scheme,
         host: endpoint.host,
         port: endpoint.port,
-        path: path.into(),
-        query: query.map(Into::into),
+        path: raw.path.into(),
+        query: raw.query.map(Into::into),
     })
 }
 
-/// The path and query as text; `OPTIONS *` has the path `*`.
-pub(crate) fn path_and_query(request: &RequestHeader) -> Result<(&str, Option<&str>), Refusal> {
-    if !request.raw_path_is_utf8() {
-        return Err(ambiguous(
-            "the request target holds bytes that must be percent-encoded",
-        ));
+/// A query is forwarded as it is; only what is no query at all is refused.
+fn check_query(query: &str) -> Result<(), Refusal> {
+    if query.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Ok(());
     }
-    let uri = &request.uri;
-    Ok((uri.path(), uri.query()))
+    Err(ambiguous(
+        "the query holds bytes that must be percent-encoded",
+    ))
 }
 
 pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
@@ -277,12 +344,6 @@ pub(crate) fn default_port(scheme: Scheme) -> u16 {
     }
 }
 
-impl Endpoint {
-    fn scheme_name(&self) -> &'static str {
-        scheme_name(self.scheme)
-    }
-}
-
 pub(crate) fn scheme_name(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::Https => "https",
@@ -298,7 +359,7 @@ fn ambiguous(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
 fn shorten(text: &str) -> String {
     text.chars()
         .take(32)
-        .filter(|c| c.is_ascii_graphic())
+        .filter(char::is_ascii_graphic)
         .collect()
 }
 

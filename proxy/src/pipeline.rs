@@ -31,7 +31,7 @@ use crate::{body, inject, permit, record, upstream};
 /// How long an idle connection from an agent is kept, in seconds.
 const KEEPALIVE: u64 = 60;
 /// How long a single read or write on the agent's side may stall.
-const DOWNSTREAM_STALL: Duration = Duration::from_secs(60);
+const DOWNSTREAM_STALL: Duration = Duration::from_mins(1);
 /// The same for a WebSocket, which may be silent for long.
 const UPGRADED_STALL: Duration = Duration::from_hours(1);
 /// How long the rest of a refused request's body is read, so that the agent sees the answer.

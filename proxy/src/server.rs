@@ -36,7 +36,7 @@ use crate::watch::Watcher;
 /// Requests that one kept connection may carry.
 const REQUESTS_PER_CONNECTION: u32 = 10_000;
 /// How long an idle HTTP/2 connection from an agent is kept.
-const H2_IDLE: Duration = Duration::from_secs(60);
+const H2_IDLE: Duration = Duration::from_mins(1);
 /// Upstream connections kept idle.
 const IDLE_UPSTREAMS: usize = 1024;
 /// The largest body that is read to be hashed for a signature.
@@ -221,15 +221,12 @@ fn admit(
 ) {
     // A response's head and body are small writes; without this each would wait for the other's ACK.
     let _ = tcp.set_nodelay(true);
-    match Arc::clone(room).try_acquire_owned() {
-        Ok(place) => {
-            let (front, shutdown) = (Arc::clone(front), shutdown.clone());
-            tokio::spawn(async move { serve_one(&front, tcp, client, &shutdown, place).await });
-        }
-        Err(_) => {
-            front.pipeline.metrics.shed.inc();
-            tokio::spawn(shed(tcp));
-        }
+    if let Ok(place) = Arc::clone(room).try_acquire_owned() {
+        let (front, shutdown) = (Arc::clone(front), shutdown.clone());
+        tokio::spawn(async move { serve_one(&front, tcp, client, &shutdown, place).await });
+    } else {
+        front.pipeline.metrics.shed.inc();
+        tokio::spawn(shed(tcp));
     }
 }
 

@@ -122,8 +122,7 @@ fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = ip.octets();
     match (a, b, c) {
         (0, ..) => Some("this network (0.0.0.0/8)"),
-        (10, ..) | (192, 168, _) => Some("a private network"),
-        (172, 16..=31, _) => Some("a private network"),
+        (10, ..) | (192, 168, _) | (172, 16..=31, _) => Some("a private network"),
         (100, 64..=127, _) => Some("shared address space (100.64.0.0/10)"),
         (127, ..) => Some("a loopback address"),
         (169, 254, _) => Some("a link-local address"),
@@ -305,7 +304,7 @@ impl Default for UpstreamTimeouts {
             // LLM providers think for minutes before their first byte.
             read: Duration::from_mins(10),
             write: Duration::from_secs(30),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
         }
     }
 }

@@ -120,7 +120,7 @@ impl Watcher {
             }
             // Whether they still stand cannot be known, and new requests are refused meanwhile.
             Err(error) => {
-                tracing::warn!(%error, "live streams could not be checked for revocation")
+                tracing::warn!(%error, "live streams could not be checked for revocation");
             }
         }
     }
