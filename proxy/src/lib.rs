@@ -7,6 +7,8 @@ mod connect;
 mod context;
 mod credential;
 mod door;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod head;
 mod inject;
 mod metrics;
