@@ -8,6 +8,13 @@ use time::OffsetDateTime;
 
 use crate::{Actor, Event, NewEvent, Page, PageRequest, Store, StoreError};
 
+pub(crate) mod checkpoint;
+mod list;
+mod verify;
+
+/// Under this name the public key that signs checkpoints is looked for among the sealed keys.
+pub const CHECKPOINT_KEY: &str = "audit-checkpoint";
+
 /// Which events to list; an absent field does not limit.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
@@ -64,6 +71,8 @@ pub enum BadReason {
     Truncated,
     /// A copied column differs from the record's text.
     ColumnDiffers,
+    /// It does not follow the record before it: one of the two stands in for another.
+    Unlinked,
     /// All records link, and the signed head is another: history was written anew.
     Rewritten,
     /// The checkpoint's signature is not by the trusted key.
@@ -79,6 +88,7 @@ impl BadReason {
             Self::OutOfOrder => "out_of_order",
             Self::Truncated => "truncated",
             Self::ColumnDiffers => "column_differs",
+            Self::Unlinked => "unlinked",
             Self::Rewritten => "rewritten",
             Self::BadSignature => "bad_signature",
         }
@@ -124,12 +134,25 @@ pub struct VerifyReport {
     pub first_bad: Option<BadRecord>,
     /// The key that signed the checkpoint, lower-case hex; `None` without a checkpoint.
     pub checkpoint_key: Option<String>,
+    /// Secret sets whose stored version is below one that the chain recorded.
+    pub rolled_back: Vec<RolledBack>,
+}
+
+/// A secret set whose rows were put back to an earlier state behind the store's back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The set's id.
+    pub secret_set_id: String,
+    /// The highest version that the chain recorded.
+    pub recorded: u64,
+    /// The version in the database.
+    pub stored: u64,
 }
 
 impl VerifyReport {
     /// Whether nothing bad was found.
     pub const fn is_intact(&self) -> bool {
-        self.first_bad.is_none()
+        self.first_bad.is_none() && self.rolled_back.is_empty()
     }
 }
 
@@ -174,7 +197,12 @@ pub fn verify_offline(
     checkpoint_path: &Path,
     options: &OfflineOptions,
 ) -> Result<VerifyReport, VerifyError> {
-    unimplemented!("{db_path:?} {checkpoint_path:?} {options:?}")
+    verify::verify(&verify::Evidence {
+        database: db_path.to_owned(),
+        checkpoint: checkpoint_path.to_owned(),
+        trusted_key: options.trusted_key,
+        in_memory: std::collections::BTreeMap::new(),
+    })
 }
 
 /// The audit chain of a store.
@@ -183,7 +211,7 @@ pub struct Audit<'a> {
     pub(crate) store: &'a Store,
 }
 
-impl<'a> Audit<'a> {
+impl Audit<'_> {
     /// Appends an event that belongs to no other change, e.g. `auth.failure`.
     ///
     /// # Errors
@@ -194,7 +222,10 @@ impl<'a> Audit<'a> {
         event: NewEvent,
         actor: &Actor,
     ) -> Result<Event, StoreError> {
-        unimplemented!("{org} {event:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let written = tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(written)
     }
 
     /// Events, newest first. A filtered page may be short although more follow.
@@ -207,7 +238,7 @@ impl<'a> Audit<'a> {
         filter: &EventFilter,
         page: &PageRequest,
     ) -> Result<Page<Event>, StoreError> {
-        unimplemented!("{org} {filter:?} {page:?}")
+        list::newest_first(self.store, org, filter, page).await
     }
 
     /// All events that pass the filter, oldest first, read as they are taken.
@@ -216,7 +247,7 @@ impl<'a> Audit<'a> {
         org: &OrgId,
         filter: &EventFilter,
     ) -> BoxStream<'static, Result<Event, StoreError>> {
-        unimplemented!("{org} {filter:?}")
+        list::oldest_first(self.store.clone(), org.clone(), filter.clone())
     }
 
     /// Verifies every stream against memory and the signed heads.
@@ -224,11 +255,30 @@ impl<'a> Audit<'a> {
     /// # Errors
     /// [`VerifyError`] if it could not be done.
     pub async fn verify(&self) -> Result<VerifyReport, VerifyError> {
-        unimplemented!()
+        let inner = &self.store.inner;
+        let evidence = verify::Evidence {
+            database: inner.path.clone(),
+            checkpoint: inner.checkpoint.clone(),
+            trusted_key: inner.ledger.checkpoint_key(),
+            in_memory: inner
+                .heads
+                .each()
+                .map(|head| (head.stream.name.to_string(), head.get()))
+                .into(),
+        };
+        let path = evidence.database.clone();
+        tokio::task::spawn_blocking(move || verify::verify(&evidence))
+            .await
+            .unwrap_or_else(|_| {
+                Err(VerifyError::Database {
+                    path,
+                    reason: "the verification was given up".to_owned(),
+                })
+            })
     }
 
     /// From now on, signs the heads into the checkpoint file at most 1 s after they move, and at close.
     pub fn start_checkpoints(&self, signer: CheckpointSigner) {
-        unimplemented!("{signer:?} {:?}", self.store)
+        self.store.inner.ledger.sign_with(signer);
     }
 }

@@ -154,3 +154,239 @@ pub struct NewEvent {
     /// The path without its query.
     pub path: Option<String>,
 }
+
+impl NewEvent {
+    /// The fields that it decides itself.
+    pub(crate) fn draft(&self) -> Draft<'_> {
+        Draft {
+            action: self.action,
+            decision: self.decision,
+            error: self.error.as_deref(),
+            agent_id: self.agent_id.as_ref().map(AgentId::as_str),
+            lease_id: self.lease_id.as_ref().map(LeaseId::as_str),
+            grant_id: self.grant_id.as_ref().map(GrantId::as_str),
+            secret_set_id: self.secret_set_id.as_ref().map(SetId::as_str),
+            secret_version: self.secret_version,
+            keys: &self.keys,
+            use_id: self.use_id.as_ref().map(UseId::as_str),
+            method: self.method.as_deref(),
+            scheme: self.scheme,
+            host: self.host.as_deref(),
+            port: self.port,
+            address: self.address,
+            path: self.path.as_deref(),
+            ..Draft::default()
+        }
+    }
+}
+
+/// An event about to be written, all fields borrowed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Draft<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) stream: &'a str,
+    pub(crate) seq: u64,
+    pub(crate) created_at: &'a str,
+    pub(crate) org_id: &'a str,
+    pub(crate) action: &'a str,
+    pub(crate) decision: Decision,
+    pub(crate) error: Option<&'a str>,
+    pub(crate) actor_type: &'a str,
+    pub(crate) actor_id: &'a str,
+    pub(crate) agent_id: Option<&'a str>,
+    pub(crate) lease_id: Option<&'a str>,
+    pub(crate) grant_id: Option<&'a str>,
+    pub(crate) secret_set_id: Option<&'a str>,
+    pub(crate) secret_version: Option<u64>,
+    pub(crate) keys: &'a [String],
+    pub(crate) use_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) client_ip: Option<IpAddr>,
+    pub(crate) method: Option<&'a str>,
+    pub(crate) scheme: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) port: Option<u16>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) path: Option<&'a str>,
+    pub(crate) status: Option<u16>,
+    pub(crate) bytes_up: Option<u64>,
+    pub(crate) bytes_down: Option<u64>,
+    pub(crate) duration_ms: Option<u64>,
+    pub(crate) attempts: Option<u32>,
+}
+
+impl Draft<'_> {
+    /// Writes the canonical text into `out`, which is emptied first: JSON without white space, the
+    /// fields in the order of [`Event`], absent ones left out.
+    pub(crate) fn write(&self, out: &mut String) {
+        out.clear();
+        out.push('{');
+        text(out, "\"id\":", self.id);
+        text(out, ",\"stream\":", self.stream);
+        number(out, ",\"seq\":", self.seq);
+        text(out, ",\"created_at\":", self.created_at);
+        text(out, ",\"org_id\":", self.org_id);
+        text(out, ",\"action\":", self.action);
+        text(out, ",\"decision\":", self.decision.as_str());
+        optional_text(out, ",\"error\":", self.error);
+        text(out, ",\"actor_type\":", self.actor_type);
+        text(out, ",\"actor_id\":", self.actor_id);
+        optional_text(out, ",\"agent_id\":", self.agent_id);
+        optional_text(out, ",\"lease_id\":", self.lease_id);
+        optional_text(out, ",\"grant_id\":", self.grant_id);
+        optional_text(out, ",\"secret_set_id\":", self.secret_set_id);
+        optional_number(out, ",\"secret_version\":", self.secret_version);
+        list(out, ",\"keys\":", self.keys);
+        optional_text(out, ",\"use_id\":", self.use_id);
+        optional_text(out, ",\"request_id\":", self.request_id);
+        address(out, ",\"client_ip\":", self.client_ip);
+        optional_text(out, ",\"method\":", self.method);
+        optional_text(out, ",\"scheme\":", self.scheme);
+        optional_text(out, ",\"host\":", self.host);
+        optional_number(out, ",\"port\":", self.port);
+        address(out, ",\"address\":", self.address);
+        optional_text(out, ",\"path\":", self.path);
+        optional_number(out, ",\"status\":", self.status);
+        optional_number(out, ",\"bytes_up\":", self.bytes_up);
+        optional_number(out, ",\"bytes_down\":", self.bytes_down);
+        optional_number(out, ",\"duration_ms\":", self.duration_ms);
+        optional_number(out, ",\"attempts\":", self.attempts);
+        out.push('}');
+    }
+}
+
+fn text(out: &mut String, name: &str, value: &str) {
+    out.push_str(name);
+    out.push('"');
+    escaped(out, value);
+    out.push('"');
+}
+
+fn optional_text(out: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        text(out, name, value);
+    }
+}
+
+fn optional_number(out: &mut String, name: &str, value: Option<impl Into<u64>>) {
+    if let Some(value) = value {
+        number(out, name, value.into());
+    }
+}
+
+fn list(out: &mut String, name: &str, values: &[String]) {
+    if values.is_empty() {
+        return;
+    }
+    out.push_str(name);
+    for (index, value) in values.iter().enumerate() {
+        out.push_str(if index == 0 { "[\"" } else { ",\"" });
+        escaped(out, value);
+        out.push('"');
+    }
+    out.push(']');
+}
+
+fn address(out: &mut String, name: &str, value: Option<IpAddr>) {
+    match value {
+        None => {}
+        Some(IpAddr::V4(ip)) => {
+            // The formatter's padding logic costs more than the address.
+            out.push_str(name);
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                out.push(if index == 0 { '"' } else { '.' });
+                digits(out, u64::from(octet));
+            }
+            out.push('"');
+        }
+        Some(IpAddr::V6(ip)) => text(out, name, &ip.to_string()),
+    }
+}
+
+fn number(out: &mut String, name: &str, value: u64) {
+    out.push_str(name);
+    digits(out, value);
+}
+
+fn digits(out: &mut String, mut value: u64) {
+    let mut buffer = [0_u8; 20];
+    let mut start = buffer.len();
+    loop {
+        start -= 1;
+        buffer[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend(buffer[start..].iter().map(|&digit| char::from(digit)));
+}
+
+/// Escapes what RFC 8259 section 7 says must be, and DEL and the C1 controls, which terminals obey.
+fn escaped(out: &mut String, value: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut plain = 0;
+    for (index, character) in value.char_indices() {
+        let code = u32::from(character);
+        if code >= 0x20 && character != '"' && character != '\\' && !(0x7f..0xa0).contains(&code) {
+            continue;
+        }
+        out.push_str(&value[plain..index]);
+        plain = index + character.len_utf8();
+        if matches!(character, '"' | '\\') {
+            out.push('\\');
+            out.push(character);
+        } else {
+            out.push_str("\\u00");
+            out.push(char::from(HEX[(code >> 4) as usize & 15]));
+            out.push(char::from(HEX[code as usize & 15]));
+        }
+    }
+    out.push_str(&value[plain..]);
+}
+
+/// RFC 3339 in UTC with milliseconds, e.g. `2026-11-22T07:00:01.234Z`, for years 0 to 9999.
+///
+/// Days become a date by Howard Hinnant's `civil_from_days`, in integers alone.
+pub(crate) fn rfc3339(out: &mut String, millis: i64) {
+    let days = millis.div_euclid(86_400_000);
+    let in_day = millis.rem_euclid(86_400_000).cast_unsigned();
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    out.clear();
+    padded(out, year.cast_unsigned(), 4);
+    out.push('-');
+    padded(out, month.cast_unsigned(), 2);
+    out.push('-');
+    padded(out, day.cast_unsigned(), 2);
+    out.push('T');
+    padded(out, in_day / 3_600_000, 2);
+    out.push(':');
+    padded(out, in_day / 60_000 % 60, 2);
+    out.push(':');
+    padded(out, in_day / 1_000 % 60, 2);
+    out.push('.');
+    padded(out, in_day % 1_000, 3);
+    out.push('Z');
+}
+
+fn padded(out: &mut String, value: u64, width: u32) {
+    for place in (0..width).rev() {
+        out.push(char::from(b'0' + (value / 10_u64.pow(place) % 10) as u8));
+    }
+}
+
+#[cfg(test)]
+mod tests;

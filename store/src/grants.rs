@@ -3,9 +3,12 @@
 use ::leases::id::{AgentId, GrantId, OrgId, SetId};
 use ::leases::scope::{Action, Keys, Scope};
 use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Page, PageRequest, Store, StoreError};
+use crate::db::{Row, WriteTx, id, json, optional_time, time, to_json};
+use crate::timekeeper::{at, millis};
+use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// At most `requests` uses in each window of `per_seconds`.
 ///
@@ -98,7 +101,32 @@ impl Grants<'_> {
         new: NewGrant,
         actor: &Actor,
     ) -> Result<Grant, CreateGrantError> {
-        unimplemented!("{org} {new:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        if !is_there(&mut tx, HAS_AGENT, org, new.agent_id.as_str()).await? {
+            return Err(CreateGrantError::NoAgent(new.agent_id));
+        }
+        if !is_there(&mut tx, HAS_SET, org, new.secret_set_id.as_str()).await? {
+            return Err(CreateGrantError::NoSet(new.secret_set_id));
+        }
+        let created_at = at(tx.now());
+        let grant = Grant {
+            id: GrantId::new(created_at),
+            org: org.clone(),
+            agent_id: new.agent_id,
+            secret_set_id: new.secret_set_id,
+            allowed_actions: new.allowed_actions,
+            allowed_keys: new.allowed_keys,
+            expires_at: new.expires_at,
+            constraints: new.constraints,
+            rate: new.rate,
+            created_by: actor.id.clone(),
+            created_at,
+            revoked_at: None,
+        };
+        insert(&mut tx, &grant).await?;
+        record(&mut tx, &grant, "grant.create", actor).await?;
+        tx.commit().await?;
+        Ok(grant)
     }
 
     /// One grant, also a revoked one.
@@ -106,7 +134,12 @@ impl Grants<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &GrantId) -> Result<Option<Grant>, StoreError> {
-        unimplemented!("{org} {id}")
+        let row = sqlx::query(GET)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Grants in the order they were made, also the revoked.
@@ -114,7 +147,18 @@ impl Grants<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId, page: &PageRequest) -> Result<Page<Grant>, StoreError> {
-        unimplemented!("{org} {page:?}")
+        let limit = page.bounded_limit();
+        let rows =
+            sqlx::query("SELECT * FROM grants WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+                .bind(org.as_str())
+                .bind(page.after_id()?)
+                .bind(limit + 1)
+                .fetch_all(self.store.pool())
+                .await?;
+        let grants = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::from_overfull(grants, limit, |grant: &Grant| {
+            grant.id.as_str()
+        }))
     }
 
     /// Revokes a grant: when this returns, no later use of it is recorded, on any node. Revoking
@@ -128,10 +172,31 @@ impl Grants<'_> {
         id: &GrantId,
         actor: &Actor,
     ) -> Result<Option<Grant>, StoreError> {
-        unimplemented!("{org} {id} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let row = sqlx::query(GET)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(tx.conn())
+            .await?;
+        let Some(mut grant) = row.as_ref().map(read).transpose()? else {
+            return Ok(None);
+        };
+        if grant.revoked_at.is_some() {
+            return Ok(Some(grant));
+        }
+        sqlx::query("UPDATE grants SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
+            .bind(tx.now())
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?;
+        grant.revoked_at = Some(at(tx.now()));
+        record(&mut tx, &grant, "grant.revoke", actor).await?;
+        tx.commit().await?;
+        Ok(Some(grant))
     }
 
-    /// The grants of an agent on a set that are live at `now`.
+    /// The grants of an agent on a set that are live at `now`, and at the latest time seen.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -142,6 +207,109 @@ impl Grants<'_> {
         set: &SetId,
         now: OffsetDateTime,
     ) -> Result<Vec<Grant>, StoreError> {
-        unimplemented!("{org} {agent} {set} {now}")
+        let rows = sqlx::query(
+            "SELECT * FROM grants \
+             WHERE org_id = $1 AND agent_id = $2 AND secret_set_id = $3 \
+             AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4) ORDER BY id",
+        )
+        .bind(org.as_str())
+        .bind(agent.as_str())
+        .bind(set.as_str())
+        .bind(millis(now).max(self.store.inner.time.now()))
+        .fetch_all(self.store.pool())
+        .await?;
+        rows.iter().map(read).collect()
     }
+}
+
+const GET: &str = "SELECT * FROM grants WHERE org_id = $1 AND id = $2";
+const HAS_AGENT: &str = "SELECT 1 FROM agents WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL";
+const HAS_SET: &str =
+    "SELECT 1 FROM secret_sets WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL";
+const INSERT: &str = "INSERT INTO grants (id, org_id, agent_id, secret_set_id, allowed_actions, \
+    allowed_keys, constraints, rate_requests, rate_per_seconds, expires_at, created_by, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+async fn is_there(
+    tx: &mut WriteTx<'_>,
+    query: &'static str,
+    org: &OrgId,
+    id: &str,
+) -> Result<bool, StoreError> {
+    let found = sqlx::query(query)
+        .bind(org.as_str())
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(found.is_some())
+}
+
+async fn insert(tx: &mut WriteTx<'_>, grant: &Grant) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(grant.id.as_str())
+        .bind(grant.org.as_str())
+        .bind(grant.agent_id.as_str())
+        .bind(grant.secret_set_id.as_str())
+        .bind(to_json(&grant.allowed_actions, "grant")?)
+        .bind(to_json(&grant.allowed_keys, "grant")?)
+        .bind(to_json(&grant.constraints, "grant")?)
+        .bind(grant.rate.map(|rate| i64::from(rate.requests)))
+        .bind(grant.rate.map(|rate| i64::from(rate.per_seconds)))
+        .bind(grant.expires_at.map(millis))
+        .bind(&grant.created_by)
+        .bind(millis(grant.created_at))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+async fn record(
+    tx: &mut WriteTx<'_>,
+    grant: &Grant,
+    action: &'static str,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let event = NewEvent {
+        action,
+        agent_id: Some(grant.agent_id.clone()),
+        grant_id: Some(grant.id.clone()),
+        secret_set_id: Some(grant.secret_set_id.clone()),
+        keys: match &grant.allowed_keys {
+            Keys::All => vec!["*".to_owned()],
+            Keys::Only(keys) => keys.clone(),
+        },
+        ..NewEvent::default()
+    };
+    tx.append(&grant.org, actor, &event).await?;
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<Grant, StoreError> {
+    Ok(Grant {
+        id: id(row, "id", "grant")?,
+        org: id(row, "org_id", "grant")?,
+        agent_id: id(row, "agent_id", "grant")?,
+        secret_set_id: id(row, "secret_set_id", "grant")?,
+        allowed_actions: json(row, "allowed_actions", "grant")?,
+        allowed_keys: json(row, "allowed_keys", "grant")?,
+        expires_at: optional_time(row, "expires_at")?,
+        constraints: json(row, "constraints", "grant")?,
+        rate: read_rate(row)?,
+        created_by: row.try_get("created_by")?,
+        created_at: time(row, "created_at")?,
+        revoked_at: optional_time(row, "revoked_at")?,
+    })
+}
+
+fn read_rate(row: &Row) -> Result<Option<Rate>, StoreError> {
+    let requests: Option<i64> = row.try_get("rate_requests")?;
+    let per_seconds: Option<i64> = row.try_get("rate_per_seconds")?;
+    let (Some(requests), Some(per_seconds)) = (requests, per_seconds) else {
+        return Ok(None);
+    };
+    let number = |value| u32::try_from(value).map_err(|_| StoreError::Corrupt { what: "grant" });
+    Ok(Some(Rate {
+        requests: number(requests)?,
+        per_seconds: number(per_seconds)?,
+    }))
 }

@@ -2,7 +2,15 @@
 
 use ::leases::id::OrgId;
 
+use sqlx::Row as _;
+
+use crate::db::Row;
 use crate::{Store, StoreError};
+
+/// How long an answer is kept.
+const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+/// After this, a claim without an answer is taken to be abandoned.
+const CLAIMED_MS: i64 = 60 * 1_000;
 
 /// What to do with a request that carries an idempotency key.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,7 +64,40 @@ impl IdempotencyKeys<'_> {
         key: &str,
         request_hash: &[u8; 32],
     ) -> Result<Idempotency, StoreError> {
-        unimplemented!("{org} {principal} {key} {request_hash:?}")
+        let mut tx = self.store.write().await?;
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1")
+            .bind(tx.now() - KEPT_MS)
+            .execute(tx.conn())
+            .await?;
+        let earlier = sqlx::query(
+            "SELECT * FROM idempotency_keys WHERE org_id = $1 AND principal = $2 AND key = $3",
+        )
+        .bind(org.as_str())
+        .bind(principal)
+        .bind(key)
+        .fetch_optional(tx.conn())
+        .await?;
+        if let Some(row) = earlier {
+            let known = read(&row, request_hash)?;
+            let claimed_at: i64 = row.try_get("created_at")?;
+            if known != Idempotency::InProgress || tx.now() - claimed_at < CLAIMED_MS {
+                return Ok(known);
+            }
+        }
+        sqlx::query(
+            "INSERT INTO idempotency_keys (org_id, principal, key, request_hash, created_at) \
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (org_id, principal, key) DO UPDATE SET created_at = excluded.created_at",
+        )
+        .bind(org.as_str())
+        .bind(principal)
+        .bind(key)
+        .bind(&request_hash[..])
+        .bind(tx.now())
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await?;
+        Ok(Idempotency::Fresh)
     }
 
     /// Keeps the answer. It is stored as given, so seal a body that holds a key or a token.
@@ -71,7 +112,19 @@ impl IdempotencyKeys<'_> {
         status: u16,
         body: &[u8],
     ) -> Result<(), StoreError> {
-        unimplemented!("{org} {principal} {key} {status} {}", body.len())
+        let mut tx = self.store.write().await?;
+        sqlx::query(
+            "UPDATE idempotency_keys SET status = $1, body = $2 \
+             WHERE org_id = $3 AND principal = $4 AND key = $5",
+        )
+        .bind(i64::from(status))
+        .bind(body)
+        .bind(org.as_str())
+        .bind(principal)
+        .bind(key)
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await
     }
 
     /// Gives the key back after a request that had no effect.
@@ -79,6 +132,30 @@ impl IdempotencyKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn abandon(&self, org: &OrgId, principal: &str, key: &str) -> Result<(), StoreError> {
-        unimplemented!("{org} {principal} {key}")
+        let mut tx = self.store.write().await?;
+        sqlx::query(
+            "DELETE FROM idempotency_keys \
+             WHERE org_id = $1 AND principal = $2 AND key = $3 AND status IS NULL",
+        )
+        .bind(org.as_str())
+        .bind(principal)
+        .bind(key)
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await
     }
+}
+
+fn read(row: &Row, request_hash: &[u8; 32]) -> Result<Idempotency, StoreError> {
+    if row.try_get::<&[u8], _>("request_hash")? != request_hash {
+        return Ok(Idempotency::Conflict);
+    }
+    let Some(status) = row.try_get::<Option<i64>, _>("status")? else {
+        return Ok(Idempotency::InProgress);
+    };
+    let what = "answer";
+    Ok(Idempotency::Replay {
+        status: u16::try_from(status).map_err(|_| StoreError::Corrupt { what })?,
+        body: row.try_get("body")?,
+    })
 }

@@ -3,9 +3,12 @@
 use ::leases::RevocationId;
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use ::leases::scope::{Action, Kind};
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Page, PageRequest, Store, StoreError};
+use crate::db::{Row, WriteTx, count, id, json, optional_time, time, to_json};
+use crate::timekeeper::{at, millis};
+use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// What the store knows of a lease; the token itself is kept nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +101,28 @@ impl Leases<'_> {
         new: NewLease,
         actor: &Actor,
     ) -> Result<LeaseRecord, CreateLeaseError> {
-        unimplemented!("{org} {new:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        check_agent(&mut tx, org, &new.agent_id).await?;
+        for (set, grant) in &new.sets {
+            check_grant(&mut tx, org, &new, set, grant).await?;
+        }
+        let lease = LeaseRecord {
+            id: new.id,
+            org: org.clone(),
+            agent_id: new.agent_id,
+            kind: new.kind,
+            action: new.action,
+            sets: new.sets,
+            issued_at: new.issued_at,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            uses: 0,
+            revocation_id: new.revocation_id,
+        };
+        insert(&mut tx, &lease).await?;
+        record(&mut tx, &lease, "lease.mint", actor).await?;
+        tx.commit().await?;
+        Ok(lease)
     }
 
     /// One lease.
@@ -106,7 +130,12 @@ impl Leases<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &LeaseId) -> Result<Option<LeaseRecord>, StoreError> {
-        unimplemented!("{org} {id}")
+        let row = sqlx::query(GET)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Leases in the order they were minted, of one agent or of all.
@@ -119,7 +148,21 @@ impl Leases<'_> {
         agent: Option<&AgentId>,
         page: &PageRequest,
     ) -> Result<Page<LeaseRecord>, StoreError> {
-        unimplemented!("{org} {agent:?} {page:?}")
+        let limit = page.bounded_limit();
+        let rows = sqlx::query(
+            "SELECT * FROM leases WHERE org_id = $1 AND id > $2 \
+             AND ($3 IS NULL OR agent_id = $3) ORDER BY id LIMIT $4",
+        )
+        .bind(org.as_str())
+        .bind(page.after_id()?)
+        .bind(agent.map(AgentId::as_str))
+        .bind(limit + 1)
+        .fetch_all(self.store.pool())
+        .await?;
+        let leases = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::from_overfull(leases, limit, |lease: &LeaseRecord| {
+            lease.id.as_str()
+        }))
     }
 
     /// Revokes a lease and every child of it: when this returns, no later use is recorded, on any
@@ -133,7 +176,23 @@ impl Leases<'_> {
         id: &LeaseId,
         actor: &Actor,
     ) -> Result<Option<LeaseRecord>, StoreError> {
-        unimplemented!("{org} {id} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let Some(mut lease) = find(&mut tx, org, id).await? else {
+            return Ok(None);
+        };
+        if lease.revoked_at.is_some() {
+            return Ok(Some(lease));
+        }
+        sqlx::query("UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
+            .bind(tx.now())
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?;
+        lease.revoked_at = Some(at(tx.now()));
+        record(&mut tx, &lease, "lease.revoke", actor).await?;
+        tx.commit().await?;
+        Ok(Some(lease))
     }
 
     /// Revokes one block of a lease and all below it, until the lease ends anyway. False when
@@ -149,7 +208,29 @@ impl Leases<'_> {
         until: OffsetDateTime,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {id} {block:?} {until} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let Some(lease) = find(&mut tx, org, id).await? else {
+            return Ok(false);
+        };
+        // Past its lease's end a block is refused anyway.
+        sqlx::query("DELETE FROM revoked_blocks WHERE until < $1")
+            .bind(tx.now())
+            .execute(tx.conn())
+            .await?;
+        sqlx::query(
+            "INSERT INTO revoked_blocks (revocation_id, org_id, lease_id, revoked_at, until) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (revocation_id) DO NOTHING",
+        )
+        .bind(&block.as_bytes()[..])
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .bind(tx.now())
+        .bind(millis(until.max(lease.expires_at)))
+        .execute(tx.conn())
+        .await?;
+        record(&mut tx, &lease, "lease.revoke", actor).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Whether a block was revoked on its own.
@@ -161,6 +242,142 @@ impl Leases<'_> {
         org: &OrgId,
         block: &RevocationId,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {block:?}")
+        let found =
+            sqlx::query("SELECT 1 FROM revoked_blocks WHERE org_id = $1 AND revocation_id = $2")
+                .bind(org.as_str())
+                .bind(&block.as_bytes()[..])
+                .fetch_optional(self.store.pool())
+                .await?;
+        Ok(found.is_some())
     }
+}
+
+const GET: &str = "SELECT * FROM leases WHERE org_id = $1 AND id = $2";
+const INSERT: &str = "INSERT INTO leases (id, org_id, agent_id, kind, action, sets, issued_at, \
+    expires_at, uses, revocation_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)";
+
+async fn find(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    id: &LeaseId,
+) -> Result<Option<LeaseRecord>, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .fetch_optional(tx.conn())
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+async fn check_agent(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    agent: &AgentId,
+) -> Result<(), CreateLeaseError> {
+    let active = sqlx::query(
+        "SELECT 1 FROM agents \
+         WHERE org_id = $1 AND id = $2 AND is_active = 1 AND deleted_at IS NULL",
+    )
+    .bind(org.as_str())
+    .bind(agent.as_str())
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(StoreError::from)?;
+    if active.is_some() {
+        Ok(())
+    } else {
+        Err(CreateLeaseError::AgentInactive(agent.clone()))
+    }
+}
+
+async fn check_grant(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: &NewLease,
+    set: &SetId,
+    grant: &GrantId,
+) -> Result<(), CreateLeaseError> {
+    let live = sqlx::query(
+        "SELECT g.expires_at, s.deleted_at AS set_deleted_at \
+         FROM grants g JOIN secret_sets s ON s.id = g.secret_set_id AND s.org_id = g.org_id \
+         WHERE g.org_id = $1 AND g.id = $2 AND g.agent_id = $3 AND g.secret_set_id = $4 \
+         AND g.revoked_at IS NULL AND (g.expires_at IS NULL OR g.expires_at > $5)",
+    )
+    .bind(org.as_str())
+    .bind(grant.as_str())
+    .bind(new.agent_id.as_str())
+    .bind(set.as_str())
+    .bind(tx.now())
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(StoreError::from)?;
+    let Some(row) = live else {
+        return Err(CreateLeaseError::GrantGone(grant.clone()));
+    };
+    if optional_time(&row, "set_deleted_at")?.is_some() {
+        return Err(CreateLeaseError::SetGone(set.clone()));
+    }
+    match optional_time(&row, "expires_at")? {
+        Some(ends_at) if ends_at < new.expires_at => Err(CreateLeaseError::OutlivesGrant {
+            grant: grant.clone(),
+            ends_at,
+        }),
+        _ => Ok(()),
+    }
+}
+
+async fn insert(tx: &mut WriteTx<'_>, lease: &LeaseRecord) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(lease.id.as_str())
+        .bind(lease.org.as_str())
+        .bind(lease.agent_id.as_str())
+        .bind(lease.kind.as_str())
+        .bind(lease.action.as_str())
+        .bind(to_json(&lease.sets, "lease")?)
+        .bind(millis(lease.issued_at))
+        .bind(millis(lease.expires_at))
+        .bind(&lease.revocation_id.as_bytes()[..])
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// One event for each set, so that a set's trail names every lease that opens it.
+async fn record(
+    tx: &mut WriteTx<'_>,
+    lease: &LeaseRecord,
+    action: &'static str,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    for (set, grant) in &lease.sets {
+        let event = NewEvent {
+            action,
+            agent_id: Some(lease.agent_id.clone()),
+            lease_id: Some(lease.id.clone()),
+            grant_id: Some(grant.clone()),
+            secret_set_id: Some(set.clone()),
+            ..NewEvent::default()
+        };
+        tx.append(&lease.org, actor, &event).await?;
+    }
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<LeaseRecord, StoreError> {
+    const WHAT: &str = "lease";
+    let corrupt = StoreError::Corrupt { what: WHAT };
+    Ok(LeaseRecord {
+        id: id(row, "id", WHAT)?,
+        org: id(row, "org_id", WHAT)?,
+        agent_id: id(row, "agent_id", WHAT)?,
+        kind: id(row, "kind", WHAT)?,
+        action: id(row, "action", WHAT)?,
+        sets: json(row, "sets", WHAT)?,
+        issued_at: time(row, "issued_at")?,
+        expires_at: time(row, "expires_at")?,
+        revoked_at: optional_time(row, "revoked_at")?,
+        uses: count(row, "uses")?,
+        revocation_id: RevocationId::from_bytes(row.try_get("revocation_id")?)
+            .map_err(|_| corrupt)?,
+    })
 }

@@ -2,12 +2,31 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::leases::RevocationId;
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, UseId};
 use ::leases::scope::{Action, Kind};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use crate::chain::Heads;
+use crate::open::Lock;
+use crate::timekeeper::Timekeeper;
+use crate::{CheckpointSigner, OpenError, StoreError, StoreOptions};
+
+mod book;
+mod keeper;
+mod queue;
+mod start;
+mod stats;
+mod worker;
+
+use keeper::Keeper;
+use queue::{NotQueued, Queue, Waiting};
+use stats::Stats;
 
 /// A use to be decided and recorded.
 #[derive(Debug, Clone)]
@@ -255,23 +274,58 @@ pub struct LedgerHealth {
     pub unclean_starts: u64,
 }
 
-/// The ledger's handle.
+/// The ledger's handle. Clones share one ledger, which ends with its [`Store`](crate::Store).
 #[derive(Debug, Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+/// What a ledger is started from.
+pub(crate) struct Start {
+    pub(crate) options: StoreOptions,
+    pub(crate) time: Arc<Timekeeper>,
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) lock: Arc<Lock>,
+}
 
 impl Ledger {
+    /// Opens the ledger's own connection, takes up the chain where it ended and starts the threads.
+    pub(crate) async fn start(start: Start) -> Result<(Self, Arc<Heads>), OpenError> {
+        let (shared, heads) = tokio::task::spawn_blocking(move || start::start(start))
+            .await
+            .map_err(|_| StoreError::Closed)??;
+        Ok((Self { shared }, heads))
+    }
+
     /// Decides and records a use. It is committed, and synced, when this returns `Ok`.
     ///
     /// # Errors
     /// [`UseRefusal`]; after 2 s [`UseRefusal::Unavailable`]. A use that was refused so may still
     /// have been recorded and then stays consumed; nothing may be sent for it.
     pub async fn record_use(&self, request: UseRequest) -> Result<RecordedUse, UseRefusal> {
-        unimplemented!("{request:?}")
+        let (answer, answered) = oneshot::channel();
+        self.shared
+            .queue
+            .push(Waiting::Use(request, answer))
+            .map_err(|full| match full {
+                NotQueued::Full => UseRefusal::Overloaded,
+                NotQueued::Ended => UseRefusal::Unavailable(ENDED.to_owned()),
+            })?;
+        match tokio::time::timeout(DEADLINE, answered).await {
+            Ok(Ok(decided)) => decided,
+            Ok(Err(_)) => Err(UseRefusal::Unavailable(ENDED.to_owned())),
+            Err(_) => Err(UseRefusal::Unavailable(LATE.to_owned())),
+        }
     }
 
     /// Queues how a use ended. Never waits; at most about 20 ms later it is committed.
     pub fn record_outcome(&self, outcome: Outcome) {
-        unimplemented!("{outcome:?}")
+        if !self.shared.queue.push_outcome(outcome) {
+            self.shared
+                .stats
+                .lost_outcomes
+                .fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Records a refusal that was decided elsewhere, as `lease.refuse`.
@@ -279,11 +333,68 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn record_refusal(&self, refused: Refused) -> Result<(), LedgerError> {
-        unimplemented!("{refused:?}")
+        let (answer, answered) = oneshot::channel();
+        self.shared
+            .queue
+            .push(Waiting::Refusal(refused, answer))
+            .map_err(|full| match full {
+                NotQueued::Full => LedgerError::Overloaded,
+                NotQueued::Ended => LedgerError::Unavailable(ENDED.to_owned()),
+            })?;
+        match tokio::time::timeout(DEADLINE, answered).await {
+            Ok(Ok(decided)) => decided,
+            Ok(Err(_)) => Err(LedgerError::Unavailable(ENDED.to_owned())),
+            Err(_) => Err(LedgerError::Unavailable(LATE.to_owned())),
+        }
     }
 
     /// How the ledger fares.
     pub fn health(&self) -> LedgerHealth {
-        unimplemented!()
+        let mut health = self.shared.stats.read();
+        health.queue_length = self.shared.queue.len();
+        health.clock_steps = self.shared.time.steps();
+        health
     }
+
+    /// Gives the keeper a key to sign the heads with.
+    pub(crate) fn sign_with(&self, signer: CheckpointSigner) {
+        self.shared.keeper.sign_with(signer);
+    }
+
+    /// The key that signs the heads, if there is one yet.
+    pub(crate) fn checkpoint_key(&self) -> Option<[u8; 32]> {
+        self.shared.keeper.checkpoint_key()
+    }
+
+    /// Tells the threads to write what is queued and end.
+    pub(crate) fn end(&self) {
+        self.shared.queue.end();
+    }
+
+    /// Ends the threads and waits for them.
+    pub(crate) async fn close(&self) {
+        self.end();
+        let threads = std::mem::take(&mut *self.shared.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a thread of the ledger panicked");
+        }
+    }
+}
+
+/// How long a use waits for its commit.
+const DEADLINE: Duration = Duration::from_secs(2);
+const ENDED: &str = "it has ended";
+const LATE: &str = "no commit within 2 s";
+
+/// What handles and threads share.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue,
+    stats: Stats,
+    time: Arc<Timekeeper>,
+    keeper: Keeper,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }

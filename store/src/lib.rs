@@ -5,6 +5,14 @@ use std::sync::Arc;
 
 use ::leases::clock::Clock;
 
+use crate::chain::Heads;
+use crate::db::{ControlHead, Pool};
+use crate::timekeeper::Timekeeper;
+
+mod chain;
+mod open;
+mod timekeeper;
+
 pub mod actor;
 pub mod agents;
 pub mod audit;
@@ -140,8 +148,8 @@ pub enum OpenError {
 
 /// The embedded store: SQLite in WAL mode, the ledger's thread and the audit chain.
 ///
-/// Clones share one store. The last clone that goes ends the ledger's thread; [`Store::close`]
-/// does so in order and waits for it.
+/// Clones share one store. When the last one goes, the ledger writes what is queued and ends;
+/// [`Store::close`] waits for that.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -150,6 +158,19 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    checkpoint: PathBuf,
+    pool: Pool,
+    time: Arc<Timekeeper>,
+    heads: Arc<Heads>,
+    control_head: tokio::sync::Mutex<ControlHead>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    ledger: Ledger,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ledger.end();
+    }
 }
 
 impl Store {
@@ -158,7 +179,30 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; the file is unchanged unless a migration ran.
     pub async fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        unimplemented!("{options:?}")
+        let lock = open::prepare(&options.path).await?;
+        let pool = open::connect(&options).await?;
+        open::migrate(&options.path, &pool).await?;
+        let time = Arc::new(Timekeeper::new(Arc::clone(&options.clock)));
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        let (ledger, heads) = Ledger::start(ledger::Start {
+            options: options.clone(),
+            time: Arc::clone(&time),
+            turn: Arc::clone(&turn),
+            lock,
+        })
+        .await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path: options.path,
+                checkpoint: options.checkpoint,
+                pool,
+                time,
+                heads,
+                control_head: tokio::sync::Mutex::new(ControlHead { uncertain: None }),
+                turn,
+                ledger,
+            }),
+        })
     }
 
     /// Brings the schema of the database at `path` up to date and leaves it closed.
@@ -166,7 +210,11 @@ impl Store {
     /// # Errors
     /// [`OpenError::InUse`] while a server runs on it, [`OpenError::Migrate`].
     pub async fn migrate(path: &Path) -> Result<(), OpenError> {
-        unimplemented!("{path:?}")
+        let _lock = open::prepare(path).await?;
+        let pool = open::connect_to(path, Synchronous::Full).await?;
+        let migrated = open::migrate(path, &pool).await;
+        pool.close().await;
+        migrated
     }
 
     /// Where the database lies.
@@ -176,57 +224,57 @@ impl Store {
 
     /// The hot path: uses, outcomes and refusals.
     pub fn ledger(&self) -> &Ledger {
-        unimplemented!()
+        &self.inner.ledger
     }
 
     /// The audit chain.
-    pub fn audit(&self) -> Audit<'_> {
-        unimplemented!()
+    pub const fn audit(&self) -> Audit<'_> {
+        Audit { store: self }
     }
 
     /// Organisations.
-    pub fn orgs(&self) -> Orgs<'_> {
-        unimplemented!()
+    pub const fn orgs(&self) -> Orgs<'_> {
+        Orgs { store: self }
     }
 
     /// People and their personal keys.
-    pub fn users(&self) -> Users<'_> {
-        unimplemented!()
+    pub const fn users(&self) -> Users<'_> {
+        Users { store: self }
     }
 
     /// Agents and their keys.
-    pub fn agents(&self) -> Agents<'_> {
-        unimplemented!()
+    pub const fn agents(&self) -> Agents<'_> {
+        Agents { store: self }
     }
 
     /// Vaults.
-    pub fn vaults(&self) -> Vaults<'_> {
-        unimplemented!()
+    pub const fn vaults(&self) -> Vaults<'_> {
+        Vaults { store: self }
     }
 
     /// Secret sets and the secrets below them.
-    pub fn secret_sets(&self) -> SecretSets<'_> {
-        unimplemented!()
+    pub const fn secret_sets(&self) -> SecretSets<'_> {
+        SecretSets { store: self }
     }
 
     /// Grants.
-    pub fn grants(&self) -> Grants<'_> {
-        unimplemented!()
+    pub const fn grants(&self) -> Grants<'_> {
+        Grants { store: self }
     }
 
     /// Lease records and revoked blocks.
-    pub fn leases(&self) -> Leases<'_> {
-        unimplemented!()
+    pub const fn leases(&self) -> Leases<'_> {
+        Leases { store: self }
     }
 
     /// Sealed keys of the service: lease roots, JWT, CA, checkpoints.
-    pub fn sealed_keys(&self) -> SealedKeys<'_> {
-        unimplemented!()
+    pub const fn sealed_keys(&self) -> SealedKeys<'_> {
+        SealedKeys { store: self }
     }
 
     /// Answers kept for repeated requests.
-    pub fn idempotency(&self) -> IdempotencyKeys<'_> {
-        unimplemented!()
+    pub const fn idempotency(&self) -> IdempotencyKeys<'_> {
+        IdempotencyKeys { store: self }
     }
 
     /// How far the clock stands behind the latest time this store has seen; zero when it does not.
@@ -234,7 +282,7 @@ impl Store {
     /// Expiry is decided by the latest time seen, so a clock that steps back revives nothing.
     /// Refuse to mint when this is above 30 s.
     pub fn clock_behind(&self) -> std::time::Duration {
-        unimplemented!()
+        self.inner.time.behind()
     }
 
     /// Whether the database answers a read now.
@@ -242,11 +290,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] says why not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        sqlx::query("SELECT 1 FROM orgs LIMIT 1")
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(())
     }
 
     /// Writes what is queued, signs the heads a last time and ends the ledger's thread.
     pub async fn close(&self) {
-        unimplemented!()
+        self.inner.ledger.close().await;
+        self.inner.pool.close().await;
     }
 }

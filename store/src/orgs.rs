@@ -1,9 +1,12 @@
 //! Organisations: the isolation boundary that every other row belongs to.
 
 use ::leases::id::OrgId;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Store, StoreError};
+use crate::db::{Row, WriteTx, id, time};
+use crate::timekeeper::at;
+use crate::{Actor, NewEvent, Store, StoreError};
 
 /// An organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +31,14 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn ensure_first_org(&self, name: &str) -> Result<Org, StoreError> {
-        unimplemented!("{name}")
+        let mut tx = self.store.write().await?;
+        let first = sqlx::query(FIRST).fetch_optional(tx.conn()).await?;
+        if let Some(row) = first {
+            return read(&row);
+        }
+        let org = insert(&mut tx, name, &Actor::system("bootstrap")).await?;
+        tx.commit().await?;
+        Ok(org)
     }
 
     /// Makes another organisation.
@@ -36,7 +46,10 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn create(&self, name: &str, actor: &Actor) -> Result<Org, StoreError> {
-        unimplemented!("{name} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let org = insert(&mut tx, name, actor).await?;
+        tx.commit().await?;
+        Ok(org)
     }
 
     /// The organisation made first.
@@ -44,7 +57,8 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn first(&self) -> Result<Option<Org>, StoreError> {
-        unimplemented!()
+        let row = sqlx::query(FIRST).fetch_optional(self.store.pool()).await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// One organisation.
@@ -52,6 +66,41 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId) -> Result<Option<Org>, StoreError> {
-        unimplemented!("{org}")
+        let row = sqlx::query("SELECT id, name, created_at FROM orgs WHERE id = $1")
+            .bind(org.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
+}
+
+const FIRST: &str = "SELECT id, name, created_at FROM orgs ORDER BY created_at, id LIMIT 1";
+
+async fn insert(tx: &mut WriteTx<'_>, name: &str, actor: &Actor) -> Result<Org, StoreError> {
+    let created_at = at(tx.now());
+    let org = Org {
+        id: OrgId::new(created_at),
+        name: name.to_owned(),
+        created_at,
+    };
+    sqlx::query("INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3)")
+        .bind(org.id.as_str())
+        .bind(&org.name)
+        .bind(tx.now())
+        .execute(tx.conn())
+        .await?;
+    let event = NewEvent {
+        action: "org.create",
+        ..NewEvent::default()
+    };
+    tx.append(&org.id, actor, &event).await?;
+    Ok(org)
+}
+
+fn read(row: &Row) -> Result<Org, StoreError> {
+    Ok(Org {
+        id: id(row, "id", "organisation")?,
+        name: row.try_get("name")?,
+        created_at: time(row, "created_at")?,
+    })
 }

@@ -1,9 +1,12 @@
 //! Keys of the service itself, sealed: lease roots, JWT, CA, checkpoint signer.
 
 use ::leases::id::OrgId;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Store, StoreError};
+use crate::db::{Row, WriteTx, count, optional_time, stored, time};
+use crate::timekeeper::at;
+use crate::{Actor, NewEvent, Store, StoreError};
 
 /// One version of a sealed key. Its seal is bound by the caller to name and version.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,7 +73,51 @@ impl SealedKeys<'_> {
         new: NewSealedKey,
         actor: &Actor,
     ) -> Result<SealedKey, StoreError> {
-        unimplemented!("{org} {new:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let highest: i64 = sqlx::query_scalar(
+            "SELECT COALESCE(MAX(version), 0) FROM sealed_keys WHERE org_id = $1 AND name = $2",
+        )
+        .bind(org.as_str())
+        .bind(&new.name)
+        .fetch_one(tx.conn())
+        .await?;
+        if stored(new.version) != highest + 1 {
+            return Err(StoreError::Conflict {
+                what: "the key's version",
+            });
+        }
+        sqlx::query(
+            "UPDATE sealed_keys SET retired_at = $1 \
+             WHERE org_id = $2 AND name = $3 AND retired_at IS NULL",
+        )
+        .bind(tx.now())
+        .bind(org.as_str())
+        .bind(&new.name)
+        .execute(tx.conn())
+        .await?;
+        sqlx::query(
+            "INSERT INTO sealed_keys (org_id, name, version, sealed, public, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(org.as_str())
+        .bind(&new.name)
+        .bind(stored(new.version))
+        .bind(&new.sealed)
+        .bind(&new.public)
+        .bind(tx.now())
+        .execute(tx.conn())
+        .await?;
+        record(&mut tx, org, &new.name, new.version, "key.rotate", actor).await?;
+        let created_at = at(tx.now());
+        tx.commit().await?;
+        Ok(SealedKey {
+            name: new.name,
+            version: new.version,
+            sealed: new.sealed,
+            public: new.public,
+            created_at,
+            retired_at: None,
+        })
     }
 
     /// The version in use.
@@ -78,7 +125,14 @@ impl SealedKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn current(&self, org: &OrgId, name: &str) -> Result<Option<SealedKey>, StoreError> {
-        unimplemented!("{org} {name}")
+        let row = sqlx::query(
+            "SELECT * FROM sealed_keys WHERE org_id = $1 AND name = $2 AND retired_at IS NULL",
+        )
+        .bind(org.as_str())
+        .bind(name)
+        .fetch_optional(self.store.pool())
+        .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// All versions, newest first.
@@ -86,7 +140,14 @@ impl SealedKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn versions(&self, org: &OrgId, name: &str) -> Result<Vec<SealedKey>, StoreError> {
-        unimplemented!("{org} {name}")
+        let rows = sqlx::query(
+            "SELECT * FROM sealed_keys WHERE org_id = $1 AND name = $2 ORDER BY version DESC",
+        )
+        .bind(org.as_str())
+        .bind(name)
+        .fetch_all(self.store.pool())
+        .await?;
+        rows.iter().map(read).collect()
     }
 
     /// Removes a retired version for good. False when it is current or missing.
@@ -100,6 +161,51 @@ impl SealedKeys<'_> {
         version: u64,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {name} {version} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let removed = sqlx::query(
+            "DELETE FROM sealed_keys \
+             WHERE org_id = $1 AND name = $2 AND version = $3 AND retired_at IS NOT NULL",
+        )
+        .bind(org.as_str())
+        .bind(name)
+        .bind(stored(version))
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+        if removed == 0 {
+            return Ok(false);
+        }
+        record(&mut tx, org, name, version, "key.remove", actor).await?;
+        tx.commit().await?;
+        Ok(true)
     }
+}
+
+async fn record(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    name: &str,
+    version: u64,
+    action: &'static str,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let event = NewEvent {
+        action,
+        secret_version: Some(version),
+        keys: vec![name.to_owned()],
+        ..NewEvent::default()
+    };
+    tx.append(org, actor, &event).await?;
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<SealedKey, StoreError> {
+    Ok(SealedKey {
+        name: row.try_get("name")?,
+        version: count(row, "version")?,
+        sealed: row.try_get("sealed")?,
+        public: row.try_get("public")?,
+        created_at: time(row, "created_at")?,
+        retired_at: optional_time(row, "retired_at")?,
+    })
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use ::leases::id::{OrgId, SetId, VaultId};
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Page, PageRequest, Store, StoreError};
+use crate::db::{Row, WriteTx, count, from_json, id, json, stored, time, to_json};
+use crate::timekeeper::at;
+use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// A secret set, without values.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +175,26 @@ impl SecretSets<'_> {
         name: &str,
         keys: &[String],
     ) -> Result<NextVersions, WriteSetError> {
-        unimplemented!("{org} {provider} {environment} {name} {keys:?}")
+        let vault = self.store.vaults().default_vault(org).await?;
+        let vault = vault.ok_or(WriteSetError::NoVault)?;
+        let mut entries = BTreeMap::new();
+        for key in keys {
+            let path = path_of(provider, environment, name, key);
+            let current: Option<i64> = sqlx::query_scalar(CURRENT_VERSION)
+                .bind(org.as_str())
+                .bind(vault.id.as_str())
+                .bind(&path)
+                .fetch_optional(self.store.pool())
+                .await
+                .map_err(StoreError::from)?;
+            let next = u64::try_from(current.unwrap_or(0)).unwrap_or(0) + 1;
+            entries.insert(key.clone(), (path, next));
+        }
+        Ok(NextVersions {
+            vault: vault.id,
+            kek_id: vault.kek_id,
+            entries,
+        })
     }
 
     /// Makes a set, version 1.
@@ -185,7 +207,40 @@ impl SecretSets<'_> {
         new: NewSet,
         actor: &Actor,
     ) -> Result<SecretSet, WriteSetError> {
-        unimplemented!("{org} {new:?} {actor:?}")
+        if new.entries.is_empty() {
+            return Err(WriteSetError::Empty);
+        }
+        let vault = self.store.vaults().default_vault(org).await?;
+        let vault = vault.ok_or(WriteSetError::NoVault)?;
+        let mut tx = self.store.write().await?;
+        if is_taken(&mut tx, org, &new).await? {
+            return Err(WriteSetError::NameTaken);
+        }
+        let now = at(tx.now());
+        let mut set = Current {
+            set: SecretSet {
+                id: SetId::new(now),
+                org: org.clone(),
+                provider: new.provider,
+                environment: new.environment,
+                name: new.name,
+                version: 0,
+                keys: Vec::new(),
+                custom: None,
+                created_at: now,
+                updated_at: now,
+            },
+            vault: vault.id,
+            manifest: BTreeMap::new(),
+        };
+        insert_set(&mut tx, &set).await?;
+        for (key, sealed) in new.entries {
+            put_secret(&mut tx, &mut set, key, sealed).await?;
+        }
+        let set = advance(&mut tx, set, new.custom, None, actor).await?;
+        record(&mut tx, &set, "secret_set.create", actor).await?;
+        tx.commit().await?;
+        Ok(set)
     }
 
     /// Makes the next version of a set; `None` when there is no such set.
@@ -199,7 +254,24 @@ impl SecretSets<'_> {
         change: SetChange,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        unimplemented!("{org} {id} {change:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let Some(mut current) = find(&mut tx, org, id).await? else {
+            return Ok(None);
+        };
+        for (key, sealed) in change.put {
+            put_secret(&mut tx, &mut current, key, sealed).await?;
+        }
+        for key in change.drop {
+            current.manifest.remove(&key);
+        }
+        if current.manifest.is_empty() {
+            return Err(WriteSetError::Empty);
+        }
+        let custom = change.custom.or_else(|| current.set.custom.clone());
+        let set = advance(&mut tx, current, custom, None, actor).await?;
+        record(&mut tx, &set, "secret_set.update", actor).await?;
+        tx.commit().await?;
+        Ok(Some(set))
     }
 
     /// Makes a next version with the contents of `version`; `None` when there is no such set.
@@ -213,7 +285,24 @@ impl SecretSets<'_> {
         version: u64,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        unimplemented!("{org} {id} {version} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let Some(mut current) = find(&mut tx, org, id).await? else {
+            return Ok(None);
+        };
+        let earlier = sqlx::query(GET_VERSION)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .bind(stored(version))
+            .fetch_optional(tx.conn())
+            .await
+            .map_err(StoreError::from)?
+            .ok_or(WriteSetError::NoSuchVersion(version))?;
+        current.manifest = json(&earlier, "manifest", "secret set")?;
+        let custom = custom_of(&earlier)?;
+        let set = advance(&mut tx, current, custom, Some(version), actor).await?;
+        record(&mut tx, &set, "secret_set.rollback", actor).await?;
+        tx.commit().await?;
+        Ok(Some(set))
     }
 
     /// Deletes a set softly: uses of it are refused at once, its name is free again. False when
@@ -222,7 +311,20 @@ impl SecretSets<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete(&self, org: &OrgId, id: &SetId, actor: &Actor) -> Result<bool, StoreError> {
-        unimplemented!("{org} {id} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let Some(current) = find(&mut tx, org, id).await? else {
+            return Ok(false);
+        };
+        sqlx::query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
+            .bind(tx.now())
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?;
+        mark_secrets(&mut tx, &current, &BTreeMap::new()).await?;
+        record(&mut tx, &current.set, "secret_set.delete", actor).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// One set that is not deleted.
@@ -230,7 +332,12 @@ impl SecretSets<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &SetId) -> Result<Option<SecretSet>, StoreError> {
-        unimplemented!("{org} {id}")
+        let row = sqlx::query(GET)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// One set that is not deleted, by its name.
@@ -244,7 +351,19 @@ impl SecretSets<'_> {
         environment: &str,
         name: &str,
     ) -> Result<Option<SecretSet>, StoreError> {
-        unimplemented!("{org} {provider} {environment} {name}")
+        let row = sqlx::query(
+            "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
+             JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
+             WHERE s.org_id = $1 AND s.provider = $2 AND s.environment = $3 AND s.name = $4 \
+             AND s.deleted_at IS NULL",
+        )
+        .bind(org.as_str())
+        .bind(provider)
+        .bind(environment)
+        .bind(name)
+        .fetch_optional(self.store.pool())
+        .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Sets in the order they were made, without the deleted.
@@ -256,7 +375,21 @@ impl SecretSets<'_> {
         org: &OrgId,
         page: &PageRequest,
     ) -> Result<Page<SecretSet>, StoreError> {
-        unimplemented!("{org} {page:?}")
+        let limit = page.bounded_limit();
+        let rows = sqlx::query(
+            "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
+             JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
+             WHERE s.org_id = $1 AND s.id > $2 AND s.deleted_at IS NULL ORDER BY s.id LIMIT $3",
+        )
+        .bind(org.as_str())
+        .bind(page.after_id()?)
+        .bind(limit + 1)
+        .fetch_all(self.store.pool())
+        .await?;
+        let sets = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::from_overfull(sets, limit, |set: &SecretSet| {
+            set.id.as_str()
+        }))
     }
 
     /// All versions of a set that is not deleted, newest first; `None` when there is no such set.
@@ -268,7 +401,21 @@ impl SecretSets<'_> {
         org: &OrgId,
         id: &SetId,
     ) -> Result<Option<Vec<SetVersion>>, StoreError> {
-        unimplemented!("{org} {id}")
+        if self.get(org, id).await?.is_none() {
+            return Ok(None);
+        }
+        let rows = sqlx::query(
+            "SELECT * FROM secret_set_versions WHERE org_id = $1 AND set_id = $2 \
+             ORDER BY version DESC",
+        )
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .fetch_all(self.store.pool())
+        .await?;
+        rows.iter()
+            .map(read_version)
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// One version of a set that is not deleted, with its sealed values.
@@ -281,7 +428,53 @@ impl SecretSets<'_> {
         id: &SetId,
         version: u64,
     ) -> Result<Option<SetContents>, StoreError> {
-        unimplemented!("{org} {id} {version}")
+        let row = sqlx::query(
+            "SELECT s.provider, s.environment, s.name, s.vault_id, v.manifest, v.custom \
+             FROM secret_sets s JOIN secret_set_versions v ON v.set_id = s.id \
+             WHERE s.org_id = $1 AND s.id = $2 AND v.version = $3 AND s.deleted_at IS NULL",
+        )
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .bind(stored(version))
+        .fetch_optional(self.store.pool())
+        .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let mut contents = SetContents {
+            provider: row.try_get("provider")?,
+            environment: row.try_get("environment")?,
+            name: row.try_get("name")?,
+            version,
+            custom: custom_of(&row)?,
+            entries: Vec::new(),
+        };
+        let vault: VaultId = self::id(&row, "vault_id", WHAT)?;
+        let manifest: BTreeMap<String, u64> = json(&row, "manifest", WHAT)?;
+        for (key, version) in manifest {
+            let path = path_of(
+                &contents.provider,
+                &contents.environment,
+                &contents.name,
+                &key,
+            );
+            let sealed = sqlx::query_scalar(SEALED)
+                .bind(org.as_str())
+                .bind(vault.as_str())
+                .bind(&path)
+                .bind(stored(version))
+                .fetch_optional(self.store.pool())
+                .await?
+                .ok_or(StoreError::Corrupt { what: WHAT })?;
+            contents.entries.push(SealedEntry {
+                key,
+                vault: vault.clone(),
+                path,
+                version,
+                sealed,
+            });
+        }
+        Ok(Some(contents))
     }
 
     /// The sealed values of one version; `None` when there is no such set or version.
@@ -299,4 +492,263 @@ impl SecretSets<'_> {
             .await?
             .map(|contents| contents.entries))
     }
+}
+
+const WHAT: &str = "secret set";
+const GET: &str = "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
+    JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
+    WHERE s.org_id = $1 AND s.id = $2 AND s.deleted_at IS NULL";
+const GET_VERSION: &str = "SELECT * FROM secret_set_versions \
+    WHERE org_id = $1 AND set_id = $2 AND version = $3";
+const CURRENT_VERSION: &str =
+    "SELECT version FROM secrets WHERE org_id = $1 AND vault_id = $2 AND path = $3";
+const SEALED: &str = "SELECT sealed FROM secret_versions \
+    WHERE org_id = $1 AND vault_id = $2 AND path = $3 AND version = $4";
+
+/// A set as a change finds it, and its manifest as the change will leave it.
+struct Current {
+    set: SecretSet,
+    vault: VaultId,
+    manifest: BTreeMap<String, u64>,
+}
+
+/// Where an entry's secret lies in the vault.
+fn path_of(provider: &str, environment: &str, name: &str, key: &str) -> String {
+    format!("{provider}/{environment}/{name}/{key}")
+}
+
+async fn is_taken(tx: &mut WriteTx<'_>, org: &OrgId, new: &NewSet) -> Result<bool, StoreError> {
+    let taken = sqlx::query(
+        "SELECT 1 FROM secret_sets WHERE org_id = $1 AND provider = $2 AND environment = $3 \
+         AND name = $4 AND deleted_at IS NULL",
+    )
+    .bind(org.as_str())
+    .bind(&new.provider)
+    .bind(&new.environment)
+    .bind(&new.name)
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(taken.is_some())
+}
+
+async fn find(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    id: &SetId,
+) -> Result<Option<Current>, StoreError> {
+    let row = sqlx::query(GET)
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .fetch_optional(tx.conn())
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    Ok(Some(Current {
+        set: read(&row)?,
+        vault: self::id(&row, "vault_id", WHAT)?,
+        manifest: json(&row, "manifest", WHAT)?,
+    }))
+}
+
+async fn insert_set(tx: &mut WriteTx<'_>, current: &Current) -> Result<(), StoreError> {
+    let set = &current.set;
+    sqlx::query(
+        "INSERT INTO secret_sets \
+         (id, org_id, vault_id, provider, environment, name, version, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7)",
+    )
+    .bind(set.id.as_str())
+    .bind(set.org.as_str())
+    .bind(current.vault.as_str())
+    .bind(&set.provider)
+    .bind(&set.environment)
+    .bind(&set.name)
+    .bind(tx.now())
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Stores one sealed value, if path and version are still the ones that its seal is bound to.
+async fn put_secret(
+    tx: &mut WriteTx<'_>,
+    current: &mut Current,
+    key: String,
+    sealed: Sealed,
+) -> Result<(), WriteSetError> {
+    let set = &current.set;
+    let path = path_of(&set.provider, &set.environment, &set.name, &key);
+    if sealed.path != path {
+        return Err(WriteSetError::Moved);
+    }
+    // A statement that counts up from exactly the version before is the check and the change.
+    let moved = sqlx::query(
+        "INSERT INTO secrets (org_id, vault_id, path, version, created_at) \
+         SELECT $1, $2, $3, $4, $5 WHERE $4 = 1 OR EXISTS \
+         (SELECT 1 FROM secrets WHERE org_id = $1 AND vault_id = $2 AND path = $3) \
+         ON CONFLICT (org_id, vault_id, path) DO UPDATE \
+         SET version = excluded.version WHERE secrets.version = excluded.version - 1",
+    )
+    .bind(set.org.as_str())
+    .bind(current.vault.as_str())
+    .bind(&path)
+    .bind(stored(sealed.version))
+    .bind(tx.now())
+    .execute(tx.conn())
+    .await
+    .map_err(StoreError::from)?
+    .rows_affected()
+        == 0;
+    if moved {
+        return Err(WriteSetError::Moved);
+    }
+    sqlx::query(
+        "INSERT INTO secret_versions (org_id, vault_id, path, version, sealed, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(set.org.as_str())
+    .bind(current.vault.as_str())
+    .bind(&path)
+    .bind(stored(sealed.version))
+    .bind(&sealed.bytes)
+    .bind(tx.now())
+    .execute(tx.conn())
+    .await
+    .map_err(StoreError::from)?;
+    current.manifest.insert(key, sealed.version);
+    Ok(())
+}
+
+/// Makes the next version of a set from its manifest.
+async fn advance(
+    tx: &mut WriteTx<'_>,
+    mut current: Current,
+    custom: Option<serde_json::Value>,
+    rolled_back_to: Option<u64>,
+    actor: &Actor,
+) -> Result<SecretSet, StoreError> {
+    current.set.version += 1;
+    current.set.updated_at = at(tx.now());
+    current.set.custom = custom;
+    current.set.keys = current.manifest.keys().cloned().collect();
+    let set = &current.set;
+    let custom = match &set.custom {
+        Some(custom) => Some(to_json(custom, WHAT)?),
+        None => None,
+    };
+    sqlx::query(
+        "INSERT INTO secret_set_versions \
+         (set_id, version, org_id, manifest, custom, created_at, created_by, rolled_back_to) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(set.id.as_str())
+    .bind(stored(set.version))
+    .bind(set.org.as_str())
+    .bind(to_json(&current.manifest, WHAT)?)
+    .bind(custom)
+    .bind(tx.now())
+    .bind(&actor.id)
+    .bind(rolled_back_to.map(stored))
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE secret_sets SET version = $1, updated_at = $2 WHERE org_id = $3 AND id = $4",
+    )
+    .bind(stored(set.version))
+    .bind(tx.now())
+    .bind(set.org.as_str())
+    .bind(set.id.as_str())
+    .execute(tx.conn())
+    .await?;
+    mark_secrets(tx, &current, &current.manifest).await?;
+    Ok(current.set)
+}
+
+/// Marks the secrets under a set's prefix as there or deleted, as `manifest` has them.
+async fn mark_secrets(
+    tx: &mut WriteTx<'_>,
+    current: &Current,
+    manifest: &BTreeMap<String, u64>,
+) -> Result<(), StoreError> {
+    let set = &current.set;
+    let prefix = path_of(&set.provider, &set.environment, &set.name, "");
+    // `0` follows `/` in byte order, so this is the range of paths under the prefix.
+    let end = format!("{}0", prefix.trim_end_matches('/'));
+    sqlx::query(
+        "UPDATE secrets SET deleted_at = $1 WHERE org_id = $2 AND vault_id = $3 \
+         AND path > $4 AND path < $5 AND deleted_at IS NULL",
+    )
+    .bind(tx.now())
+    .bind(set.org.as_str())
+    .bind(current.vault.as_str())
+    .bind(&prefix)
+    .bind(end)
+    .execute(tx.conn())
+    .await?;
+    for key in manifest.keys() {
+        sqlx::query(
+            "UPDATE secrets SET deleted_at = NULL \
+             WHERE org_id = $1 AND vault_id = $2 AND path = $3",
+        )
+        .bind(set.org.as_str())
+        .bind(current.vault.as_str())
+        .bind(format!("{prefix}{key}"))
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(())
+}
+
+async fn record(
+    tx: &mut WriteTx<'_>,
+    set: &SecretSet,
+    action: &'static str,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let event = NewEvent {
+        action,
+        secret_set_id: Some(set.id.clone()),
+        secret_version: Some(set.version),
+        keys: set.keys.clone(),
+        ..NewEvent::default()
+    };
+    tx.append(&set.org, actor, &event).await?;
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<SecretSet, StoreError> {
+    Ok(SecretSet {
+        id: id(row, "id", WHAT)?,
+        org: id(row, "org_id", WHAT)?,
+        provider: row.try_get("provider")?,
+        environment: row.try_get("environment")?,
+        name: row.try_get("name")?,
+        version: count(row, "version")?,
+        keys: keys_of(row)?,
+        custom: custom_of(row)?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}
+
+fn read_version(row: &Row) -> Result<SetVersion, StoreError> {
+    let rolled_back_to: Option<i64> = row.try_get("rolled_back_to")?;
+    Ok(SetVersion {
+        version: count(row, "version")?,
+        keys: keys_of(row)?,
+        created_at: time(row, "created_at")?,
+        created_by: row.try_get("created_by")?,
+        rolled_back_to: rolled_back_to.map(i64::cast_unsigned),
+    })
+}
+
+fn keys_of(row: &Row) -> Result<Vec<String>, StoreError> {
+    let manifest: BTreeMap<String, u64> = json(row, "manifest", WHAT)?;
+    Ok(manifest.into_keys().collect())
+}
+
+fn custom_of(row: &Row) -> Result<Option<serde_json::Value>, StoreError> {
+    let custom: Option<&str> = row.try_get("custom")?;
+    custom.map(|text| from_json(text, WHAT)).transpose()
 }

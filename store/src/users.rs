@@ -1,9 +1,12 @@
 //! People and the digests of their personal keys.
 
 use ::leases::id::{OrgId, UserId};
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Page, PageRequest, Store, StoreError};
+use crate::db::{Row, WriteTx, id, time};
+use crate::timekeeper::at;
+use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// What a person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,7 +90,34 @@ impl Users<'_> {
         new: NewUser,
         actor: &Actor,
     ) -> Result<User, CreateUserError> {
-        unimplemented!("{org} {new:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        if is_taken(&mut tx, org, &new.name).await? {
+            return Err(CreateUserError::NameTaken);
+        }
+        let created_at = at(tx.now());
+        let user = User {
+            id: UserId::new(created_at),
+            org: org.clone(),
+            name: new.name,
+            role: new.role,
+            created_at,
+        };
+        sqlx::query(INSERT)
+            .bind(user.id.as_str())
+            .bind(org.as_str())
+            .bind(&user.name)
+            .bind(user.role.as_str())
+            .bind(tx.now())
+            .execute(tx.conn())
+            .await
+            .map_err(StoreError::from)?;
+        let event = NewEvent {
+            action: "user.create",
+            ..NewEvent::default()
+        };
+        tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(user)
     }
 
     /// One person.
@@ -95,7 +125,12 @@ impl Users<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &UserId) -> Result<Option<User>, StoreError> {
-        unimplemented!("{org} {id}")
+        let row = sqlx::query("SELECT * FROM users WHERE org_id = $1 AND id = $2")
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// People in the order they were made.
@@ -103,7 +138,18 @@ impl Users<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId, page: &PageRequest) -> Result<Page<User>, StoreError> {
-        unimplemented!("{org} {page:?}")
+        let limit = page.bounded_limit();
+        let rows =
+            sqlx::query("SELECT * FROM users WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+                .bind(org.as_str())
+                .bind(page.after_id()?)
+                .bind(limit + 1)
+                .fetch_all(self.store.pool())
+                .await?;
+        let users = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::from_overfull(users, limit, |user: &User| {
+            user.id.as_str()
+        }))
     }
 
     /// Adds a personal key by the SHA-256 of its text. False when there is no such person.
@@ -117,7 +163,28 @@ impl Users<'_> {
         key_hash: &[u8; 32],
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {id} {key_hash:?} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let added = sqlx::query(
+            "INSERT INTO user_keys (key_hash, org_id, user_id, created_at) \
+             SELECT $1, org_id, id, $2 FROM users WHERE org_id = $3 AND id = $4",
+        )
+        .bind(&key_hash[..])
+        .bind(tx.now())
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .execute(tx.conn())
+        .await?
+        .rows_affected();
+        if added == 0 {
+            return Ok(false);
+        }
+        let event = NewEvent {
+            action: "user.create_key",
+            ..NewEvent::default()
+        };
+        tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Ends every personal key of a person. False when there is no such person.
@@ -130,7 +197,26 @@ impl Users<'_> {
         id: &UserId,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {id} {actor:?}")
+        let mut tx = self.store.write().await?;
+        if self.get(org, id).await?.is_none() {
+            return Ok(false);
+        }
+        sqlx::query(
+            "UPDATE user_keys SET revoked_at = $1 \
+             WHERE org_id = $2 AND user_id = $3 AND revoked_at IS NULL",
+        )
+        .bind(tx.now())
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .execute(tx.conn())
+        .await?;
+        let event = NewEvent {
+            action: "user.revoke_keys",
+            ..NewEvent::default()
+        };
+        tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The person whose live personal key has this SHA-256.
@@ -141,6 +227,36 @@ impl Users<'_> {
         &self,
         key_hash: &[u8; 32],
     ) -> Result<Option<(OrgId, User)>, StoreError> {
-        unimplemented!("{key_hash:?}")
+        let row = sqlx::query(
+            "SELECT u.* FROM user_keys k JOIN users u ON u.id = k.user_id \
+             WHERE k.key_hash = $1 AND k.revoked_at IS NULL",
+        )
+        .bind(&key_hash[..])
+        .fetch_optional(self.store.pool())
+        .await?;
+        let user = row.as_ref().map(read).transpose()?;
+        Ok(user.map(|user| (user.org.clone(), user)))
     }
+}
+
+const INSERT: &str =
+    "INSERT INTO users (id, org_id, name, role, created_at) VALUES ($1, $2, $3, $4, $5)";
+
+async fn is_taken(tx: &mut WriteTx<'_>, org: &OrgId, name: &str) -> Result<bool, StoreError> {
+    let taken = sqlx::query("SELECT 1 FROM users WHERE org_id = $1 AND name = $2")
+        .bind(org.as_str())
+        .bind(name)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(taken.is_some())
+}
+
+fn read(row: &Row) -> Result<User, StoreError> {
+    Ok(User {
+        id: id(row, "id", "user")?,
+        org: id(row, "org_id", "user")?,
+        name: row.try_get("name")?,
+        role: Role::parse(row.try_get("role")?).ok_or(StoreError::Corrupt { what: "user" })?,
+        created_at: time(row, "created_at")?,
+    })
 }

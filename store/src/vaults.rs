@@ -1,9 +1,12 @@
 //! Vaults: named containers of secrets, each under its own key-encryption key.
 
 use ::leases::id::{OrgId, VaultId};
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::{Actor, Store, StoreError};
+use crate::db::{Row, id, time};
+use crate::timekeeper::at;
+use crate::{Actor, NewEvent, Store, StoreError};
 
 /// A vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +44,11 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn default_vault(&self, org: &OrgId) -> Result<Option<Vault>, StoreError> {
-        unimplemented!("{org}")
+        let row = sqlx::query(DEFAULT)
+            .bind(org.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// The default vault, which this makes from `new` when there is none; the first caller wins.
@@ -49,7 +56,38 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn ensure_default(&self, org: &OrgId, new: NewVault) -> Result<Vault, StoreError> {
-        unimplemented!("{org} {new:?}")
+        let mut tx = self.store.write().await?;
+        let existing = sqlx::query(DEFAULT)
+            .bind(org.as_str())
+            .fetch_optional(tx.conn())
+            .await?;
+        if let Some(row) = existing {
+            return read(&row);
+        }
+        sqlx::query(
+            "INSERT INTO vaults (id, org_id, name, kek_id, created_at) \
+             VALUES ($1, $2, 'default', $3, $4)",
+        )
+        .bind(new.id.as_str())
+        .bind(org.as_str())
+        .bind(&new.kek_id)
+        .bind(tx.now())
+        .execute(tx.conn())
+        .await?;
+        let event = NewEvent {
+            action: "vault.create",
+            ..NewEvent::default()
+        };
+        tx.append(org, &Actor::system("bootstrap"), &event).await?;
+        let created_at = at(tx.now());
+        tx.commit().await?;
+        Ok(Vault {
+            id: new.id,
+            org: org.clone(),
+            name: "default".to_owned(),
+            kek_id: new.kek_id,
+            created_at,
+        })
     }
 
     /// All vaults of an organisation.
@@ -57,7 +95,11 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId) -> Result<Vec<Vault>, StoreError> {
-        unimplemented!("{org}")
+        let rows = sqlx::query("SELECT * FROM vaults WHERE org_id = $1 ORDER BY id")
+            .bind(org.as_str())
+            .fetch_all(self.store.pool())
+            .await?;
+        rows.iter().map(read).collect()
     }
 
     /// Names another key for a vault, after a rotation of it. False when there is no such vault.
@@ -71,6 +113,36 @@ impl Vaults<'_> {
         kek_id: &str,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        unimplemented!("{org} {id} {kek_id} {actor:?}")
+        let mut tx = self.store.write().await?;
+        let changed = sqlx::query("UPDATE vaults SET kek_id = $1 WHERE org_id = $2 AND id = $3")
+            .bind(kek_id)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?
+            .rows_affected();
+        if changed == 0 {
+            return Ok(false);
+        }
+        let event = NewEvent {
+            action: "key.rotate",
+            keys: vec![kek_id.to_owned()],
+            ..NewEvent::default()
+        };
+        tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(true)
     }
+}
+
+const DEFAULT: &str = "SELECT * FROM vaults WHERE org_id = $1 AND name = 'default'";
+
+fn read(row: &Row) -> Result<Vault, StoreError> {
+    Ok(Vault {
+        id: id(row, "id", "vault")?,
+        org: id(row, "org_id", "vault")?,
+        name: row.try_get("name")?,
+        kek_id: row.try_get("kek_id")?,
+        created_at: time(row, "created_at")?,
+    })
 }

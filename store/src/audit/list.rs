@@ -1,0 +1,314 @@
+//! Reading the trail: pages of it newest first, all of it oldest first.
+//!
+//! The table has no index but its position. A page is found by walking each stream from its end
+//! (or start) in windows of bounded size, so that a filter that matches little costs a bounded
+//! amount of reading a page, and the cursor says how far the walk came.
+
+use std::collections::VecDeque;
+
+use ::leases::id::OrgId;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use sqlx::Row as _;
+
+use super::EventFilter;
+use crate::chain::Stream;
+use crate::db::{Row, from_json};
+use crate::timekeeper::millis;
+use crate::{Event, Page, PageRequest, Store, StoreError};
+
+/// Records looked at by one statement.
+const WINDOW: i64 = 20_000;
+/// Records looked at in one stream for one page.
+const MOST_PER_PAGE: i64 = 200_000;
+/// Records that an export takes at a time.
+const EXPORT_ROWS: i64 = 500;
+
+/// Where a walk through one stream stands.
+#[derive(Debug)]
+struct Walk {
+    stream: Stream,
+    /// Newest first: records from here on were given. Oldest first: those before.
+    at: i64,
+    /// No record beyond this is part of the walk.
+    end: i64,
+    /// Newest first: all records from here to `at` were looked at.
+    horizon: i64,
+    /// What was found there and not given yet.
+    found: VecDeque<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    position: i64,
+    created_at: i64,
+    event: Event,
+}
+
+/// A page of events, newest first.
+pub(super) async fn newest_first(
+    store: &Store,
+    org: &OrgId,
+    filter: &EventFilter,
+    page: &PageRequest,
+) -> Result<Page<Event>, StoreError> {
+    let limit = page.bounded_limit();
+    let mut walks = walks(store, |stream, last| (last + 1, stream.floor() + 1)).await?;
+    if let Some(cursor) = &page.cursor {
+        resume(&mut walks, cursor)?;
+    }
+    for walk in &mut walks {
+        walk.look_back(store, org, filter, limit).await?;
+    }
+    let mut items = Vec::new();
+    while items.len() < usize::try_from(limit).unwrap_or(0) {
+        let Some(found) = take_latest(&mut walks) else {
+            break;
+        };
+        items.push(found.event);
+    }
+    for walk in &mut walks {
+        if walk.found.is_empty() {
+            walk.at = walk.horizon;
+        }
+    }
+    let is_done = walks.iter().all(|walk| walk.at == walk.end);
+    Ok(Page {
+        items,
+        next_cursor: (!is_done).then(|| cursor(&walks)),
+    })
+}
+
+/// Takes the newest event of all walks. None once a walk has nothing left although its stream goes
+/// on: what lies behind its bound may be newer than what the others have.
+fn take_latest(walks: &mut [Walk]) -> Option<Found> {
+    if walks.iter().any(Walk::is_bounded) {
+        return None;
+    }
+    let walk = walks
+        .iter_mut()
+        .filter(|walk| !walk.found.is_empty())
+        .max_by_key(|walk| walk.found.front().map(Found::order))?;
+    let found = walk.found.pop_front()?;
+    walk.at = found.position;
+    Some(found)
+}
+
+impl Found {
+    const fn order(&self) -> (i64, i64) {
+        (self.created_at, self.position)
+    }
+}
+
+impl Walk {
+    fn is_bounded(&self) -> bool {
+        self.found.is_empty() && self.horizon > self.end
+    }
+
+    /// Looks for `limit` matches from the newest record on, within the bound of one page.
+    async fn look_back(
+        &mut self,
+        store: &Store,
+        org: &OrgId,
+        filter: &EventFilter,
+        limit: i64,
+    ) -> Result<(), StoreError> {
+        self.horizon = self.at;
+        let bound = self.end.max(self.at - MOST_PER_PAGE);
+        let mut missing = limit;
+        while missing > 0 && self.horizon > bound {
+            let from = bound.max(self.horizon - WINDOW);
+            let range = (from, self.horizon);
+            let found = select(BACK, store, org, filter, range, missing).await?;
+            missing -= i64::try_from(found.len()).unwrap_or(missing);
+            self.horizon = match found.last() {
+                Some(last) if missing <= 0 => last.position,
+                _ => from,
+            };
+            self.found.extend(found);
+        }
+        Ok(())
+    }
+}
+
+/// Begins a walk through each stream; `range` says from where to where.
+async fn walks(
+    store: &Store,
+    range: impl Fn(&Stream, i64) -> (i64, i64),
+) -> Result<Vec<Walk>, StoreError> {
+    let rows = sqlx::query("SELECT number, stream FROM audit_streams ORDER BY number")
+        .fetch_all(store.pool())
+        .await?;
+    let mut walks = Vec::with_capacity(rows.len());
+    for row in rows {
+        let name: &str = row.try_get("stream")?;
+        let stream = Stream {
+            number: row.try_get("number")?,
+            name: name.into(),
+        };
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT MAX(position) FROM audit_events WHERE position > $1 AND position < $2",
+        )
+        .bind(stream.floor())
+        .bind(stream.ceiling())
+        .fetch_one(store.pool())
+        .await?;
+        let (at, end) = range(&stream, last.unwrap_or_else(|| stream.floor()));
+        walks.push(Walk {
+            stream,
+            at,
+            end,
+            horizon: at,
+            found: VecDeque::new(),
+        });
+    }
+    Ok(walks)
+}
+
+/// `<stream number>.<seq>` of each walk, joined by `_`.
+fn cursor(walks: &[Walk]) -> String {
+    let places: Vec<String> = walks
+        .iter()
+        .map(|walk| format!("{}.{}", walk.stream.number, Stream::seq(walk.at)))
+        .collect();
+    places.join("_")
+}
+
+/// Takes the walks up where a page before ended. A stream that is new since then is left out: its
+/// events are newer than all that page gave.
+fn resume(walks: &mut Vec<Walk>, cursor: &str) -> Result<(), StoreError> {
+    let mut places = Vec::new();
+    for place in cursor.split('_') {
+        let (number, seq) = place.split_once('.').ok_or(StoreError::BadCursor)?;
+        let number: i64 = number.parse().map_err(|_| StoreError::BadCursor)?;
+        let seq: u64 = seq.parse().map_err(|_| StoreError::BadCursor)?;
+        places.push((number, seq));
+    }
+    walks.retain_mut(|walk| {
+        let place = places
+            .iter()
+            .find(|(number, _)| *number == walk.stream.number);
+        if let Some((_, seq)) = place {
+            let at = walk.stream.position(*seq);
+            walk.at = at.clamp(walk.end, walk.at);
+        }
+        place.is_some()
+    });
+    Ok(())
+}
+
+/// All events that pass the filter, oldest first; what is written meanwhile is not part of it.
+pub(super) fn oldest_first(
+    store: Store,
+    org: OrgId,
+    filter: EventFilter,
+) -> BoxStream<'static, Result<Event, StoreError>> {
+    let export = Export {
+        store,
+        org,
+        filter,
+        walks: None,
+    };
+    stream::try_unfold(export, |mut export| async move {
+        let next = export.next().await?;
+        Ok(next.map(|event| (event, export)))
+    })
+    .boxed()
+}
+
+struct Export {
+    store: Store,
+    org: OrgId,
+    filter: EventFilter,
+    walks: Option<Vec<Walk>>,
+}
+
+impl Export {
+    async fn next(&mut self) -> Result<Option<Event>, StoreError> {
+        if self.walks.is_none() {
+            let begun = walks(&self.store, |stream, last| (stream.floor() + 1, last + 1)).await?;
+            self.walks = Some(begun);
+        }
+        let walks = self.walks.as_mut().map_or(&mut [][..], Vec::as_mut_slice);
+        for walk in walks.iter_mut() {
+            while walk.found.is_empty() && walk.at < walk.end {
+                let to = (walk.at + WINDOW).min(walk.end);
+                let range = (walk.at, to);
+                let found = select(
+                    FORTH,
+                    &self.store,
+                    &self.org,
+                    &self.filter,
+                    range,
+                    EXPORT_ROWS,
+                )
+                .await?;
+                walk.at = match found.last() {
+                    Some(last) if found.len() == usize::try_from(EXPORT_ROWS).unwrap_or(0) => {
+                        last.position + 1
+                    }
+                    _ => to,
+                };
+                walk.found.extend(found);
+            }
+        }
+        let earliest = walks
+            .iter_mut()
+            .filter(|walk| !walk.found.is_empty())
+            .min_by_key(|walk| {
+                walk.found
+                    .front()
+                    .map(|found| (found.created_at, found.position))
+            });
+        Ok(earliest
+            .and_then(|walk| walk.found.pop_front())
+            .map(|found| found.event))
+    }
+}
+
+const BACK: &str = "SELECT position, created_at, prev_hash, hash, body FROM audit_events \
+    WHERE position >= $1 AND position < $2 AND org_id = $3 \
+    AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
+    AND ($6 IS NULL OR lease_id = $6) AND ($7 IS NULL OR action = $7) \
+    AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
+    ORDER BY position DESC LIMIT $10";
+const FORTH: &str = "SELECT position, created_at, prev_hash, hash, body FROM audit_events \
+    WHERE position >= $1 AND position < $2 AND org_id = $3 \
+    AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
+    AND ($6 IS NULL OR lease_id = $6) AND ($7 IS NULL OR action = $7) \
+    AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
+    ORDER BY position LIMIT $10";
+
+async fn select(
+    query: &'static str,
+    store: &Store,
+    org: &OrgId,
+    filter: &EventFilter,
+    (from, to): (i64, i64),
+    limit: i64,
+) -> Result<Vec<Found>, StoreError> {
+    let rows = sqlx::query(query)
+        .bind(from)
+        .bind(to)
+        .bind(org.as_str())
+        .bind(filter.secret_set_id.as_ref().map(AsRef::as_ref))
+        .bind(filter.agent_id.as_ref().map(AsRef::as_ref))
+        .bind(filter.lease_id.as_ref().map(AsRef::as_ref))
+        .bind(filter.action.as_deref())
+        .bind(filter.from.map(millis))
+        .bind(filter.to.map(millis))
+        .bind(limit)
+        .fetch_all(store.pool())
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<Found, StoreError> {
+    let mut event: Event = from_json(row.try_get("body")?, "audit event")?;
+    event.prev_hash = hex::encode(row.try_get::<&[u8], _>("prev_hash")?);
+    event.hash = hex::encode(row.try_get::<&[u8], _>("hash")?);
+    Ok(Found {
+        position: row.try_get("position")?,
+        created_at: row.try_get("created_at")?,
+        event,
+    })
+}

@@ -1,0 +1,311 @@
+//! Starting the ledger: where the chain goes on, and what the last run left unfinished.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use ::leases::id::UseId;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::book::Book;
+use super::keeper::{Keeper, Keeping};
+use super::queue::Queue;
+use super::stats::Stats;
+use super::worker::{Counts, Source, Worker, Writer};
+use super::{Outcome, Shared, Start};
+use crate::audit::checkpoint::{Carried, Checkpoint};
+use crate::chain::{Head, Heads, Link, Stream};
+use crate::{Event, OpenError, StoreError};
+
+/// What the last run left.
+struct Left {
+    /// Uses without an outcome, and their places in the chain.
+    open_uses: HashMap<UseId, u64>,
+    /// The outcomes that they now get.
+    outcomes: VecDeque<Outcome>,
+}
+
+/// Opens the ledger's connection, takes up the chain and starts both threads.
+pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError> {
+    let Start {
+        options,
+        time,
+        turn,
+        lock,
+    } = start;
+    let database = Source {
+        path: options.path.clone(),
+        synchronous: options.synchronous,
+    };
+    let db = database.open().map_err(unavailable)?;
+    let keeper_db = database.open().map_err(unavailable)?;
+    let (heads, carried) = take_up(&db, &options.node, &options.checkpoint)?;
+    let stats = Stats::default();
+    let open_from = begin_run(&db, &options.node, &time, &stats).map_err(unavailable)?;
+    for head in heads.each() {
+        if let Some(at) = last_time(&db, &head.stream).map_err(unavailable)? {
+            time.reached(at);
+        }
+    }
+    let left = find_left(&db, &heads.ledger.stream, open_from).map_err(unavailable)?;
+    let heads = Arc::new(heads);
+    let shared = Arc::new(Shared {
+        queue: Queue::default(),
+        stats,
+        time,
+        keeper: Keeper::default(),
+        threads: Mutex::default(),
+    });
+    let worker = Worker {
+        shared: Arc::clone(&shared),
+        heads: Arc::clone(&heads),
+        turn,
+        database,
+        db,
+        node: options.node,
+        open_uses: left.open_uses,
+        held: left.outcomes,
+        book: Book::default(),
+        writer: Writer::new(),
+        uncertain: None,
+        counts: Counts::default(),
+        is_stale: false,
+        retry_at: None,
+        note_at: Instant::now(),
+        _lock: Arc::clone(&lock),
+    };
+    let keeping = Keeping {
+        shared: Arc::clone(&shared),
+        heads: Arc::clone(&heads),
+        db: keeper_db,
+        checkpoint: options.checkpoint,
+        carried,
+        _lock: lock,
+    };
+    let threads = [
+        spawn("ledger", move || worker.run())?,
+        spawn("ledger-keeper", move || keeping.run())?,
+    ];
+    shared.threads.lock().extend(threads);
+    Ok((shared, heads))
+}
+
+fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|source| OpenError::Io {
+            path: name.into(),
+            source,
+        })
+}
+
+fn unavailable(error: rusqlite::Error) -> OpenError {
+    OpenError::Store(StoreError::Unavailable(sqlx::Error::Io(
+        std::io::Error::other(error),
+    )))
+}
+
+/// Finds the heads to go on from: the table's, or the signed ones where those are ahead.
+///
+/// A tail that was cut while nothing ran would otherwise be filled up with new records, and the
+/// next signature would cover the cut.
+fn take_up(
+    db: &Connection,
+    node: &str,
+    checkpoint: &std::path::Path,
+) -> Result<(Heads, Carried), OpenError> {
+    let streams = [format!("{node}/control"), format!("{node}/ledger")];
+    let signed = Checkpoint::read(checkpoint).map_err(|reason| OpenError::Checkpoint {
+        path: checkpoint.to_owned(),
+        reason,
+    })?;
+    let mut is_disputed = false;
+    let mut take = |name: &str| -> Result<Head, OpenError> {
+        let stream = stream(db, name).map_err(unavailable)?;
+        let last = last_link(db, &stream).map_err(unavailable)?;
+        let signed = signed.as_ref().and_then(|signed| signed.head(name));
+        let Some(signed) = signed else {
+            return Ok(Head::new(stream, last));
+        };
+        if signed.seq > last.seq {
+            tracing::error!(
+                stream = name,
+                signed = signed.seq,
+                found = last.seq,
+                "the audit stream ends before its signed head: run `claviger audit verify`"
+            );
+            return Ok(Head::new(stream, signed));
+        }
+        is_disputed |= link_at(db, &stream, signed.seq).map_err(unavailable)? != Some(signed);
+        Ok(Head::new(stream, last))
+    };
+    let heads = Heads {
+        control: take(&streams[0])?,
+        ledger: take(&streams[1])?,
+    };
+    let mut carried = Carried::default();
+    if let Some(signed) = signed {
+        carried = signed.others(&streams);
+        if is_disputed {
+            tracing::error!("the audit stream is not the signed one: run `claviger audit verify`");
+            signed
+                .keep_as_disputed(checkpoint)
+                .map_err(|source| OpenError::Io {
+                    path: checkpoint.to_owned(),
+                    source,
+                })?;
+        }
+    }
+    Ok((heads, carried))
+}
+
+/// The stream of that name, which this adds if it is new.
+fn stream(db: &Connection, name: &str) -> rusqlite::Result<Stream> {
+    db.execute(
+        "INSERT INTO audit_streams (number, stream) \
+         SELECT COALESCE(MAX(number), 0) + 1, ?1 FROM audit_streams \
+         WHERE true ON CONFLICT (stream) DO NOTHING",
+        [name],
+    )?;
+    let number = db.query_row(
+        "SELECT number FROM audit_streams WHERE stream = ?1",
+        [name],
+        |row| row.get(0),
+    )?;
+    Ok(Stream {
+        number,
+        name: name.into(),
+    })
+}
+
+fn last_link(db: &Connection, stream: &Stream) -> rusqlite::Result<Link> {
+    let last = db
+        .query_row(
+            "SELECT position, hash FROM audit_events \
+             WHERE position > ?1 AND position < ?2 ORDER BY position DESC LIMIT 1",
+            [stream.floor(), stream.ceiling()],
+            |row| {
+                Ok(Link {
+                    seq: Stream::seq(row.get(0)?),
+                    hash: row.get(1)?,
+                })
+            },
+        )
+        .optional()?;
+    Ok(last.unwrap_or(Link::START))
+}
+
+fn link_at(db: &Connection, stream: &Stream, seq: u64) -> rusqlite::Result<Option<Link>> {
+    if seq == 0 {
+        return Ok(Some(Link::START));
+    }
+    db.query_row(
+        "SELECT hash FROM audit_events WHERE position = ?1",
+        [stream.position(seq)],
+        |row| {
+            let hash = row.get(0)?;
+            Ok(Link { seq, hash })
+        },
+    )
+    .optional()
+}
+
+fn last_time(db: &Connection, stream: &Stream) -> rusqlite::Result<Option<i64>> {
+    db.query_row(
+        "SELECT created_at FROM audit_events \
+         WHERE position > ?1 AND position < ?2 ORDER BY position DESC LIMIT 1",
+        [stream.floor(), stream.ceiling()],
+        |row| row.get(0),
+    )
+    .optional()
+}
+
+/// Notes that a run begins and gives the place from which uses may lack an outcome.
+fn begin_run(
+    db: &Connection,
+    node: &str,
+    time: &crate::timekeeper::Timekeeper,
+    stats: &Stats,
+) -> rusqlite::Result<u64> {
+    db.execute(
+        "INSERT INTO ledger_state (node, time_seen, open_from, is_open, unclean_starts) \
+         VALUES (?1, 0, 1, 0, 0) ON CONFLICT (node) DO NOTHING",
+        [node],
+    )?;
+    db.execute(
+        "UPDATE ledger_state SET unclean_starts = unclean_starts + is_open, is_open = 1 \
+         WHERE node = ?1",
+        [node],
+    )?;
+    let (seen, open_from, unclean): (i64, i64, i64) = db.query_row(
+        "SELECT time_seen, open_from, unclean_starts FROM ledger_state WHERE node = ?1",
+        [node],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    time.reached(seen);
+    stats
+        .unclean_starts
+        .store(unclean.cast_unsigned(), Ordering::Relaxed);
+    Ok(open_from.cast_unsigned())
+}
+
+/// Finds uses that have no outcome: whatever ended the last run, nobody knows how they ended.
+fn find_left(db: &Connection, stream: &Stream, from: u64) -> rusqlite::Result<Left> {
+    let mut open: HashMap<String, (u64, Event)> = HashMap::new();
+    let mut query = db.prepare(
+        "SELECT position, action, body FROM audit_events WHERE position >= ?1 AND position < ?2 \
+         AND action IN ('lease.use', 'lease.outcome') ORDER BY position",
+    )?;
+    let mut rows = query.query(params![stream.position(from.max(1)), stream.ceiling()])?;
+    while let Some(row) = rows.next()? {
+        // A record that cannot be read is for verification to name.
+        let Ok(event) = serde_json::from_str::<Event>(row.get_ref(2)?.as_str()?) else {
+            continue;
+        };
+        let Some(use_id) = event.use_id.clone() else {
+            continue;
+        };
+        if event.action == "lease.use" {
+            open.insert(use_id, (Stream::seq(row.get(0)?), event));
+        } else {
+            open.remove(&use_id);
+        }
+    }
+    let mut left = Left {
+        open_uses: HashMap::new(),
+        outcomes: VecDeque::new(),
+    };
+    for (seq, event) in open.into_values() {
+        if let Some(outcome) = unknown(&event) {
+            left.open_uses.insert(outcome.use_id.clone(), seq);
+            left.outcomes.push_back(outcome);
+        }
+    }
+    Ok(left)
+}
+
+/// The outcome of a use that nobody saw end.
+fn unknown(event: &Event) -> Option<Outcome> {
+    Some(Outcome {
+        use_id: event.use_id.as_deref()?.parse().ok()?,
+        org: event.org_id.parse().ok()?,
+        lease: event.lease_id.as_deref()?.parse().ok()?,
+        agent: event.agent_id.as_deref()?.parse().ok()?,
+        set: event.secret_set_id.as_deref()?.parse().ok()?,
+        grant: event.grant_id.as_deref()?.parse().ok()?,
+        request_id: event.request_id.clone().unwrap_or_default(),
+        status: None,
+        error: Some("unknown".to_owned()),
+        bytes_up: 0,
+        bytes_down: 0,
+        duration_ms: 0,
+        attempts: 0,
+        address: None,
+    })
+}
