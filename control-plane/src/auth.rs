@@ -1,0 +1,378 @@
+//! Who is calling: from a credential to a principal, with one answer for every credential that is not good.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use leases::id::{AgentId, OrgId, UserId};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use store::{Actor, ActorKind, Role};
+
+use crate::AppState;
+use crate::api_key::{self, KeyHolder};
+use crate::context::RequestContext;
+use crate::error::ApiError;
+use crate::metrics::AuthOutcome;
+use crate::problem::Code;
+
+/// Who is calling, as far as a credential says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Principal {
+    Person { org: OrgId, id: UserId, role: Role },
+    Agent { org: OrgId, id: AgentId },
+}
+
+impl Principal {
+    pub(crate) fn org(&self) -> &OrgId {
+        match self {
+            Self::Person { org, .. } | Self::Agent { org, .. } => org,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Person { id, .. } => id.as_str(),
+            Self::Agent { id, .. } => id.as_str(),
+        }
+    }
+
+    fn kind(&self) -> ActorKind {
+        match self {
+            Self::Person { .. } => ActorKind::User,
+            Self::Agent { .. } => ActorKind::Agent,
+        }
+    }
+
+    pub(crate) fn actor(&self, context: &RequestContext) -> Actor {
+        Actor {
+            kind: self.kind(),
+            id: self.id().to_owned(),
+            client_ip: context.client_ip,
+            request_id: Some(context.id.clone()),
+        }
+    }
+}
+
+/// A person or an agent, authenticated.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) context: RequestContext,
+}
+
+impl Caller {
+    pub(crate) fn org(&self) -> &OrgId {
+        self.principal.org()
+    }
+
+    pub(crate) fn actor(&self) -> Actor {
+        self.principal.actor(&self.context)
+    }
+
+    /// The agent, if the caller is one: then all it sees and does is its own.
+    pub(crate) fn agent(&self) -> Option<&AgentId> {
+        match &self.principal {
+            Principal::Person { .. } => None,
+            Principal::Agent { id, .. } => Some(id),
+        }
+    }
+}
+
+/// A person, authenticated: what most routes ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) org: OrgId,
+    pub(crate) actor: Actor,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // A route that forgot its layer refuses everybody rather than letting everybody in.
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(unauthenticated)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Person {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        match &caller.principal {
+            Principal::Person {
+                role: Role::Auditor,
+                ..
+            } if !parts.method.is_safe() => {
+                let detail = "an auditor reads and changes nothing; ask an admin or a member";
+                Err(ApiError::new(Code::Forbidden, detail))
+            }
+            Principal::Person { org, .. } => Ok(Self {
+                org: org.clone(),
+                actor: caller.actor(),
+            }),
+            Principal::Agent { id, .. } => {
+                let detail = format!(
+                    "agent {id} may not do this: agents mint, list and revoke their own leases and export under an export lease; ask a person"
+                );
+                Err(ApiError::new(Code::Forbidden, detail))
+            }
+        }
+    }
+}
+
+/// 4. Lets a request on only with a good credential, and says to the rest of it whose it is.
+pub(crate) async fn authenticate(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let context = request.extensions().get::<RequestContext>().cloned();
+    let context = context.unwrap_or_else(|| RequestContext::of(&request));
+    let principal = match identify(&state, request.headers()).await {
+        Ok(Some(principal)) => principal,
+        Ok(None) => {
+            return refuse(&state, &context, "the credential was refused")
+                .await
+                .into_response();
+        }
+        Err(error) => return error.into_response(),
+    };
+    tracing::Span::current().record("principal.id", principal.id());
+    crate::events::key_used(&state, &principal, &context).await;
+    request
+        .extensions_mut()
+        .insert(Caller { principal, context });
+    next.run(request).await
+}
+
+/// Finds the principal of a credential; `None` for every credential that is missing or not good.
+async fn identify(state: &AppState, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
+    let Some(credential) = credential(headers) else {
+        return Ok(None);
+    };
+    match api_key::presented(credential) {
+        Some((KeyHolder::Person, hash)) => {
+            let user = state.store.users().find_by_key_hash(&hash).await?;
+            Ok(user.map(|(org, user)| Principal::Person {
+                org,
+                id: user.id,
+                role: user.role,
+            }))
+        }
+        Some((KeyHolder::Agent, hash)) => Ok(agent_by_key(state, &hash)
+            .await?
+            .map(|(org, id)| Principal::Agent { org, id })),
+        None => agent_by_token(state, credential).await,
+    }
+}
+
+/// Whether the request carries a person's good credential.
+pub(crate) async fn is_person(state: &AppState, headers: &HeaderMap) -> Result<bool, ApiError> {
+    Ok(matches!(
+        identify(state, headers).await?,
+        Some(Principal::Person { .. })
+    ))
+}
+
+/// Finds the active agent of a key.
+pub(crate) async fn agent_by_key(
+    state: &AppState,
+    hash: &[u8; 32],
+) -> Result<Option<(OrgId, AgentId)>, ApiError> {
+    let found = state.store.agents().find_by_key_hash(hash).await?;
+    Ok(found
+        .filter(|(_, agent)| agent.is_active)
+        .map(|(org, agent)| (org, agent.id)))
+}
+
+/// A token outlives its agent's deactivation by its signature, so the store is asked every time.
+async fn agent_by_token(state: &AppState, token: &str) -> Result<Option<Principal>, ApiError> {
+    let Some(claims) = state.jwt.verify(token, state.clock.now()) else {
+        return Ok(None);
+    };
+    let agent = state.store.agents().get(&claims.org, &claims.agent).await?;
+    let active = agent.is_some_and(|agent| agent.is_active);
+    Ok(active.then_some(Principal::Agent {
+        org: claims.org,
+        id: claims.agent,
+    }))
+}
+
+/// The one credential of a request. Two of them could name two principals, so two are none.
+pub(crate) fn credential(headers: &HeaderMap) -> Option<&str> {
+    let mut bearer = headers.get_all(header::AUTHORIZATION).iter();
+    let mut alias = headers.get_all(&ALIAS).iter();
+    let found = match (bearer.next(), alias.next()) {
+        (Some(value), None) => strip_bearer(value.to_str().ok()?)?,
+        (None, Some(value)) => value.to_str().ok()?.trim(),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    (bearer.next().is_none() && alias.next().is_none()).then_some(found)
+}
+
+/// The scheme's name has no case (RFC 9110, section 11.1).
+fn strip_bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The one answer to a missing, unknown or revoked credential; 429 once a source has had too many of them.
+///
+/// Only failures count and only they are held back: keys have 256 bits of chance, so the limit bounds work and records, and a
+/// good key is never locked out by a bad one behind the same address.
+pub(crate) async fn refuse(
+    state: &AppState,
+    context: &RequestContext,
+    why: &'static str,
+) -> ApiError {
+    if let Err(wait) = state.auth_limits.failed(context.client_ip) {
+        state.metrics.auth_failed(AuthOutcome::Limited);
+        let detail = "too many credentials from this address were refused; check the key and wait as long as Retry-After says";
+        return ApiError::new(Code::RateLimited, detail).retry_after(wait);
+    }
+    state.metrics.auth_failed(AuthOutcome::Refused);
+    if let Some(unrecorded) = state.auth_limits.may_record() {
+        crate::events::auth_failed(state, context, why, unrecorded).await;
+    }
+    unauthenticated()
+}
+
+fn unauthenticated() -> ApiError {
+    let detail = "no good credential came with this call; send `Authorization: Bearer` with a personal key (1ck_...), an agent's key (ocv_...) \
+                  or a token of POST /v1/auth/agent-token, and check that it was not revoked";
+    ApiError::new(Code::Unauthenticated, detail)
+}
+
+/// Limits on refused credentials: per source for the answers, over all for the records.
+#[derive(Debug)]
+pub(crate) struct AuthLimits {
+    by_source: DefaultKeyedRateLimiter<IpAddr>,
+    records: DefaultDirectRateLimiter,
+    unrecorded: AtomicU64,
+}
+
+impl AuthLimits {
+    pub(crate) fn new(burst: NonZeroU32) -> Self {
+        Self {
+            by_source: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(burst)),
+            records: RateLimiter::direct(
+                Quota::per_second(NonZeroU32::MIN).allow_burst(RECORD_BURST),
+            ),
+            unrecorded: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a failure; the wait once the source has had too many.
+    fn failed(&self, source: Option<IpAddr>) -> Result<(), Duration> {
+        if self.by_source.len() > MAX_SOURCES {
+            self.by_source.retain_recent();
+        }
+        let source = network(source.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let allowed = self.by_source.check_key(&source);
+        allowed.map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+    }
+
+    /// Whether a failure is recorded, and how many before it were not: a flood must not fill the disk.
+    fn may_record(&self) -> Option<u64> {
+        if self.records.check().is_ok() {
+            return Some(self.unrecorded.swap(0, Ordering::Relaxed));
+        }
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// One customer of IPv6 has a /64 at least, so that is one source.
+fn network(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+/// Clawb's name for the header.
+static ALIAS: HeaderName = HeaderName::from_static("x-clawb-api-key");
+const MAX_SOURCES: usize = 10_000;
+const RECORD_BURST: NonZeroU32 = NonZeroU32::new(20).expect("twenty is not zero");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_credential_comes_as_bearer_or_by_the_alias() {
+        assert_eq!(
+            credential(&headers(&[("authorization", "Bearer abc")])),
+            Some("abc")
+        );
+        assert_eq!(
+            credential(&headers(&[("authorization", "bearer  abc ")])),
+            Some("abc")
+        );
+        assert_eq!(
+            credential(&headers(&[("x-clawb-api-key", "abc")])),
+            Some("abc")
+        );
+    }
+
+    #[test]
+    fn two_credentials_are_none() {
+        for pairs in [
+            &[("authorization", "Bearer a"), ("authorization", "Bearer b")][..],
+            &[("authorization", "Bearer a"), ("x-clawb-api-key", "b")],
+            &[("x-clawb-api-key", "a"), ("x-clawb-api-key", "b")],
+            &[("authorization", "Basic YTpi")],
+            &[("authorization", "Bearer")],
+            &[],
+        ] {
+            assert_eq!(credential(&headers(pairs)), None, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_held_back_after_its_burst_and_others_are_not() {
+        let limits = AuthLimits::new(NonZeroU32::new(3).unwrap());
+        let one = Some(IpAddr::from([192, 0, 2, 1]));
+        assert!((0..3).all(|_| limits.failed(one).is_ok()));
+        assert!(limits.failed(one).expect_err("the fourth") <= Duration::from_secs(1));
+        assert!(limits.failed(Some(IpAddr::from([192, 0, 2, 2]))).is_ok());
+    }
+
+    #[test]
+    fn a_64_is_one_source() {
+        let at = |text: &str| network(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("192.0.2.1"), IpAddr::from([192, 0, 2, 1]));
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_not_recorded_one_by_one() {
+        let limits = AuthLimits::new(NonZeroU32::MIN);
+        let recorded = (0..100).filter(|_| limits.may_record().is_some()).count();
+        assert!((20..=22).contains(&recorded), "{recorded}");
+        assert!(limits.unrecorded.load(Ordering::Relaxed) >= 78);
+    }
+}

@@ -1,0 +1,353 @@
+//! One error type at the edge: a code and a text for the caller, a cause for the log.
+
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use store::{
+    CreateAgentError, CreateGrantError, CreateLeaseError, LedgerError, PatchAgentError, StoreError,
+    VerifyError, WriteSetError,
+};
+use vault::{OpenError, SealError};
+
+use crate::keys::KeyChestError;
+use crate::problem::{Code, Problem};
+
+/// A refusal on its way to the caller.
+#[derive(Debug)]
+pub struct ApiError {
+    code: Code,
+    detail: String,
+    retry_after: Option<Duration>,
+    cause: Option<Cause>,
+}
+
+/// The full cause of a refusal: it travels to the log, never to the caller.
+pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Whom a refusal concerns; the closed label of metrics and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request is malformed or names what does not exist.
+    Caller,
+    /// The caller may not do this.
+    Denied,
+    /// A limit was reached.
+    Limit,
+    /// The key provider or the store does not answer.
+    Unavailable,
+    /// A defect or a broken invariant.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Denied => "denied",
+            Self::Limit => "limit",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied,
+            StatusCode::TOO_MANY_REQUESTS => Self::Limit,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
+            status if status.is_server_error() => Self::Internal,
+            _ => Self::Caller,
+        }
+    }
+}
+
+impl ApiError {
+    /// A refusal with its text: what happened, to which thing, the next action.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// Something failed here; the caller learns the request id and no more.
+    pub fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
+        let detail = "this failed on the server; its log has the cause under the id in `instance`";
+        Self::new(Code::Internal, detail).because(cause)
+    }
+
+    pub(crate) fn not_found(what: &str, id: &str) -> Self {
+        let id = crate::text::excerpt(id);
+        Self::new(
+            Code::NotFound,
+            format!("there is no {what} {id}; list what there is, or check the id"),
+        )
+    }
+
+    pub(crate) fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::new(Code::InvalidRequest, format!("{field}: {problem}"))
+    }
+
+    /// Adds the cause, for the log alone.
+    #[must_use]
+    pub fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
+    /// Adds `Retry-After`, rounded up to a whole second.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The text for the caller.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whom it concerns.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::of(self.code.status())
+    }
+}
+
+/// The edge of the store: what a caller learns of it.
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Closed => {
+                let detail = "the store does not answer, so nothing was changed; look at GET /v1/health and try again";
+                Self::new(Code::StoreUnavailable, detail).because(error)
+            }
+            StoreError::Conflict { what } => Self::new(
+                Code::Conflict,
+                format!("{what} is taken or changed meanwhile; read it again and repeat the call"),
+            ),
+            StoreError::BadCursor => {
+                Self::invalid("cursor", "is not one of this list; start again without it")
+            }
+            StoreError::Corrupt { .. } => Self::internal(error),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<CreateAgentError> for ApiError {
+    fn from(error: CreateAgentError) -> Self {
+        match error {
+            CreateAgentError::NameTaken => Self::new(
+                Code::NameTaken,
+                "an agent of that name exists; choose another name",
+            ),
+            CreateAgentError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<PatchAgentError> for ApiError {
+    fn from(error: PatchAgentError) -> Self {
+        match error {
+            PatchAgentError::NameTaken => Self::new(
+                Code::NameTaken,
+                "an agent of that name exists; choose another name",
+            ),
+            PatchAgentError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<CreateGrantError> for ApiError {
+    fn from(error: CreateGrantError) -> Self {
+        match error {
+            CreateGrantError::NoAgent(id) => Self::not_found("agent", id.as_str()),
+            CreateGrantError::NoSet(id) => Self::not_found("secret set", id.as_str()),
+            CreateGrantError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<CreateLeaseError> for ApiError {
+    fn from(error: CreateLeaseError) -> Self {
+        match error {
+            // Revoked between the look at the grants and the commit: the store looked again.
+            CreateLeaseError::AgentInactive(_)
+            | CreateLeaseError::GrantGone(_)
+            | CreateLeaseError::SetGone(_)
+            | CreateLeaseError::OutlivesGrant { .. } => Self::new(
+                Code::GrantDenied,
+                format!("{error}; ask a person for a new grant"),
+            ),
+            CreateLeaseError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<WriteSetError> for ApiError {
+    fn from(error: WriteSetError) -> Self {
+        match error {
+            WriteSetError::NameTaken => Self::new(
+                Code::NameTaken,
+                "a secret set of that name exists; choose another name",
+            ),
+            WriteSetError::Moved => Self::new(
+                Code::Conflict,
+                "the secret set was changed by others each time; read it again and repeat the call",
+            ),
+            WriteSetError::NoSuchVersion(version) => {
+                Self::not_found("version", &version.to_string())
+            }
+            WriteSetError::Empty => Self::invalid("entries", "a secret set needs at least one key"),
+            WriteSetError::NoVault => Self::internal(error),
+            WriteSetError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Overloaded => Self::new(
+                Code::Overloaded,
+                "too many events wait for the ledger; try again in a second",
+            ),
+            LedgerError::Unavailable(_) => unrecorded(error),
+            other => unrecorded(other),
+        }
+    }
+}
+
+impl From<VerifyError> for ApiError {
+    fn from(error: VerifyError) -> Self {
+        Self::internal(error)
+    }
+}
+
+/// The edge of the vault.
+impl From<SealError> for ApiError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::TooLong { .. } => Self::invalid("entries", error),
+            SealError::Key(_) => key_unavailable(error),
+            SealError::WrappedLen(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            // The same answer as for a key provider that is away: whoever altered the row learns nothing. The log has the difference.
+            OpenError::Tampered
+            | OpenError::UnknownVersion { .. }
+            | OpenError::UnknownKek { .. }
+            | OpenError::Key(_) => key_unavailable(error),
+        }
+    }
+}
+
+impl From<KeyChestError> for ApiError {
+    fn from(error: KeyChestError) -> Self {
+        match error {
+            KeyChestError::Store(error) => error.into(),
+            KeyChestError::Open { .. } | KeyChestError::Seal { .. } => key_unavailable(error),
+            KeyChestError::NoVault(_) | KeyChestError::Malformed { .. } => Self::internal(error),
+        }
+    }
+}
+
+fn unrecorded(error: LedgerError) -> ApiError {
+    let detail = "this could not be recorded, so nothing was done; look at GET /v1/health";
+    ApiError::new(Code::LedgerUnavailable, detail).because(error)
+}
+
+fn key_unavailable(error: impl Error + Send + Sync + 'static) -> ApiError {
+    let detail =
+        "the key provider did not seal or open this; look at GET /v1/health/hsm and try again";
+    ApiError::new(Code::KeyUnavailable, detail).because(error)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Problem::new(self.code, self.detail).into_response();
+        let headers = response.headers_mut();
+        if let Some(after) = self.retry_after.or(default_wait(self.code)) {
+            headers.insert(header::RETRY_AFTER, whole_seconds(after).into());
+        }
+        if self.code.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, challenge(self.code));
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
+        response
+    }
+}
+
+/// A client that is told "later" must learn when (RFC 9110, section 10.2.3).
+fn default_wait(code: Code) -> Option<Duration> {
+    let status = code.status();
+    let waits =
+        status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+    waits.then_some(Duration::from_secs(1))
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    let partial = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(partial).max(1)
+}
+
+/// RFC 6750, section 3: the challenge names an error only when a token was presented.
+fn challenge(code: Code) -> HeaderValue {
+    if code == Code::LeaseInvalid {
+        HeaderValue::from_static(r#"Bearer realm="claviger", error="invalid_token""#)
+    } else {
+        HeaderValue::from_static(r#"Bearer realm="claviger""#)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_rounded_up_to_a_whole_second() {
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(2_001)), 3);
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+    }
+
+    #[test]
+    fn a_401_has_a_challenge_and_a_429_a_wait() {
+        let refused = ApiError::new(Code::Unauthenticated, "no").into_response();
+        assert!(refused.headers().contains_key(header::WWW_AUTHENTICATE));
+        let limited = ApiError::new(Code::RateLimited, "no").into_response();
+        assert_eq!(limited.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn a_cause_never_reaches_the_body() {
+        let error = ApiError::internal(std::io::Error::other("the private cause"));
+        assert!(!error.detail().contains("private"));
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+}

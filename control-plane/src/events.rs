@@ -1,0 +1,89 @@
+//! Audit events that belong to no change of a row: authentication.
+
+use leases::id::{AgentId, OrgId};
+use store::{Actor, ActorKind, Decision, NewEvent};
+
+use crate::AppState;
+use crate::auth::Principal;
+use crate::context::RequestContext;
+
+/// Records that a credential was refused, with how many before it were not recorded.
+///
+/// The answer is a refusal anyway, so a store that does not take the record changes nothing but the log.
+pub(crate) async fn auth_failed(
+    state: &AppState,
+    context: &RequestContext,
+    why: &str,
+    unrecorded: u64,
+) {
+    let error = match unrecorded {
+        0 => why.to_owned(),
+        more => format!("{why}; {more} more were refused and not recorded"),
+    };
+    let event = NewEvent {
+        action: "auth.failure",
+        decision: Decision::Deny,
+        error: Some(error),
+        ..NewEvent::default()
+    };
+    let actor = Actor {
+        client_ip: context.client_ip,
+        request_id: Some(context.id.clone()),
+        ..Actor::system("anonymous")
+    };
+    if let Err(error) = state
+        .store
+        .audit()
+        .append(&state.home_org, event, &actor)
+        .await
+    {
+        tracing::error!(error = %error, "a refused credential was not recorded");
+    }
+}
+
+/// Records that an agent exchanged its key for a token. Fails closed: without the record there is no token.
+pub(crate) async fn agent_exchanged(
+    state: &AppState,
+    org: &OrgId,
+    agent: &AgentId,
+    context: &RequestContext,
+) -> Result<(), store::StoreError> {
+    let actor = Actor {
+        kind: ActorKind::Agent,
+        id: agent.to_string(),
+        client_ip: context.client_ip,
+        request_id: Some(context.id.clone()),
+    };
+    let event = NewEvent {
+        action: "auth.success",
+        agent_id: Some(agent.clone()),
+        ..NewEvent::default()
+    };
+    state
+        .store
+        .audit()
+        .append(org, event, &actor)
+        .await
+        .map(|_| ())
+}
+
+/// Records the use of a key, once an hour for each principal and address: one event a call would bury the others.
+pub(crate) async fn key_used(state: &AppState, principal: &Principal, context: &RequestContext) {
+    let seen = (principal.id().to_owned(), context.client_ip);
+    if state.seen.contains_key(&seen) {
+        return;
+    }
+    state.seen.insert(seen, ());
+    let event = NewEvent {
+        action: "auth.success",
+        ..NewEvent::default()
+    };
+    if let Err(error) = state
+        .store
+        .audit()
+        .append(principal.org(), event, &principal.actor(context))
+        .await
+    {
+        tracing::error!(error = %error, "a key's use was not recorded");
+    }
+}

@@ -1,0 +1,123 @@
+//! Counters of this plane; every label comes from a closed list.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use crate::error::ErrorKind;
+
+/// The metrics of the REST API, registered with the process's registry.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    auth_failures: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the API's metrics with `registry`, which the injector shares.
+    ///
+    /// # Errors
+    /// If the registry holds metrics of these names already.
+    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
+        let requests = Opts::new(
+            "api_requests_total",
+            "REST requests by route, method, status class and error kind.",
+        );
+        let duration = HistogramOpts::new(
+            "api_request_duration_seconds",
+            "Seconds from the head of a REST request to the head of its answer.",
+        );
+        let failures = Opts::new(
+            "api_auth_failures_total",
+            "Credentials that the REST API refused, by outcome.",
+        );
+        let metrics = Self {
+            requests: IntCounterVec::new(requests, &["route", "method", "status", "kind"])?,
+            duration: HistogramVec::new(duration, &["route"])?,
+            auth_failures: IntCounterVec::new(failures, &["outcome"])?,
+            registry,
+        };
+        metrics
+            .registry
+            .register(Box::new(metrics.requests.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.duration.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.auth_failures.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The registry, for the exposition.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn answered(
+        &self,
+        route: &str,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let kind = if status.as_u16() < 400 {
+            "none"
+        } else {
+            ErrorKind::of(status).as_str()
+        };
+        let labels = [route, method_label(method), status_label(status), kind];
+        self.requests.with_label_values(&labels).inc();
+        self.duration
+            .with_label_values(&[route])
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn auth_failed(&self, outcome: AuthOutcome) {
+        self.auth_failures
+            .with_label_values(&[outcome.as_str()])
+            .inc();
+    }
+}
+
+/// What became of a refused credential.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AuthOutcome {
+    Refused,
+    Limited,
+}
+
+impl AuthOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// A method is the client's text, so an unknown one must not become a label of its own.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
+}
+
+fn status_label(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}

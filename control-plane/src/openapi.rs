@@ -1,0 +1,169 @@
+//! OpenAPI 3.1 of this API, made from the handlers' own annotations.
+
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, ContentBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi as _};
+
+use crate::problem::{self, Problem};
+use crate::routes::{agents, audit, auth, grants, leases, providers, secret_sets, system};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Claviger", description = "A credential-injection proxy with lease tokens: agents use your keys and never hold them.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    paths(
+        system::openapi::handle, system::metrics::handle, system::ca::handle, system::health::handle, system::health::handle_hsm, problem::describe,
+        auth::agent_token::handle, leases::export::handle,
+        agents::list::handle, agents::create::handle, agents::get::handle, agents::update::handle, agents::delete::handle, agents::rotate_key::handle,
+        secret_sets::list::handle, secret_sets::create::handle, secret_sets::import::handle, secret_sets::get::handle, secret_sets::update::handle,
+        secret_sets::delete::handle, secret_sets::versions::handle, secret_sets::rollback::handle,
+        grants::list::handle, grants::create::handle, grants::get::handle, grants::revoke::handle,
+        leases::list::handle, leases::create::handle, leases::revoke_token::handle, leases::get::handle, leases::revoke::handle,
+        audit::events::handle_alias, audit::events::handle, audit::verify::handle, audit::export::handle,
+        providers::list::handle, providers::create::handle, providers::get::handle, system::explain::handle,
+    ),
+    components(schemas(Problem)),
+    security(("key" = []), ("clawb" = [])),
+    modifiers(&Credentials, &Problems),
+)]
+struct Api;
+
+/// The description.
+pub fn document() -> OpenApi {
+    Api::openapi()
+}
+
+/// The description as JSON with a final line break, as it is committed and served.
+///
+/// # Panics
+/// Never: the description has only strings and numbers.
+pub fn text() -> String {
+    let mut text = serde_json::to_string_pretty(&document())
+        .expect("the description has only strings and numbers");
+    text.push('\n');
+    text
+}
+
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, api: &mut OpenApi) {
+        let components = api.components.get_or_insert_with(Default::default);
+        let bearer = |description: &str| {
+            let scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some(description))
+                .build();
+            SecurityScheme::Http(scheme)
+        };
+        let key = bearer(
+            "A personal key (1ck_...), an agent's key (ocv_...) or a token of POST /v1/auth/agent-token.",
+        );
+        components.add_security_scheme("key", key);
+        components.add_security_scheme(
+            "lease",
+            bearer("A lease (clv_...) whose action is export_plaintext."),
+        );
+        let alias =
+            ApiKeyValue::with_description("X-Clawb-Api-Key", "The same key by Clawb's name.");
+        components.add_security_scheme("clawb", SecurityScheme::ApiKey(ApiKey::Header(alias)));
+    }
+}
+
+/// Every operation may refuse, always in the same form.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, api: &mut OpenApi) {
+        for item in api.paths.paths.values_mut() {
+            for operation in operations(item) {
+                add_refusal(operation);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.patch,
+        &mut item.delete,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn add_refusal(operation: &mut Operation) {
+    let content = || {
+        ContentBuilder::new()
+            .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
+            .build()
+    };
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+            && let Some(body) = response.content.shift_remove("application/json")
+        {
+            let is_problem = matches!(&body, RefOr::T(body) if is_problem(body));
+            let media_type = if is_problem {
+                Problem::MEDIA_TYPE
+            } else {
+                "application/json"
+            };
+            response.content.insert(media_type.to_owned(), body);
+        }
+    }
+    let refusal = ResponseBuilder::new()
+        .description("A refusal (RFC 9457)")
+        .content(Problem::MEDIA_TYPE, content())
+        .build();
+    operation
+        .responses
+        .responses
+        .entry("default".to_owned())
+        .or_insert(RefOr::T(refusal));
+}
+
+fn is_problem(content: &Content) -> bool {
+    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Problem"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_description_is_the_one_of_this_code() {
+        let committed = include_str!("../openapi.json");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        if text() != committed {
+            let fresh = format!("{path}.new");
+            std::fs::write(&fresh, text()).unwrap();
+            panic!(
+                "openapi.json is not what the code says; review {fresh} and put it in its place"
+            );
+        }
+    }
+
+    #[test]
+    fn it_is_openapi_3_1_and_every_operation_has_an_id_of_its_own() {
+        let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let mut ids = std::collections::BTreeSet::new();
+        for item in document["paths"].as_object().unwrap().values() {
+            for operation in item.as_object().unwrap().values() {
+                assert!(
+                    ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                    "{operation}"
+                );
+                assert!(
+                    operation["responses"]["default"]["content"]["application/problem+json"]
+                        .is_object()
+                );
+            }
+        }
+        assert!(ids.len() >= 35);
+    }
+}

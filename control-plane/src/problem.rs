@@ -1,0 +1,209 @@
+//! The body of every refusal (RFC 9457) and the closed list of its codes.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::ApiError;
+
+/// An `application/problem+json` body (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Problem {
+    /// Where this kind of problem is described: a path on this server.
+    #[schema(example = "/v1/problems/not_found")]
+    pub r#type: String,
+    /// Short and the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, to which thing, and the next action.
+    pub detail: String,
+    /// `urn:uuid:<request id>`; the log has the cause under the same id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// Stable code in `snake_case`.
+    #[schema(example = "not_found")]
+    pub error: String,
+}
+
+impl Problem {
+    /// The media type of RFC 9457, section 6.1.
+    pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    pub(crate) fn new(code: Code, detail: String) -> Self {
+        Self {
+            r#type: format!("/v1/problems/{}", code.as_str()),
+            title: code.title().to_owned(),
+            status: code.status().as_u16(),
+            detail,
+            instance: String::new(),
+            error: code.as_str().to_owned(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let media_type = HeaderValue::from_static(Self::MEDIA_TYPE);
+        let mut response =
+            (status, [(header::CONTENT_TYPE, media_type)], Json(&self)).into_response();
+        // The middleware adds `instance`, so it needs the parsed body again.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:ident, $title:literal, $help:literal;)*) => {
+        /// The stable `error` codes of this API.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of their statuses.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as it stands in `error`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The HTTP status that goes with the code.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// The `title`: the same for every occurrence.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// What the code means and what to do about it.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidJson = "invalid_json", BAD_REQUEST, "The body is not valid JSON",
+        "The body is not JSON in UTF-8, has a key twice, or is nested too deeply. The detail has line and column.";
+    InvalidRequest = "invalid_request", BAD_REQUEST, "The request has an invalid field",
+        "A field, query parameter or header is missing, has the wrong type or an unacceptable value. The detail names it.";
+    UnknownField = "unknown_field", BAD_REQUEST, "The request has an unknown field",
+        "A field is not known here. A mistyped limit would widen access, so nothing was done. The detail names the field and those that exist.";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Authentication is required",
+        "The credential is missing, malformed, unknown, expired or revoked: one answer for all. Send `Authorization: Bearer` with a personal key (1ck_), an agent's key (ocv_) or a token of POST /v1/auth/agent-token.";
+    LeaseMissing = "lease_missing", UNAUTHORIZED, "A lease is required",
+        "This call takes a lease as `Authorization: Bearer clv_...`. Mint one with POST /v1/vault/leases.";
+    LeaseInvalid = "lease_invalid", UNAUTHORIZED, "The lease is not valid",
+        "The lease is malformed or was not minted here: one answer for all. Mint a new one with POST /v1/vault/leases.";
+    Forbidden = "forbidden", FORBIDDEN, "This principal may not do this",
+        "Agents mint, list and revoke their own leases and export under an export lease; everything else is for people.";
+    GrantDenied = "grant_denied", FORBIDDEN, "No grant allows this",
+        "The agent holds no active grant on the secret set that allows the action and keys asked for. A person creates one with POST /v1/vault/grants.";
+    ExportDenied = "export_denied", FORBIDDEN, "The lease does not allow an export",
+        "Plaintext needs a lease whose action is `export_plaintext`, from a grant that holds it.";
+    LeaseExpired = "lease_expired", FORBIDDEN, "The lease has expired",
+        "Mint a new lease with POST /v1/vault/leases.";
+    LeaseRevoked = "lease_revoked", FORBIDDEN, "The lease was revoked",
+        "Somebody revoked this lease or a block of it. Mint a new one with POST /v1/vault/leases.";
+    LeaseConsumed = "lease_consumed", FORBIDDEN, "The lease has been used",
+        "A request lease is used once. Mint a new one, or a workflow lease for many uses.";
+    LeaseScope = "lease_scope", FORBIDDEN, "The lease was narrowed and does not cover this",
+        "Whoever handed on this lease narrowed it. Ask for a wider one.";
+    NotFound = "not_found", NOT_FOUND, "There is no such thing",
+        "The path or the id does not exist, or belongs to somebody else. Lists show what there is.";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
+        "The `Allow` header lists the methods of this path.";
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive",
+        "The body must arrive within 30 s. Send it again.";
+    NameTaken = "name_taken", CONFLICT, "The name is taken",
+        "Another one of this name exists. Choose another name or change the existing one.";
+    Conflict = "conflict", CONFLICT, "Somebody else changed it at the same time",
+        "Nothing was changed. Read it again and repeat the call.";
+    IdempotencyConflict = "idempotency_conflict", CONFLICT, "The Idempotency-Key was used for something else",
+        "The key belongs to another request of yours, or that request is still running. Use a fresh key for a new request.";
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
+        "Bodies are at most 5 MB; calls that need little take less. The detail has the bound.";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON",
+        "Send `Content-Type: application/json` and no Content-Encoding.";
+    AmbiguousHosts = "ambiguous_hosts", UNPROCESSABLE_ENTITY, "Two secret sets claim the same host",
+        "The host decides which set of a lease is used, so two sets of one lease must not share a host. Mint one lease for each, or narrow a grant's hosts.";
+    InvalidTtl = "invalid_ttl", UNPROCESSABLE_ENTITY, "The lifetime is out of bounds",
+        "A request lease lives 1 s to 15 min, a workflow lease 1 s to 24 h, and none longer than its grant.";
+    UnknownProvider = "unknown_provider", UNPROCESSABLE_ENTITY, "No template has this provider's name",
+        "GET /v1/providers lists the known ones. For any other API use provider `custom` with hosts and inject, or add a template with POST /v1/providers.";
+    InvalidTemplate = "invalid_template", UNPROCESSABLE_ENTITY, "The provider template has mistakes",
+        "The detail lists every mistake with its line and field.";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
+        "Wait as long as `Retry-After` says.";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something failed here",
+        "Not the caller's fault. The log has the cause under the request id in `instance`.";
+    LedgerUnavailable = "ledger_unavailable", SERVICE_UNAVAILABLE, "Nothing can be recorded",
+        "The database cannot be written, so nothing is done that must be on record. Look at GET /v1/health and the disk.";
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is unavailable",
+        "The database does not answer. Try again in a moment.";
+    KeyUnavailable = "key_unavailable", SERVICE_UNAVAILABLE, "The key provider is unavailable",
+        "Secrets cannot be sealed or opened. Look at GET /v1/health/hsm.";
+    ClockBehind = "clock_behind", SERVICE_UNAVAILABLE, "The server's clock is wrong",
+        "The clock stands behind what was recorded before, so the end of a lease would mean nothing. Set the server's clock.";
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is going on",
+        "Try again after `Retry-After`.";
+}
+
+impl Code {
+    /// Finds a code by its text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+/// What a code means: the page behind a problem's `type`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProblemPage {
+    error: String,
+    title: String,
+    status: u16,
+    help: String,
+}
+
+/// Explains an error code.
+#[utoipa::path(get, path = "/v1/problems/{code}", tag = "system", security(()),
+    params(("code" = String, Path, description = "An error code")),
+    responses((status = 200, body = ProblemPage), (status = 404, body = Problem)))]
+pub(crate) async fn describe(Path(code): Path<String>) -> Result<Json<ProblemPage>, ApiError> {
+    let code = Code::parse(&code).ok_or_else(|| ApiError::not_found("error code", &code))?;
+    Ok(Json(ProblemPage {
+        error: code.as_str().to_owned(),
+        title: code.title().to_owned(),
+        status: code.status().as_u16(),
+        help: code.help().to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_and_is_found_by_its_text() {
+        for code in Code::ALL {
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+            assert!(code.help().ends_with('.'), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_none() {
+        assert_eq!(Code::parse("no_such_code"), None);
+    }
+}

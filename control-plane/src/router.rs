@@ -1,0 +1,105 @@
+//! The whole URL table.
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{delete, get, patch, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::routes::{agents, audit, auth, grants, leases, providers, secret_sets, system};
+use crate::{AppState, idempotency, middleware, problem};
+
+/// Puts the table and its layers together; the numbers are those of `middleware.rs`.
+pub(crate) fn build(state: AppState) -> Router {
+    let authenticated = authenticated()
+        .route_layer(from_fn_with_state(share(&state), idempotency::once)) // 6
+        .route_layer(from_fn(middleware::read_body)) // 5
+        .route_layer(from_fn_with_state(share(&state), crate::auth::authenticate)); // 4
+    public()
+        .merge(by_own_credential().route_layer(from_fn(middleware::read_small_body))) // 5
+        .merge(authenticated)
+        .fallback(middleware::no_such_path)
+        .method_not_allowed_fallback(middleware::no_such_method)
+        .layer(from_fn_with_state(share(&state), middleware::admit)) // 3
+        .layer(CatchPanicLayer::custom(middleware::panicked)) // 2
+        .layer(from_fn_with_state(share(&state), middleware::observe)) // 1
+        .with_state(state)
+}
+
+fn share(state: &AppState) -> AppState {
+    AppState::clone(state)
+}
+
+/// Open to everybody.
+fn public() -> Router<AppState> {
+    Router::new()
+        .route("/openapi.json", get(system::openapi::handle))
+        .route("/metrics", get(system::metrics::handle))
+        .route("/v1/ca.pem", get(system::ca::handle))
+        .route("/v1/health", get(system::health::handle))
+        .route("/v1/health/hsm", get(system::health::handle_hsm))
+        .route("/v1/problems/{code}", get(problem::describe))
+}
+
+/// What brings its own credential: an agent's key in the body, or a lease.
+fn by_own_credential() -> Router<AppState> {
+    Router::new()
+        .route("/v1/auth/agent-token", post(auth::agent_token::handle))
+        .route("/v1/vault/export", post(leases::export::handle))
+}
+
+/// People, and agents where the handler takes a `Caller`.
+fn authenticated() -> Router<AppState> {
+    Router::new()
+        .route("/v1/agents", get(agents::list::handle))
+        .route("/v1/agents", post(agents::create::handle))
+        .route("/v1/agents/{id}", get(agents::get::handle))
+        .route("/v1/agents/{id}", patch(agents::update::handle))
+        .route("/v1/agents/{id}", delete(agents::delete::handle))
+        .route(
+            "/v1/agents/{id}/rotate-key",
+            post(agents::rotate_key::handle),
+        )
+        .route("/v1/vault/secret-sets", get(secret_sets::list::handle))
+        .route("/v1/vault/secret-sets", post(secret_sets::create::handle))
+        .route(
+            "/v1/vault/secret-sets/import",
+            post(secret_sets::import::handle),
+        )
+        .route("/v1/vault/secret-sets/{id}", get(secret_sets::get::handle))
+        .route(
+            "/v1/vault/secret-sets/{id}",
+            put(secret_sets::update::handle),
+        )
+        .route(
+            "/v1/vault/secret-sets/{id}",
+            delete(secret_sets::delete::handle),
+        )
+        .route(
+            "/v1/vault/secret-sets/{id}/versions",
+            get(secret_sets::versions::handle),
+        )
+        .route(
+            "/v1/vault/secret-sets/{id}/rollback",
+            post(secret_sets::rollback::handle),
+        )
+        .route("/v1/vault/grants", get(grants::list::handle))
+        .route("/v1/vault/grants", post(grants::create::handle))
+        .route("/v1/vault/grants/{id}", get(grants::get::handle))
+        .route("/v1/vault/grants/{id}", delete(grants::revoke::handle))
+        .route("/v1/vault/leases", get(leases::list::handle))
+        .route("/v1/vault/leases", post(leases::create::handle))
+        .route(
+            "/v1/vault/leases/revoke",
+            post(leases::revoke_token::handle),
+        )
+        .route("/v1/vault/leases/{id}", get(leases::get::handle))
+        .route("/v1/vault/leases/{id}", delete(leases::revoke::handle))
+        .route("/v1/vault/audit", get(audit::events::handle_alias))
+        .route("/v1/audit/events", get(audit::events::handle))
+        .route("/v1/audit/verify", get(audit::verify::handle))
+        .route("/v1/audit/export", get(audit::export::handle))
+        .route("/v1/providers", get(providers::list::handle))
+        .route("/v1/providers", post(providers::create::handle))
+        .route("/v1/providers/{name}", get(providers::get::handle))
+        .route("/v1/explain", get(system::explain::handle))
+}

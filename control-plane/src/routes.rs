@@ -1,0 +1,10 @@
+//! The operations, one file each: request, response, handler and tests together.
+
+pub(crate) mod agents;
+pub(crate) mod audit;
+pub(crate) mod auth;
+pub(crate) mod grants;
+pub(crate) mod leases;
+pub(crate) mod providers;
+pub(crate) mod secret_sets;
+pub(crate) mod system;

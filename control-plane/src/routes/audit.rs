@@ -1,0 +1,66 @@
+//! The audit trail, read.
+
+pub(crate) mod events;
+pub(crate) mod export;
+pub(crate) mod verify;
+
+use leases::id::{AgentId, LeaseId, SetId};
+use serde::Deserialize;
+use store::{EventFilter, PageRequest};
+use utoipa::IntoParams;
+
+use crate::error::ApiError;
+use crate::extract::Paging;
+use crate::timestamp::Timestamp;
+
+/// Which events. An unknown parameter is refused: a mistyped filter would show more than was meant.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventQuery {
+    #[param(required = false)]
+    secret_set_id: Option<String>,
+    #[param(required = false)]
+    agent_id: Option<String>,
+    #[param(required = false)]
+    lease_id: Option<String>,
+    /// Such as `lease.use`.
+    #[param(required = false)]
+    action: Option<String>,
+    /// Not before this time (RFC 3339).
+    #[param(required = false, value_type = Option<String>)]
+    from: Option<Timestamp>,
+    /// Before this time (RFC 3339).
+    #[param(required = false, value_type = Option<String>)]
+    to: Option<Timestamp>,
+    /// Items of one page: default 50, at most 200.
+    #[param(required = false)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(required = false)]
+    cursor: Option<String>,
+}
+
+impl EventQuery {
+    fn split(self) -> Result<(EventFilter, PageRequest), ApiError> {
+        let filter = EventFilter {
+            secret_set_id: parse("secret_set_id", self.secret_set_id.as_deref(), SetId::parse)?,
+            agent_id: parse("agent_id", self.agent_id.as_deref(), AgentId::parse)?,
+            lease_id: parse("lease_id", self.lease_id.as_deref(), LeaseId::parse)?,
+            action: self.action,
+            from: self.from.map(|time| time.0),
+            to: self.to.map(|time| time.0),
+        };
+        let page = Paging::new(self.limit, self.cursor).request()?;
+        Ok((filter, page))
+    }
+}
+
+fn parse<T, E: std::fmt::Display>(
+    field: &str,
+    text: Option<&str>,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, ApiError> {
+    text.map(|text| read(text).map_err(|error| ApiError::invalid(field, error)))
+        .transpose()
+}

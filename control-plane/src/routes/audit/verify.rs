@@ -1,0 +1,96 @@
+//! `GET /v1/audit/verify`
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use store::{BadRecord, StreamReport, VerifyReport};
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::auth::Person;
+use crate::error::ApiError;
+
+/// What a look at the whole chain found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VerifyAnswer {
+    intact: bool,
+    /// The first bad record of all streams.
+    first_bad: Option<BadView>,
+    streams: Vec<StreamView>,
+    /// The key that signed the checkpoint, hex.
+    checkpoint_key: Option<String>,
+}
+
+/// A record that is not as it was written.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BadView {
+    stream: String,
+    seq: u64,
+    /// `edited`, `missing`, `out_of_order`, `truncated`, `column_differs`, `rewritten` or `bad_signature`.
+    reason: &'static str,
+    why: String,
+}
+
+/// One stream of the chain.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StreamView {
+    stream: String,
+    events: u64,
+    head_seq: u64,
+    head_hash: String,
+    /// The signed head.
+    checkpoint_seq: Option<u64>,
+    first_bad: Option<BadView>,
+}
+
+impl From<BadRecord> for BadView {
+    fn from(bad: BadRecord) -> Self {
+        Self {
+            stream: bad.stream,
+            seq: bad.seq,
+            reason: bad.reason.as_str(),
+            why: bad.why,
+        }
+    }
+}
+
+impl From<StreamReport> for StreamView {
+    fn from(report: StreamReport) -> Self {
+        Self {
+            stream: report.stream,
+            events: report.events,
+            head_seq: report.head_seq,
+            head_hash: report.head_hash,
+            checkpoint_seq: report.checkpoint_seq,
+            first_bad: report.first_bad.map(BadView::from),
+        }
+    }
+}
+
+impl From<VerifyReport> for VerifyAnswer {
+    fn from(report: VerifyReport) -> Self {
+        Self {
+            intact: report.is_intact(),
+            first_bad: report.first_bad.map(BadView::from),
+            streams: report.streams.into_iter().map(StreamView::from).collect(),
+            checkpoint_key: report.checkpoint_key,
+        }
+    }
+}
+
+/// Verifies the audit chain against memory and its signed heads. A broken chain is an answer, not an error.
+#[utoipa::path(get, path = "/v1/audit/verify", tag = "audit", operation_id = "verifyAudit", responses((status = 200, body = VerifyAnswer)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    _person: Person,
+) -> Result<Json<VerifyAnswer>, ApiError> {
+    let report = state.store.audit().verify().await?;
+    if let Some(bad) = &report.first_bad {
+        tracing::error!(
+            audit.stream = bad.stream,
+            audit.seq = bad.seq,
+            "the audit chain is not as it was written"
+        );
+    }
+    Ok(Json(report.into()))
+}

@@ -1,0 +1,3 @@
+//! Exchange of long-lived keys for short-lived tokens.
+
+pub(crate) mod agent_token;

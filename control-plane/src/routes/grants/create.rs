@@ -1,0 +1,284 @@
+//! `POST /v1/vault/grants`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use leases::id::{AgentId, SetId};
+use leases::scope::{Action, HostPattern, Keys, Scope};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use store::{CreateGrantError, NewGrant, Rate, SecretSet};
+use utoipa::ToSchema;
+
+use super::GrantView;
+use crate::AppState;
+use crate::auth::Person;
+use crate::entries::{MAX_ENTRIES, check_key};
+use crate::error::ApiError;
+use crate::extract::Json;
+use crate::problem::{Code, Problem};
+use crate::timestamp::Timestamp;
+
+/// A grant to be made. An unknown field is refused: a mistyped limit would widen access.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateGrant {
+    #[schema(value_type = String)]
+    agent_id: String,
+    #[schema(value_type = String)]
+    secret_set_id: String,
+    /// `proxy_use` (the default), `mint_workflow_lease`, `export_plaintext`, `read`, `write`, `delete`.
+    #[serde(default = "proxy_use")]
+    #[schema(value_type = Option<Vec<String>>)]
+    allowed_actions: Vec<Action>,
+    /// `"*"` (the default) or a list of names.
+    #[serde(default = "all_keys")]
+    #[schema(value_type = Option<Object>)]
+    allowed_keys: Keys,
+    expires_at: Option<Timestamp>,
+    /// `{hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds}, cleartext}`.
+    #[schema(value_type = Option<Object>)]
+    constraints: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimit {
+    requests: u32,
+    per_seconds: u32,
+}
+
+/// The grant, and what may be a mistake in it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CreatedGrant {
+    #[serde(flatten)]
+    grant: GrantView,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Lets an agent use a secret set.
+#[utoipa::path(post, path = "/v1/vault/grants", tag = "grants", operation_id = "createGrant", request_body = CreateGrant,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
+    responses((status = 201, body = CreatedGrant), (status = 404, body = Problem)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    person: Person,
+    Json(body): Json<CreateGrant>,
+) -> Result<(StatusCode, axum::Json<CreatedGrant>), ApiError> {
+    let new = check(body, &state)?;
+    let set = state
+        .store
+        .secret_sets()
+        .get(&person.org, &new.secret_set_id)
+        .await?;
+    let set = set.ok_or_else(|| ApiError::not_found("secret set", new.secret_set_id.as_str()))?;
+    let warnings = warnings(&state, &set, &new);
+    let grant = state
+        .store
+        .grants()
+        .create(&person.org, new, &person.actor)
+        .await
+        .map_err(|error| match error {
+            CreateGrantError::NoAgent(id) => ApiError::not_found("agent", id.as_str()),
+            CreateGrantError::NoSet(id) => ApiError::not_found("secret set", id.as_str()),
+            other => other.into(),
+        })?;
+    let grant = GrantView::new(grant, state.clock.now());
+    Ok((
+        StatusCode::CREATED,
+        axum::Json(CreatedGrant { grant, warnings }),
+    ))
+}
+
+fn check(body: CreateGrant, state: &AppState) -> Result<NewGrant, ApiError> {
+    let agent_id =
+        AgentId::parse(&body.agent_id).map_err(|_| ApiError::not_found("agent", &body.agent_id))?;
+    let secret_set_id = SetId::parse(&body.secret_set_id)
+        .map_err(|_| ApiError::not_found("secret set", &body.secret_set_id))?;
+    let mut allowed_actions = body.allowed_actions;
+    allowed_actions.sort_unstable();
+    allowed_actions.dedup();
+    if allowed_actions.is_empty() {
+        return Err(ApiError::invalid(
+            "allowed_actions",
+            "is empty, so the grant would allow nothing; name one, such as proxy_use",
+        ));
+    }
+    check_keys(&body.allowed_keys)?;
+    let expires_at = body.expires_at.map(|end| end.0);
+    if expires_at.is_some_and(|end| end <= state.clock.now()) {
+        return Err(ApiError::invalid(
+            "expires_at",
+            "has passed; name a time to come, or leave it out",
+        ));
+    }
+    let (constraints, rate) = read_constraints(body.constraints.unwrap_or_default())?;
+    Ok(NewGrant {
+        agent_id,
+        secret_set_id,
+        allowed_actions,
+        allowed_keys: body.allowed_keys,
+        expires_at,
+        constraints,
+        rate,
+    })
+}
+
+fn check_keys(keys: &Keys) -> Result<(), ApiError> {
+    let Keys::Only(names) = keys else {
+        return Ok(());
+    };
+    if names.is_empty() || names.len() > MAX_ENTRIES {
+        return Err(ApiError::invalid(
+            "allowed_keys",
+            format_args!("must be \"*\" or 1 to {MAX_ENTRIES} names"),
+        ));
+    }
+    names
+        .iter()
+        .try_for_each(|name| check_key("allowed_keys", name))
+}
+
+/// The contract puts `rate` among the constraints; it is no part of a token's scope, because a count lives in the ledger alone.
+fn read_constraints(
+    mut constraints: Map<String, Value>,
+) -> Result<(Scope, Option<Rate>), ApiError> {
+    let rate = match constraints.remove("rate") {
+        None | Some(Value::Null) => None,
+        Some(rate) => Some(read_rate(rate)?),
+    };
+    constraints.retain(|_, value| !value.is_null());
+    let scope = serde_json::from_value(Value::Object(constraints)).map_err(|error| {
+        let text = error.to_string();
+        let code = if text.starts_with("unknown field") {
+            Code::UnknownField
+        } else {
+            Code::InvalidRequest
+        };
+        ApiError::new(code, format!("constraints: {text}"))
+    })?;
+    Ok((scope, rate))
+}
+
+fn read_rate(rate: Value) -> Result<Rate, ApiError> {
+    let rate: RateLimit = serde_json::from_value(rate).map_err(|error| {
+        let text = error.to_string();
+        let code = if text.starts_with("unknown field") {
+            Code::UnknownField
+        } else {
+            Code::InvalidRequest
+        };
+        ApiError::new(code, format!("constraints.rate: {text}"))
+    })?;
+    if rate.requests == 0 || rate.per_seconds == 0 || rate.per_seconds > MAX_WINDOW {
+        let problem = format!("requests must be at least 1 and per_seconds 1 to {MAX_WINDOW}");
+        return Err(ApiError::invalid("constraints.rate", problem));
+    }
+    Ok(Rate {
+        requests: rate.requests,
+        per_seconds: rate.per_seconds,
+    })
+}
+
+/// What is no danger and yet may not be what was meant.
+fn warnings(state: &AppState, set: &SecretSet, new: &NewGrant) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Keys::Only(names) = &new.allowed_keys {
+        let missing = names.iter().filter(|name| !set.keys.contains(name));
+        warnings.extend(missing.map(|name| format!("the set has no key {name} yet")));
+    }
+    if let Ok(template) = crate::templates::of_set(state, set) {
+        let served = crate::templates::hosts(&template);
+        let unserved = |host: &&HostPattern| !served.iter().any(|pattern| pattern.overlaps(host));
+        let hosts = new.constraints.hosts.iter().filter(unserved);
+        warnings.extend(hosts.map(|host| {
+            format!(
+                "{host} is no host of provider {}: nothing will match it",
+                set.provider
+            )
+        }));
+    }
+    warnings
+}
+
+fn proxy_use() -> Vec<Action> {
+    vec![Action::ProxyUse]
+}
+
+fn all_keys() -> Keys {
+    Keys::All
+}
+
+/// A year: the ledger keeps a window's count as long.
+const MAX_WINDOW: u32 = 366 * 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> Result<(Scope, Option<Rate>), (Code, String)> {
+        let Value::Object(map) = value else {
+            unreachable!("tests give objects")
+        };
+        read_constraints(map).map_err(|error| (error.code(), error.detail().to_owned()))
+    }
+
+    #[test]
+    fn constraints_are_read_with_their_rate() {
+        let (scope, rate) = read(json!({"hosts": ["api.stripe.com"], "methods": ["GET"], "rate": {"requests": 60, "per_seconds": 60}})).unwrap();
+        assert_eq!(scope.hosts.len(), 1);
+        assert_eq!(
+            rate,
+            Some(Rate {
+                requests: 60,
+                per_seconds: 60
+            })
+        );
+        assert!(
+            read(json!({"time_window": null, "rate": null}))
+                .unwrap()
+                .0
+                .is_unlimited()
+        );
+    }
+
+    #[test]
+    fn an_unknown_limit_is_refused_by_name() {
+        for (value, name) in [
+            (json!({"host": ["a"]}), "`host`"),
+            (
+                json!({"rate": {"requests": 1, "per_seconds": 1, "burst": 2}}),
+                "`burst`",
+            ),
+        ] {
+            let (code, detail) = read(value).expect_err(name);
+            assert_eq!(code, Code::UnknownField);
+            assert!(detail.contains(name), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_counts_nothing_is_refused() {
+        for rate in [
+            json!({"requests": 0, "per_seconds": 1}),
+            json!({"requests": 1, "per_seconds": 0}),
+            json!({"requests": -1, "per_seconds": 1}),
+            json!({"requests": 1}),
+        ] {
+            assert_eq!(
+                read(json!({"rate": rate})).expect_err("refused").0,
+                Code::InvalidRequest
+            );
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_means_every_host_is_refused() {
+        for host in ["*", "**", "", "https://x", "a b"] {
+            let (_, detail) = read(json!({"hosts": [host]})).expect_err(host);
+            assert!(detail.contains("hosts[0]"), "{detail}");
+        }
+    }
+}

@@ -1,0 +1,544 @@
+//! `POST /v1/vault/leases`
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use leases::id::{AgentId, GrantId, LeaseId, SetId};
+use leases::mint::{Binding, MintError, MintRequest, Minted, mint};
+use leases::scope::{Action, HostPattern, Keys, Kind, Scope};
+use serde::{Deserialize, Serialize};
+use store::{Grant, NewLease, SecretSet};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::auth::Caller;
+use crate::entries::check_key;
+use crate::error::ApiError;
+use crate::extract::Json;
+use crate::problem::{Code, Problem};
+use crate::templates;
+use crate::timestamp::Timestamp;
+
+/// A lease to be minted. An unknown field is refused: a mistyped limit would widen the lease.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateLease {
+    secret_set_id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    secret_set_ids: Vec<String>,
+    /// `provider/environment/name`, or a list of them.
+    #[schema(value_type = Option<String>, example = "stripe/prod/billing-bot")]
+    secret_set: Option<Names>,
+    /// The agent that the lease is for. People must name it; an agent mints for itself.
+    agent_id: Option<String>,
+    /// `request` (used once, the default) or `workflow`.
+    #[schema(value_type = Option<String>)]
+    kind: Option<Kind>,
+    /// `proxy_use` (the default) or `export_plaintext`.
+    #[schema(value_type = Option<String>)]
+    action: Option<Action>,
+    /// Narrows what the grant allows: `"*"` or a list of names.
+    #[schema(value_type = Option<Object>)]
+    keys: Option<Keys>,
+    /// Default 60; at most 900 for a request lease and 86400 for a workflow lease, and never past the grant.
+    ttl_seconds: Option<i64>,
+    /// Mints from these grants alone, where an agent holds several on one set.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    grant_ids: Vec<String>,
+}
+
+/// One name or several.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"provider/environment/name\" or a list of such names"
+)]
+pub(crate) enum Names {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A new lease. The token is shown this once.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CreatedLease {
+    #[schema(value_type = String)]
+    lease_id: LeaseId,
+    /// `clv_...`
+    token: String,
+    #[schema(value_type = String)]
+    kind: Kind,
+    #[schema(value_type = String)]
+    action: Action,
+    #[schema(value_type = String)]
+    agent_id: AgentId,
+    expires_at: Timestamp,
+    constraints: LeaseConstraints,
+}
+
+impl Drop for CreatedLease {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.token);
+    }
+}
+
+/// What a lease is limited to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LeaseConstraints {
+    secret_sets: Vec<BoundSet>,
+}
+
+/// One set of a lease: by its host a request finds it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BoundSet {
+    #[schema(value_type = String)]
+    secret_set_id: SetId,
+    #[schema(value_type = String)]
+    grant_id: GrantId,
+    provider: String,
+    /// Where the provider's template sends the credential.
+    #[schema(value_type = Vec<String>)]
+    hosts: Vec<HostPattern>,
+    #[schema(value_type = Object)]
+    keys: Keys,
+    /// The grant's limits.
+    #[schema(value_type = Object)]
+    constraints: Scope,
+}
+
+impl From<&Binding> for BoundSet {
+    fn from(binding: &Binding) -> Self {
+        Self {
+            secret_set_id: binding.set.clone(),
+            grant_id: binding.grant.clone(),
+            provider: binding.provider.clone(),
+            hosts: binding.hosts.clone(),
+            keys: binding.keys.clone(),
+            constraints: binding.scope.clone(),
+        }
+    }
+}
+
+/// Mints a lease from the agent's grants.
+#[utoipa::path(post, path = "/v1/vault/leases", tag = "leases", operation_id = "createLease", request_body = CreateLease,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
+    responses((status = 201, body = CreatedLease), (status = 403, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(body): Json<CreateLease>,
+) -> Result<(StatusCode, axum::Json<CreatedLease>), ApiError> {
+    let wish = Wish::check(body)?;
+    check_clock(&state)?;
+    let agent = find_agent(&state, &caller, wish.agent_id.as_deref()).await?;
+    let now = state.clock.now();
+
+    let mut bindings = Vec::with_capacity(wish.sets.len());
+    let mut expires_at = now + wish.ttl;
+    for name in &wish.sets {
+        let set = find_set(&state, &caller, name).await?;
+        let grant = wish.find_grant(&state, &caller, &agent, &set, now).await?;
+        expires_at = grant
+            .expires_at
+            .map_or(expires_at, |end| end.min(expires_at));
+        bindings.push(wish.bind(&state, set, grant)?);
+    }
+
+    let request = MintRequest {
+        org: caller.org().clone(),
+        agent,
+        lease: LeaseId::new(now),
+        kind: wish.kind,
+        action: wish.action,
+        bindings,
+        issued_at: now,
+        expires_at,
+    };
+    let minted = mint(&state.keys.minting(), &request).map_err(not_minted)?;
+    save(&state, &caller, &request, &minted).await?;
+    Ok((StatusCode::CREATED, axum::Json(answer(&request, &minted))))
+}
+
+/// A request whose shape is good.
+struct Wish {
+    sets: Vec<SetName>,
+    agent_id: Option<String>,
+    grant_ids: Vec<String>,
+    kind: Kind,
+    action: Action,
+    keys: Keys,
+    ttl: Duration,
+}
+
+/// How a request names a set.
+#[derive(Debug, PartialEq, Eq)]
+enum SetName {
+    Id(String),
+    Path(String),
+}
+
+impl Wish {
+    fn check(body: CreateLease) -> Result<Self, ApiError> {
+        let kind = body.kind.unwrap_or(Kind::Request);
+        let action = body.action.unwrap_or(Action::ProxyUse);
+        if !matches!(action, Action::ProxyUse | Action::ExportPlaintext) {
+            let problem =
+                format_args!("a lease is for proxy_use or export_plaintext, not for {action}");
+            return Err(ApiError::invalid("action", problem));
+        }
+        let keys = body.keys.unwrap_or(Keys::All);
+        if let Keys::Only(names) = &keys {
+            if names.is_empty() {
+                return Err(ApiError::invalid(
+                    "keys",
+                    "is empty, so the lease would cover nothing; leave it out, or name a key",
+                ));
+            }
+            names.iter().try_for_each(|name| check_key("keys", name))?;
+        }
+        let ttl = check_ttl(body.ttl_seconds.unwrap_or(DEFAULT_TTL), kind)?;
+        let sets = set_names(body.secret_set_id, body.secret_set_ids, body.secret_set)?;
+        Ok(Self {
+            sets,
+            agent_id: body.agent_id,
+            grant_ids: body.grant_ids,
+            kind,
+            action,
+            keys,
+            ttl,
+        })
+    }
+
+    /// The grant to mint from: of those that allow what is asked, the one that ends last.
+    async fn find_grant(
+        &self,
+        state: &AppState,
+        caller: &Caller,
+        agent: &AgentId,
+        set: &SecretSet,
+        now: OffsetDateTime,
+    ) -> Result<Grant, ApiError> {
+        let mut grants = state
+            .store
+            .grants()
+            .find_for(caller.org(), agent, &set.id, now)
+            .await?;
+        if !self.grant_ids.is_empty() {
+            grants.retain(|grant| self.grant_ids.iter().any(|id| id == grant.id.as_str()));
+        }
+        let lacks = grants.iter().find_map(|grant| self.lacks(grant));
+        let good = grants
+            .into_iter()
+            .filter(|grant| self.lacks(grant).is_none());
+        good.max_by_key(ends_last)
+            .ok_or_else(|| self.denied(agent, set, lacks))
+    }
+
+    /// What a grant does not allow of this wish.
+    fn lacks(&self, grant: &Grant) -> Option<String> {
+        let holds = |action: Action| grant.allowed_actions.contains(&action);
+        if !holds(self.action) {
+            return Some(format!(
+                "the grant {} lacks the action {}",
+                grant.id, self.action
+            ));
+        }
+        if self.kind == Kind::Workflow && !holds(Action::MintWorkflowLease) {
+            return Some(format!(
+                "the grant {} lacks the action {}",
+                grant.id,
+                Action::MintWorkflowLease
+            ));
+        }
+        let Keys::Only(names) = &self.keys else {
+            return None;
+        };
+        let outside = names.iter().find(|name| !grant.allowed_keys.allows(name))?;
+        Some(format!(
+            "the grant {} does not cover the key {outside}",
+            grant.id
+        ))
+    }
+
+    fn denied(&self, agent: &AgentId, set: &SecretSet, lacks: Option<String>) -> ApiError {
+        let why = lacks.unwrap_or_else(|| "it holds no active grant on it".to_owned());
+        let detail = format!(
+            "agent {agent} may not have a {} lease with {} on {}/{}/{}: {why}; a person grants it with POST /v1/vault/grants",
+            self.kind, self.action, set.provider, set.environment, set.name
+        );
+        ApiError::new(Code::GrantDenied, detail)
+    }
+
+    fn bind(&self, state: &AppState, set: SecretSet, grant: Grant) -> Result<Binding, ApiError> {
+        if let Keys::Only(names) = &self.keys
+            && let Some(missing) = names.iter().find(|name| !set.keys.contains(name))
+        {
+            return Err(ApiError::invalid(
+                "keys",
+                format_args!("the set {} has no key {missing}", set.id),
+            ));
+        }
+        let template = templates::of_set(state, &set)?;
+        let keys = match &self.keys {
+            Keys::All => grant.allowed_keys,
+            Keys::Only(_) => self.keys.clone(),
+        };
+        let hosts = templates::hosts(&template);
+        Ok(Binding {
+            set: set.id,
+            grant: grant.id,
+            provider: set.provider,
+            hosts,
+            keys,
+            scope: grant.constraints,
+        })
+    }
+}
+
+fn ends_last(grant: &Grant) -> (bool, Option<OffsetDateTime>, OffsetDateTime) {
+    (
+        grant.expires_at.is_none(),
+        grant.expires_at,
+        grant.created_at,
+    )
+}
+
+fn set_names(
+    id: Option<String>,
+    ids: Vec<String>,
+    names: Option<Names>,
+) -> Result<Vec<SetName>, ApiError> {
+    let paths = match names {
+        None => Vec::new(),
+        Some(Names::One(path)) => vec![path],
+        Some(Names::Many(paths)) => paths,
+    };
+    let ids = id.into_iter().chain(ids).map(SetName::Id);
+    let mut sets: Vec<SetName> = Vec::new();
+    for set in ids.chain(paths.into_iter().map(SetName::Path)) {
+        if !sets.contains(&set) {
+            sets.push(set);
+        }
+    }
+    if (1..=MAX_SETS).contains(&sets.len()) {
+        return Ok(sets);
+    }
+    let problem = format!(
+        "name 1 to {MAX_SETS} secret sets by secret_set_id, secret_set_ids or secret_set \"provider/environment/name\""
+    );
+    Err(ApiError::invalid("secret_set_id", problem))
+}
+
+fn check_ttl(seconds: i64, kind: Kind) -> Result<Duration, ApiError> {
+    let max = match kind {
+        Kind::Request => MAX_REQUEST_TTL,
+        Kind::Workflow => MAX_WORKFLOW_TTL,
+    };
+    if (1..=max).contains(&seconds) {
+        return Ok(Duration::from_secs(seconds.unsigned_abs()));
+    }
+    let hint = match kind {
+        Kind::Request => "; a lease of kind workflow lives up to 24 h",
+        Kind::Workflow => "",
+    };
+    let detail = format!("ttl_seconds is {seconds}; a {kind} lease lives 1 to {max} s{hint}");
+    Err(ApiError::new(Code::InvalidTtl, detail))
+}
+
+/// An end counted from a wrong clock means nothing.
+fn check_clock(state: &AppState) -> Result<(), ApiError> {
+    let behind = state.store.clock_behind();
+    if behind <= MAX_CLOCK_BEHIND {
+        return Ok(());
+    }
+    let detail = format!(
+        "the server's clock is {} s behind what was recorded before; set it, then mint again",
+        behind.as_secs()
+    );
+    Err(ApiError::new(Code::ClockBehind, detail))
+}
+
+/// Whom the lease is for: an agent mints for itself alone, a person names an agent of the organisation.
+async fn find_agent(
+    state: &AppState,
+    caller: &Caller,
+    named: Option<&str>,
+) -> Result<AgentId, ApiError> {
+    if let Some(own) = caller.agent() {
+        if named.is_none_or(|id| id == own.as_str()) {
+            return Ok(own.clone());
+        }
+        let detail = format!("agent {own} mints leases for itself alone; leave agent_id out");
+        return Err(ApiError::new(Code::Forbidden, detail));
+    }
+    let named = named.ok_or_else(|| {
+        ApiError::invalid(
+            "agent_id",
+            "is missing; a person names the agent that the lease is for",
+        )
+    })?;
+    let not_found = || ApiError::not_found("agent", named);
+    let id = AgentId::parse(named).map_err(|_| not_found())?;
+    let agent = state
+        .store
+        .agents()
+        .get(caller.org(), &id)
+        .await?
+        .ok_or_else(not_found)?;
+    if agent.is_active {
+        return Ok(id);
+    }
+    Err(ApiError::new(
+        Code::GrantDenied,
+        format!("agent {id} is not active; resume it with PATCH /v1/agents/{id}"),
+    ))
+}
+
+async fn find_set(
+    state: &AppState,
+    caller: &Caller,
+    name: &SetName,
+) -> Result<SecretSet, ApiError> {
+    let sets = state.store.secret_sets();
+    let found = match name {
+        SetName::Id(id) => match SetId::parse(id) {
+            Ok(id) => sets.get(caller.org(), &id).await?,
+            Err(_) => None,
+        },
+        SetName::Path(path) => match *path.split('/').collect::<Vec<_>>() {
+            [provider, environment, name] => {
+                sets.get_by_name(caller.org(), provider, environment, name)
+                    .await?
+            }
+            _ => {
+                return Err(ApiError::invalid(
+                    "secret_set",
+                    "must be \"provider/environment/name\"",
+                ));
+            }
+        },
+    };
+    let (SetName::Id(text) | SetName::Path(text)) = name;
+    found.ok_or_else(|| ApiError::not_found("secret set", text))
+}
+
+fn not_minted(error: MintError) -> ApiError {
+    let detail = error.to_string();
+    match error {
+        MintError::AmbiguousHosts { .. } => ApiError::new(Code::AmbiguousHosts, detail),
+        MintError::Times => ApiError::new(
+            Code::InvalidTtl,
+            "the grant ends within this second; ask for a new grant",
+        ),
+        MintError::DuplicateSet(_)
+        | MintError::NoHost(_)
+        | MintError::TooLarge { .. }
+        | MintError::Name(_)
+        | MintError::Scope { .. } => ApiError::invalid("secret_set_ids", detail),
+        MintError::NoBinding | MintError::Build(_) => ApiError::internal(error),
+    }
+}
+
+async fn save(
+    state: &AppState,
+    caller: &Caller,
+    request: &MintRequest,
+    minted: &Minted,
+) -> Result<(), ApiError> {
+    let new = NewLease {
+        id: request.lease.clone(),
+        agent_id: request.agent.clone(),
+        kind: request.kind,
+        action: request.action,
+        sets: request
+            .bindings
+            .iter()
+            .map(|binding| (binding.set.clone(), binding.grant.clone()))
+            .collect(),
+        issued_at: request.issued_at,
+        expires_at: minted.expires_at,
+        revocation_id: minted.revocation_id,
+    };
+    let saved = state
+        .store
+        .leases()
+        .create(caller.org(), new, &caller.actor())
+        .await;
+    saved.map(|_| ()).map_err(ApiError::from)
+}
+
+fn answer(request: &MintRequest, minted: &Minted) -> CreatedLease {
+    CreatedLease {
+        lease_id: request.lease.clone(),
+        token: minted.token.as_str().to_owned(),
+        kind: request.kind,
+        action: request.action,
+        agent_id: request.agent.clone(),
+        expires_at: minted.expires_at.into(),
+        constraints: LeaseConstraints {
+            secret_sets: request.bindings.iter().map(BoundSet::from).collect(),
+        },
+    }
+}
+
+const DEFAULT_TTL: i64 = 60;
+const MAX_REQUEST_TTL: i64 = 15 * 60;
+const MAX_WORKFLOW_TTL: i64 = 24 * 60 * 60;
+const MAX_SETS: usize = 16;
+const MAX_CLOCK_BEHIND: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_within_its_kind_is_taken() {
+        assert_eq!(check_ttl(1, Kind::Request).unwrap(), Duration::from_secs(1));
+        assert_eq!(
+            check_ttl(900, Kind::Request).unwrap(),
+            Duration::from_secs(900)
+        );
+        assert_eq!(
+            check_ttl(86_400, Kind::Workflow).unwrap(),
+            Duration::from_secs(86_400)
+        );
+    }
+
+    #[test]
+    fn a_lifetime_outside_is_refused_with_its_bound() {
+        for (seconds, kind) in [
+            (0, Kind::Request),
+            (-1, Kind::Request),
+            (901, Kind::Request),
+            (i64::MAX, Kind::Workflow),
+            (i64::MIN, Kind::Workflow),
+            (86_401, Kind::Workflow),
+        ] {
+            let error = check_ttl(seconds, kind).expect_err("out of bounds");
+            assert_eq!(error.code(), Code::InvalidTtl);
+            assert!(
+                error.detail().contains(&seconds.to_string()),
+                "{}",
+                error.detail()
+            );
+        }
+    }
+
+    #[test]
+    fn sets_are_named_in_any_of_the_three_ways() {
+        let one = |text: &str| SetName::Id(text.to_owned());
+        let path = |text: &str| SetName::Path(text.to_owned());
+        let names = set_names(
+            Some("a".to_owned()),
+            vec!["b".to_owned(), "a".to_owned()],
+            Some(Names::One("p/e/n".to_owned())),
+        )
+        .unwrap();
+        assert_eq!(names, [one("a"), one("b"), path("p/e/n")]);
+        assert!(set_names(None, vec![], None).is_err());
+        assert!(set_names(None, (0..17).map(|n| n.to_string()).collect(), None).is_err());
+    }
+}

@@ -1,0 +1,466 @@
+//! `POST /v1/vault/export`: the one way by which a value leaves this plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use leases::id::SetId;
+use leases::mint::Binding;
+use leases::scope::{Action, Keys};
+use leases::token::PresentedToken;
+use leases::verify::{VerifiedLease, verify};
+use serde::{Deserialize, Serialize, Serializer};
+use store::{
+    Actor, ActorKind, NewEvent, Outcome, RecordedUse, RequestFacts, UseRefusal, UseRequest,
+};
+use utoipa::ToSchema;
+use vault::{RowBinding, Secret};
+use zeroize::Zeroizing;
+
+use crate::AppState;
+use crate::auth;
+use crate::context::RequestContext;
+use crate::entries::check_key;
+use crate::error::ApiError;
+use crate::extract::OptionalJson;
+use crate::problem::{Code, Problem};
+
+/// Which keys; all that the lease covers when left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExportRequest {
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    keys: Vec<String>,
+    /// Needed when the lease covers several sets.
+    secret_set_id: Option<String>,
+}
+
+/// The values.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Exported {
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    secrets: BTreeMap<String, Plaintext>,
+}
+
+/// A value on its way out; only this file makes one.
+struct Plaintext(Secret);
+
+impl Serialize for Plaintext {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Values come in as JSON strings, so they are UTF-8.
+        let text = self
+            .0
+            .expose_str()
+            .ok_or_else(|| serde::ser::Error::custom("a value is not UTF-8"))?;
+        serializer.serialize_str(text)
+    }
+}
+
+/// Gives out the values of a set under a lease whose action is `export_plaintext`; a request lease does so once.
+#[utoipa::path(post, path = "/v1/vault/export", tag = "leases", operation_id = "exportSecrets", security(("lease" = [])), request_body = Option<ExportRequest>,
+    responses((status = 200, body = Exported), (status = 401, body = Problem), (status = 403, body = Problem)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    context: RequestContext,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<ExportRequest>,
+) -> Result<Response, ApiError> {
+    let lease = authenticate(&state, &context, &headers).await?;
+    let export = Export {
+        state: &state,
+        context: &context,
+        lease: &lease,
+    };
+    let wanted = match export.choose(&body) {
+        Ok(wanted) => wanted,
+        Err(error) => return Err(export.refuse(error).await),
+    };
+    let used = export.record(&wanted).await?;
+    let given = export.give(&wanted, &used).await;
+    export.record_outcome(&wanted, &used, given.as_ref().err());
+    given
+}
+
+/// The lease of the request: genuine, of a known root key. Everything else about it is decided later.
+async fn authenticate(
+    state: &AppState,
+    context: &RequestContext,
+    headers: &HeaderMap,
+) -> Result<VerifiedLease, ApiError> {
+    let Some(text) = auth::credential(headers) else {
+        let detail =
+            "send `Authorization: Bearer clv_...` with a lease whose action is export_plaintext";
+        return Err(ApiError::new(Code::LeaseMissing, detail));
+    };
+    let presented = PresentedToken::parse(text).ok();
+    let verified = presented.and_then(|token| verify(&token, &state.keys.public()).ok());
+    let Some(lease) = verified else {
+        let refused = auth::refuse(state, context, "a lease was refused").await;
+        return Err(if refused.code() == Code::RateLimited {
+            refused
+        } else {
+            lease_invalid()
+        });
+    };
+    Ok(lease)
+}
+
+fn lease_invalid() -> ApiError {
+    ApiError::new(
+        Code::LeaseInvalid,
+        "this is no lease of this server; mint one with POST /v1/vault/leases",
+    )
+}
+
+struct Export<'a> {
+    state: &'a AppState,
+    context: &'a RequestContext,
+    lease: &'a VerifiedLease,
+}
+
+/// What is to be given out: a set of the lease, and the keys that were asked for.
+struct Wanted<'a> {
+    binding: &'a Binding,
+    keys: BTreeSet<String>,
+}
+
+impl Wanted<'_> {
+    fn takes(&self, key: &str) -> bool {
+        self.binding.keys.allows(key) && (self.keys.is_empty() || self.keys.contains(key))
+    }
+}
+
+impl Export<'_> {
+    fn choose(&self, body: &ExportRequest) -> Result<Wanted<'_>, ApiError> {
+        if self.lease.action() != Action::ExportPlaintext {
+            let detail = format!(
+                "lease {} is for {}; plaintext needs a lease with action export_plaintext, from a grant that holds it",
+                self.lease.lease(),
+                self.lease.action()
+            );
+            return Err(ApiError::new(Code::ExportDenied, detail));
+        }
+        self.check_scope()?;
+        let binding = self.find_binding(body.secret_set_id.as_deref())?;
+        self.check_client(binding)?;
+        body.keys
+            .iter()
+            .try_for_each(|key| check_key("keys", key))?;
+        let keys: BTreeSet<String> = body.keys.iter().cloned().collect();
+        match keys.iter().find(|key| !binding.keys.allows(key)) {
+            Some(outside) => {
+                let detail = format!(
+                    "key {outside} is outside lease {} (allowed: {}); ask for a grant that includes it",
+                    self.lease.lease(),
+                    binding.keys
+                );
+                Err(ApiError::new(Code::GrantDenied, detail))
+            }
+            None => Ok(Wanted { binding, keys }),
+        }
+    }
+
+    /// The end by every block; and no other narrowing, for whoever has the plaintext is bound by no host, method or path.
+    fn check_scope(&self) -> Result<(), ApiError> {
+        let end = self.lease.effective_expiry();
+        if end <= self.state.clock.now() {
+            let detail = format!(
+                "lease {} expired at {}; mint a new one with POST /v1/vault/leases",
+                self.lease.lease(),
+                crate::timestamp::format(end)
+            );
+            return Err(ApiError::new(Code::LeaseExpired, detail));
+        }
+        if self.lease.block_count() > 1 {
+            let detail = format!(
+                "lease {} was narrowed, and a limit cannot be kept once the value is out; export with the lease as it was minted",
+                self.lease.lease()
+            );
+            return Err(ApiError::new(Code::LeaseScope, detail));
+        }
+        Ok(())
+    }
+
+    fn find_binding(&self, set: Option<&str>) -> Result<&Binding, ApiError> {
+        let bindings = self.lease.bindings();
+        match (set, bindings) {
+            (None, [only]) => Ok(only),
+            (None, _) => Err(ApiError::invalid(
+                "secret_set_id",
+                "is missing; the lease covers several sets, so name one of them",
+            )),
+            (Some(id), _) => {
+                let named = SetId::parse(id).ok();
+                let found = bindings
+                    .iter()
+                    .find(|binding| Some(&binding.set) == named.as_ref());
+                found.ok_or_else(|| {
+                    ApiError::new(
+                        Code::GrantDenied,
+                        format!("the lease does not cover {}", crate::text::excerpt(id)),
+                    )
+                })
+            }
+        }
+    }
+
+    /// Of a grant's limits those that concern this call: from where, and when.
+    fn check_client(&self, binding: &Binding) -> Result<(), ApiError> {
+        let scope = &binding.scope;
+        let inside = |ip: IpAddr| scope.cidrs.iter().any(|net| net.contains(&ip));
+        if !scope.cidrs.is_empty() && !self.context.client_ip.is_some_and(inside) {
+            let detail = format!(
+                "this address is outside grant {}; call from one of its networks",
+                binding.grant
+            );
+            return Err(ApiError::new(Code::GrantDenied, detail));
+        }
+        if scope
+            .time_window
+            .as_ref()
+            .is_some_and(|window| !window.contains(self.state.clock.now()))
+        {
+            let detail = format!(
+                "grant {} does not hold at this time; come back within its time window",
+                binding.grant
+            );
+            return Err(ApiError::new(Code::GrantDenied, detail));
+        }
+        Ok(())
+    }
+
+    fn actor(&self) -> Actor {
+        Actor {
+            kind: ActorKind::Agent,
+            id: self.lease.agent().to_string(),
+            client_ip: self.context.client_ip,
+            request_id: Some(self.context.id.clone()),
+        }
+    }
+
+    /// Records a refusal that was decided here; the ledger records its own.
+    async fn refuse(&self, error: ApiError) -> ApiError {
+        let refused = store::Refused {
+            org: self.lease.org().clone(),
+            error: error.code().as_str().to_owned(),
+            agent: Some(self.lease.agent().clone()),
+            lease: Some(self.lease.lease().clone()),
+            set: None,
+            grant: None,
+            request: self.facts(),
+        };
+        match self.state.store.ledger().record_refusal(refused).await {
+            Ok(()) => error,
+            Err(unrecorded) => unrecorded.into(),
+        }
+    }
+
+    /// The same ledger as the injector's: it decides on revocation and single use, and nothing is opened that it did not commit.
+    async fn record(&self, wanted: &Wanted<'_>) -> Result<RecordedUse, ApiError> {
+        let keys: Arc<[String]> = match (&wanted.binding.keys, wanted.keys.is_empty()) {
+            (Keys::Only(allowed), true) => allowed.clone().into(),
+            (Keys::All, true) => self.all_keys(wanted).await?.into(),
+            (_, false) => wanted.keys.iter().cloned().collect(),
+        };
+        let request = UseRequest {
+            org: self.lease.org().clone(),
+            lease: self.lease.lease().clone(),
+            agent: self.lease.agent().clone(),
+            set: wanted.binding.set.clone(),
+            grant: wanted.binding.grant.clone(),
+            kind: self.lease.kind(),
+            action: Action::ExportPlaintext,
+            revocation_ids: self.lease.revocation_ids().into(),
+            expires_at: self.lease.effective_expiry(),
+            keys,
+            request: self.facts(),
+        };
+        self.state
+            .store
+            .ledger()
+            .record_use(request)
+            .await
+            .map_err(|refusal| self.not_used(&refusal))
+    }
+
+    async fn all_keys(&self, wanted: &Wanted<'_>) -> Result<Vec<String>, ApiError> {
+        let set = self
+            .state
+            .store
+            .secret_sets()
+            .get(self.lease.org(), &wanted.binding.set)
+            .await?;
+        Ok(set.map_or_else(Vec::new, |set| set.keys))
+    }
+
+    fn facts(&self) -> RequestFacts {
+        RequestFacts {
+            request_id: self.context.id.clone(),
+            client_ip: self
+                .context
+                .client_ip
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            method: "POST".to_owned(),
+            scheme: "http",
+            host: "".into(),
+            port: 0,
+            address: None,
+            path: "/v1/vault/export".to_owned(),
+        }
+    }
+
+    fn not_used(&self, refusal: &UseRefusal) -> ApiError {
+        let lease = self.lease.lease();
+        let again = "mint a new one with POST /v1/vault/leases";
+        match refusal {
+            UseRefusal::LeaseRevoked { at } => ApiError::new(
+                Code::LeaseRevoked,
+                format!(
+                    "lease {lease} was revoked at {}; {again}",
+                    crate::timestamp::format(*at)
+                ),
+            ),
+            UseRefusal::LeaseConsumed => ApiError::new(
+                Code::LeaseConsumed,
+                format!("request lease {lease} was used before; {again}"),
+            ),
+            UseRefusal::LeaseExpired { at } => ApiError::new(
+                Code::LeaseExpired,
+                format!(
+                    "lease {lease} expired at {}; {again}",
+                    crate::timestamp::format(*at)
+                ),
+            ),
+            UseRefusal::GrantRevoked
+            | UseRefusal::GrantExpired
+            | UseRefusal::AgentInactive
+            | UseRefusal::SetGone => ApiError::new(
+                Code::GrantDenied,
+                format!("{refusal}; ask a person for a new grant"),
+            ),
+            UseRefusal::RateLimited { retry_after } => {
+                let detail = "the grant's rate is used up; wait as long as Retry-After says";
+                ApiError::new(Code::RateLimited, detail).retry_after(*retry_after)
+            }
+            UseRefusal::Unknown => lease_invalid(),
+            UseRefusal::Overloaded => ApiError::new(
+                Code::Overloaded,
+                "too many uses wait for the ledger; try again in a second",
+            ),
+            other => {
+                let detail = "the use could not be recorded, so nothing was given out; look at GET /v1/health";
+                ApiError::new(Code::LedgerUnavailable, detail).because(other.clone())
+            }
+        }
+    }
+
+    async fn give(&self, wanted: &Wanted<'_>, used: &RecordedUse) -> Result<Response, ApiError> {
+        let exported = self.open(wanted, used).await?;
+        self.record_export(wanted, used).await?;
+        respond(&exported)
+    }
+
+    async fn open(&self, wanted: &Wanted<'_>, used: &RecordedUse) -> Result<Exported, ApiError> {
+        let gone = || {
+            ApiError::new(
+                Code::GrantDenied,
+                format!("secret set {} is gone; ask a person", wanted.binding.set),
+            )
+        };
+        let sets = self.state.store.secret_sets();
+        let entries = sets
+            .sealed_entries(self.lease.org(), used.set(), used.secret_set_version())
+            .await?
+            .ok_or_else(gone)?;
+        if let Some(missing) = wanted
+            .keys
+            .iter()
+            .find(|key| !entries.iter().any(|entry| entry.key == **key))
+        {
+            return Err(ApiError::invalid(
+                "keys",
+                format_args!("the set has no key {missing}; the lease was used up nevertheless"),
+            ));
+        }
+        let mut secrets = BTreeMap::new();
+        for entry in entries.into_iter().filter(|entry| wanted.takes(&entry.key)) {
+            let row = RowBinding {
+                org: self.lease.org().as_str(),
+                vault: entry.vault.as_str(),
+                path: &entry.path,
+                version: entry.version,
+            };
+            secrets.insert(
+                entry.key,
+                Plaintext(self.state.vault.open(&entry.sealed, &row).await?),
+            );
+        }
+        Ok(Exported { secrets })
+    }
+
+    fn record_outcome(&self, wanted: &Wanted<'_>, used: &RecordedUse, error: Option<&ApiError>) {
+        let took = self.state.clock.now() - used.at();
+        self.state.store.ledger().record_outcome(Outcome {
+            use_id: used.use_id().clone(),
+            org: self.lease.org().clone(),
+            lease: self.lease.lease().clone(),
+            agent: self.lease.agent().clone(),
+            set: wanted.binding.set.clone(),
+            grant: wanted.binding.grant.clone(),
+            request_id: self.context.id.clone(),
+            status: Some(
+                error
+                    .map_or(StatusCode::OK, |error| error.code().status())
+                    .as_u16(),
+            ),
+            error: error.map(|error| error.code().as_str().to_owned()),
+            bytes_up: 0,
+            bytes_down: 0,
+            duration_ms: u64::try_from(took.whole_milliseconds()).unwrap_or(0),
+            attempts: 0,
+            address: None,
+        });
+    }
+
+    /// The event of its own that an export has beside its use. Without it nothing is given out.
+    async fn record_export(&self, wanted: &Wanted<'_>, used: &RecordedUse) -> Result<(), ApiError> {
+        let event = NewEvent {
+            action: "secret.export",
+            agent_id: Some(self.lease.agent().clone()),
+            lease_id: Some(self.lease.lease().clone()),
+            grant_id: Some(wanted.binding.grant.clone()),
+            secret_set_id: Some(wanted.binding.set.clone()),
+            secret_version: Some(used.secret_set_version()),
+            keys: used.keys().to_vec(),
+            use_id: Some(used.use_id().clone()),
+            ..NewEvent::default()
+        };
+        self.state
+            .store
+            .audit()
+            .append(self.lease.org(), event, &self.actor())
+            .await?;
+        Ok(())
+    }
+}
+
+/// Serialises into memory that is wiped when the last byte was sent.
+fn respond(exported: &Exported) -> Result<Response, ApiError> {
+    let values = exported.secrets.values().map(|value| value.0.len());
+    // Escapes take at most six characters a byte, so the buffer never grows and leaves no copy behind.
+    let capacity = 64 + exported.secrets.len() * 160 + values.sum::<usize>() * 6;
+    let mut body = Zeroizing::new(Vec::with_capacity(capacity));
+    serde_json::to_writer(&mut *body, exported).map_err(ApiError::internal)?;
+    let mut response = Body::from(Bytes::from_owner(body)).into_response();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Ok(response)
+}

@@ -1,0 +1,47 @@
+//! `POST /v1/vault/secret-sets`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{SecretSetView, SetName, store_new};
+use crate::AppState;
+use crate::auth::Person;
+use crate::entries::Entries;
+use crate::error::ApiError;
+use crate::extract::Json;
+use crate::problem::Problem;
+
+/// A set to be made; further fields of the seeds' clients are ignored.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct CreateSecretSet {
+    /// The template's name, or `custom`.
+    #[schema(example = "stripe")]
+    provider: String,
+    #[schema(example = "prod")]
+    environment: String,
+    #[schema(example = "billing-bot")]
+    name: String,
+    /// `{KEY: value}`
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    entries: Entries,
+    /// `{hosts[], inject[]}` of a `custom` set.
+    #[schema(value_type = Option<Object>)]
+    custom: Option<Value>,
+}
+
+/// Stores a secret set. The answer has names and never a value.
+#[utoipa::path(post, path = "/v1/vault/secret-sets", tag = "secret sets", operation_id = "createSecretSet", request_body = CreateSecretSet,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
+    responses((status = 201, body = SecretSetView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    person: Person,
+    Json(body): Json<CreateSecretSet>,
+) -> Result<(StatusCode, axum::Json<SecretSetView>), ApiError> {
+    let name = SetName::check(body.provider, body.environment, body.name)?;
+    let set = store_new(&state, &person, name, body.entries, body.custom).await?;
+    Ok((StatusCode::CREATED, axum::Json(set)))
+}

@@ -1,0 +1,295 @@
+//! `GET /v1/explain`: which secret set, grant and template would decide on a request, and what they would say.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use leases::authorize::{AccessRequest, authorize};
+use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
+use leases::mint::{Binding, MintRequest, mint};
+use leases::scope::{Action, Kind, MethodName};
+use leases::verify::verify;
+use serde::{Deserialize, Serialize};
+use store::{Agent, Grant, PageRequest, SecretSet};
+use time::{Duration, OffsetDateTime};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::AppState;
+use crate::auth::Person;
+use crate::error::ApiError;
+use crate::extract::Params;
+use crate::templates;
+
+/// The request to be explained.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainQuery {
+    /// `https://api.stripe.com/v1/charges`
+    url: String,
+    /// Default `GET`.
+    #[param(required = false)]
+    method: Option<String>,
+    /// An agent's id or name; all agents when left out.
+    #[param(required = false)]
+    agent: Option<String>,
+    /// Where the request would come from; the caller's own address when left out.
+    #[param(required = false, value_type = Option<String>)]
+    client_ip: Option<IpAddr>,
+}
+
+/// What would happen.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Explanation {
+    /// `allow` if one of the candidates allows it, else `deny`.
+    decision: &'static str,
+    reason: String,
+    method: String,
+    scheme: &'static str,
+    host: String,
+    port: u16,
+    path: String,
+    /// The templates that send credentials to this host.
+    templates: Vec<String>,
+    /// The active grants whose sets serve this host, with what each would say.
+    candidates: Vec<Candidate>,
+}
+
+/// A grant that concerns the host.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Candidate {
+    #[schema(value_type = String)]
+    agent_id: AgentId,
+    #[schema(value_type = String)]
+    grant_id: GrantId,
+    #[schema(value_type = String)]
+    secret_set_id: SetId,
+    /// `provider/environment/name`
+    secret_set: String,
+    provider: String,
+    decision: &'static str,
+    reason: String,
+}
+
+/// Explains what the injector would decide. It opens nothing and shows no value.
+#[utoipa::path(get, path = "/v1/explain", tag = "system", operation_id = "explain", params(ExplainQuery), responses((status = 200, body = Explanation)))]
+pub(crate) async fn handle(
+    State(state): State<AppState>,
+    person: Person,
+    Params(query): Params<ExplainQuery>,
+) -> Result<Json<Explanation>, ApiError> {
+    let target = Target::check(&query, person.actor.client_ip)?;
+    let agent = match &query.agent {
+        Some(name) => Some(find_agent(&state, &person.org, name).await?),
+        None => None,
+    };
+    let now = state.clock.now();
+    let mut candidates = Vec::new();
+    for grant in active_grants(&state, &person.org, agent.as_ref(), now).await? {
+        if let Some(set) = state
+            .store
+            .secret_sets()
+            .get(&person.org, &grant.secret_set_id)
+            .await?
+        {
+            candidates.extend(target.weigh(&state, &person.org, grant, set, now));
+        }
+    }
+    Ok(Json(target.explain(&state, candidates)))
+}
+
+/// A request as the injector would see it.
+struct Target {
+    method: String,
+    scheme: providers::Scheme,
+    host: String,
+    port: u16,
+    path: String,
+    client_ip: IpAddr,
+}
+
+impl Target {
+    fn check(query: &ExplainQuery, caller: Option<IpAddr>) -> Result<Self, ApiError> {
+        let invalid = |problem: &str| ApiError::invalid("url", problem);
+        let uri: Uri = query
+            .url
+            .parse()
+            .map_err(|_| invalid("is no URL; write it like https://api.example.com/v1/things"))?;
+        let scheme = match uri.scheme_str() {
+            Some("https") => providers::Scheme::Https,
+            Some("http") => providers::Scheme::Http,
+            _ => return Err(invalid("must begin with https:// or http://")),
+        };
+        let authority = uri.authority().ok_or_else(|| invalid("has no host"))?;
+        let authority = providers::Authority::parse(authority.as_str())
+            .map_err(|error| ApiError::invalid("url", error))?;
+        let method = query.method.clone().unwrap_or_else(|| "GET".to_owned());
+        MethodName::parse(&method).map_err(|error| ApiError::invalid("method", error))?;
+        Ok(Self {
+            method,
+            scheme,
+            host: authority.host.as_str().to_owned(),
+            port: authority.port.unwrap_or(scheme.default_port()),
+            path: uri.path().to_owned(),
+            client_ip: query
+                .client_ip
+                .or(caller)
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        })
+    }
+
+    /// What one grant would say; nothing if its set does not serve the host.
+    fn weigh(
+        &self,
+        state: &AppState,
+        org: &OrgId,
+        grant: Grant,
+        set: SecretSet,
+        now: OffsetDateTime,
+    ) -> Option<Candidate> {
+        let template = templates::of_set(state, &set).ok()?;
+        template.endpoint(self.scheme, &self.host, self.port)?;
+        let verdict = if grant.allowed_actions.contains(&Action::ProxyUse) {
+            self.rehearse(state, org, &grant, &set, templates::hosts(&template), now)
+        } else {
+            Err(format!(
+                "the grant lacks the action {}; ask for one that holds it",
+                Action::ProxyUse
+            ))
+        };
+        Some(Candidate {
+            agent_id: grant.agent_id,
+            grant_id: grant.id,
+            secret_set_id: set.id,
+            secret_set: format!("{}/{}/{}", set.provider, set.environment, set.name),
+            provider: set.provider,
+            decision: if verdict.is_ok() { "allow" } else { "deny" },
+            reason: verdict
+                .err()
+                .unwrap_or_else(|| "a lease from this grant covers it".to_owned()),
+        })
+    }
+
+    /// Mints a lease that nobody gets and no ledger knows, and asks the injector's own decision: so the two never differ.
+    fn rehearse(
+        &self,
+        state: &AppState,
+        org: &OrgId,
+        grant: &Grant,
+        set: &SecretSet,
+        hosts: Vec<leases::scope::HostPattern>,
+        now: OffsetDateTime,
+    ) -> Result<(), String> {
+        let binding = Binding {
+            set: set.id.clone(),
+            grant: grant.id.clone(),
+            provider: set.provider.clone(),
+            hosts,
+            keys: grant.allowed_keys.clone(),
+            scope: grant.constraints.clone(),
+        };
+        let request = MintRequest {
+            org: org.clone(),
+            agent: grant.agent_id.clone(),
+            lease: LeaseId::new(now),
+            kind: Kind::Request,
+            action: Action::ProxyUse,
+            bindings: vec![binding],
+            issued_at: now,
+            expires_at: now + Duration::MINUTE,
+        };
+        let minted = mint(&state.keys.minting(), &request).map_err(|error| error.to_string())?;
+        let lease = verify(&minted.token.present(), &state.keys.public())
+            .map_err(|error| error.to_string())?;
+        let scheme = match self.scheme {
+            providers::Scheme::Https => leases::scope::Scheme::Https,
+            providers::Scheme::Http => leases::scope::Scheme::Http,
+        };
+        let access = AccessRequest {
+            action: Action::ProxyUse,
+            scheme,
+            host: &self.host,
+            port: self.port,
+            method: &self.method,
+            path: &self.path,
+            client_ip: self.client_ip,
+        };
+        authorize(&Arc::new(lease), &access, now)
+            .map(|_| ())
+            .map_err(|denial| denial.to_string())
+    }
+
+    fn explain(self, state: &AppState, candidates: Vec<Candidate>) -> Explanation {
+        let catalog = state.catalog();
+        let templates: Vec<String> = catalog
+            .for_host(&self.host, self.port)
+            .iter()
+            .map(|template| template.name().to_owned())
+            .collect();
+        let allowed = candidates
+            .iter()
+            .any(|candidate| candidate.decision == "allow");
+        let reason = match (allowed, candidates.first()) {
+            (true, _) => "a lease from one of these grants covers the request".to_owned(),
+            (false, Some(first)) => first.reason.clone(),
+            (false, None) => format!(
+                "no active grant serves {}:{}; store a secret set of {} and grant it",
+                self.host,
+                self.port,
+                templates
+                    .first()
+                    .map_or("provider `custom`", String::as_str)
+            ),
+        };
+        Explanation {
+            decision: if allowed { "allow" } else { "deny" },
+            reason,
+            method: self.method,
+            scheme: self.scheme.as_str(),
+            host: self.host,
+            port: self.port,
+            path: self.path,
+            templates,
+            candidates,
+        }
+    }
+}
+
+async fn find_agent(state: &AppState, org: &OrgId, name: &str) -> Result<AgentId, ApiError> {
+    let agents = state.store.agents();
+    let found: Option<Agent> = match AgentId::parse(name) {
+        Ok(id) => agents.get(org, &id).await?,
+        Err(_) => agents.get_by_name(org, name).await?,
+    };
+    found
+        .map(|agent| agent.id)
+        .ok_or_else(|| ApiError::not_found("agent", name))
+}
+
+async fn active_grants(
+    state: &AppState,
+    org: &OrgId,
+    agent: Option<&AgentId>,
+    now: OffsetDateTime,
+) -> Result<Vec<Grant>, ApiError> {
+    let mut active = Vec::new();
+    let mut page = PageRequest {
+        limit: 200,
+        cursor: None,
+    };
+    loop {
+        let found = state.store.grants().list(org, &page).await?;
+        active.extend(found.items.into_iter().filter(|grant| {
+            let live = grant.revoked_at.is_none() && grant.expires_at.is_none_or(|end| end > now);
+            live && agent.is_none_or(|agent| *agent == grant.agent_id)
+        }));
+        match found.next_cursor {
+            Some(cursor) if active.len() < MAX_CANDIDATES => page.cursor = Some(cursor),
+            _ => return Ok(active),
+        }
+    }
+}
+
+const MAX_CANDIDATES: usize = 1000;

@@ -1,0 +1,98 @@
+//! `GET /v1/health` and `GET /v1/health/hsm`: what load balancers ask. Public, so it names parts and no things.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::AppState;
+
+/// How the service fares.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok` or `degraded`.
+    status: &'static str,
+    /// What is degraded: `store`, `ledger`, `keys`, `clock`.
+    degraded: Vec<&'static str>,
+}
+
+/// How the key provider fares.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeyHealth {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// `software`, `pkcs11` or `gcp-kms`.
+    provider: &'static str,
+}
+
+/// Says what is degraded. 503 when nothing can be recorded, for then nothing is injected.
+#[utoipa::path(get, path = "/v1/health", tag = "system", operation_id = "health", security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health)))]
+pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
+    let store = state.store.check().await.is_ok();
+    let ledger = state.store.ledger().health().last_error.is_none();
+    let keys = state
+        .key_health
+        .check(&state.vault, state.clock.now())
+        .await;
+    let clock = state.store.clock_behind() <= MAX_CLOCK_BEHIND;
+    let parts = [
+        ("store", store),
+        ("ledger", ledger),
+        ("keys", keys),
+        ("clock", clock),
+    ];
+    let degraded: Vec<&str> = parts
+        .into_iter()
+        .filter(|(_, good)| !good)
+        .map(|(name, _)| name)
+        .collect();
+    let status = if store && ledger {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let word = if degraded.is_empty() {
+        "ok"
+    } else {
+        "degraded"
+    };
+    (
+        status,
+        Json(Health {
+            status: word,
+            degraded,
+        }),
+    )
+}
+
+/// Says whether the key provider answers.
+#[utoipa::path(get, path = "/v1/health/hsm", tag = "system", operation_id = "healthHsm", security(()),
+    responses((status = 200, body = KeyHealth), (status = 503, body = KeyHealth)))]
+pub(crate) async fn handle_hsm(State(state): State<AppState>) -> (StatusCode, Json<KeyHealth>) {
+    let provider = state.vault.wrapper().provider();
+    if state
+        .key_health
+        .check(&state.vault, state.clock.now())
+        .await
+    {
+        (
+            StatusCode::OK,
+            Json(KeyHealth {
+                status: "ok",
+                provider,
+            }),
+        )
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(KeyHealth {
+                status: "unavailable",
+                provider,
+            }),
+        )
+    }
+}
+
+const MAX_CLOCK_BEHIND: std::time::Duration = std::time::Duration::from_secs(30);
