@@ -60,7 +60,9 @@ impl Template {
 /// (`Bearer`, GitHub's `token`), and of no scheme the whole (Linear).
 fn authorization(value: &str, signs: bool) -> Vec<String> {
     let Some((scheme, rest)) = value.split_once(' ') else {
-        return vec![value.to_owned()];
+        // A scheme with nothing after it is an empty slot.
+        let is_scheme = ["basic", "bearer", "token"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme));
+        return if is_scheme { Vec::new() } else { vec![value.to_owned()] };
     };
     let rest = rest.trim_start();
     if scheme.eq_ignore_ascii_case("basic") {

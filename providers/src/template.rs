@@ -219,3 +219,45 @@ impl PathPattern {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        PathPattern(pattern.to_owned()).matches(path)
+    }
+
+    #[test]
+    fn a_path_pattern_matches_whole_segments() {
+        for (pattern, path) in [
+            ("/v1/charges", "/v1/charges"),
+            ("/v1/*", "/v1/charges"),
+            ("/api/**", "/api/v4/projects"),
+            ("/api/**", "/api/"),
+            ("/**/info/refs", "/o/r.git/info/refs"),
+            ("/**/info/refs", "/a/b/c/info/refs"),
+            ("/**/info/lfs/**", "/o/r.git/info/lfs/objects/batch"),
+            ("/**", "/"),
+        ] {
+            assert!(matches(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/v1/*", "/v1/charges/ch_1"),
+            ("/v1/*", "/v1/"),
+            ("/v1/charges", "/v1/charges/"),
+            ("/v1/charges", "/V1/charges"),
+            ("/api/**", "/apiary"),
+            ("/**/info/refs", "/o/r.git/info/refs/x"),
+            ("/**/info/refs", "/o/r.git/git-upload-pack"),
+        ] {
+            assert!(!matches(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn many_stars_take_no_longer_than_the_product_of_the_segments() {
+        let pattern = "/**/a".repeat(30) + "/b";
+        assert!(!matches(&pattern, &"/a".repeat(4000)));
+    }
+}

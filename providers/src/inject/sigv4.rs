@@ -77,7 +77,8 @@ pub enum SigV4Refusal {
     Presigned,
     /// The body is signed in chunks.
     #[error(
-        "a body signed in chunks ({0}) is not supported here; turn chunked payload signing off in the SDK"
+        "a body signed in chunks ({0}) is not supported here; set \
+         AWS_REQUEST_CHECKSUM_CALCULATION=when_required and turn chunked payload signing off in the SDK"
     )]
     Chunked(String),
     /// Signature Version 4A, or another algorithm.
@@ -346,6 +347,15 @@ impl SigV4 {
         let host = Authority::parse(request.host)
             .map_err(|_| SigV4Refusal::Unsignable("its host is not canonical"))?;
         self.check(scope, host.host.as_str())?;
+        self.sign_checked(request, scope, now)
+    }
+
+    fn sign_checked(
+        &self,
+        request: &Signable<'_>,
+        scope: &AgentScope,
+        now: OffsetDateTime,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, SigV4Refusal> {
         let body = body(&scope.payload, request.payload)?;
         let mut settings = SigningSettings::default();
         // What the agent declared is signed as a header, as every x-amz-* is; S3 wants it on every request.

@@ -1,1 +1,485 @@
+use std::fmt::Write as _;
 
+use super::*;
+use crate::{Authority, Catalog, CustomSpec};
+use http::HeaderMap;
+use time::macros::datetime;
+
+fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Arc<Secret>> {
+    pairs
+        .iter()
+        .map(|(key, value)| {
+            (
+                (*key).to_owned(),
+                Arc::new(Secret::from((*value).to_owned())),
+            )
+        })
+        .collect()
+}
+
+fn plan(provider: &str, pairs: &[(&str, &str)]) -> Plan {
+    let template = Catalog::builtin().get(provider).unwrap();
+    Plan::prepare(&template, |_| true, secrets(pairs)).unwrap()
+}
+
+/// The head that the provider receives for a head that an agent sends: what a proxy does with a plan.
+fn forwarded(plan: &Plan, head: &str) -> String {
+    let mut lines = head.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut request = lines.next().unwrap().split(' ');
+    let (method, target) = (request.next().unwrap(), request.next().unwrap());
+    let fields: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").unwrap()).collect();
+    let host = fields
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("host"))
+        .unwrap()
+        .1;
+    let host = Authority::parse(host).unwrap().host;
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query)));
+
+    let mut agent = HeaderMap::new();
+    for (name, value) in &fields {
+        agent.append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        );
+    }
+    let kept = fields.iter().filter(|(name, _)| !plan.is_slot(name));
+    let target = match plan.rewrite_query(host.as_str(), path, query) {
+        None => target.to_owned(),
+        Some(query) => query
+            .as_str()
+            .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
+    };
+    let mut out = format!("{method} {target} HTTP/1.1\n");
+    for (name, value) in kept {
+        writeln!(out, "{}: {value}", name.to_ascii_lowercase()).unwrap();
+    }
+    let mut set: Vec<(HeaderName, HeaderValue)> =
+        plan.headers(host.as_str(), path).cloned().collect();
+    if let Some(signer) = plan.sigv4() {
+        let scope = sigv4::AgentScope::read(&agent, &target).unwrap();
+        let request = sigv4::Signable {
+            method,
+            host: host.as_str(),
+            path_and_query: &target,
+            headers: &agent,
+            payload: &sigv4::PayloadHash::Empty,
+        };
+        set = signer
+            .sign(&request, &scope, datetime!(2026-11-22 08:00 UTC))
+            .unwrap();
+    }
+    for (name, value) in set {
+        assert!(value.is_sensitive(), "{name}");
+        writeln!(out, "{name}: {}", value.to_str().unwrap()).unwrap();
+    }
+    out
+}
+
+macro_rules! recorded {
+    ($($test:ident: $provider:literal, $secrets:expr, $($head:literal),+;)*) => {$(
+        #[test]
+        fn $test() {
+            let plan = plan($provider, &$secrets);
+            let heads = [$($head),+];
+            insta::assert_snapshot!(heads.map(|head| forwarded(&plan, head)).join("\n"));
+        }
+    )*};
+}
+
+recorded! {
+    openai_gets_the_key_organization_and_project: "openai",
+        [("OPENAI_API_KEY", "sk-proj-FAKE0123456789"), ("OPENAI_ORG_ID", "org-FAKE"), ("OPENAI_PROJECT_ID", "proj_FAKE")],
+        "POST /v1/chat/completions HTTP/1.1
+        Host: api.openai.com
+        Authorization: Bearer sk-claviger-placeholder-00000000000000000000000000000000
+        OpenAI-Organization: org-agents-own
+        OpenAI_Project: twin
+        User-Agent: OpenAI/Python 2.8.1
+        Content-Type: application/json";
+    openai_without_an_organization_gets_the_key_alone: "openai",
+        [("OPENAI_API_KEY", "sk-proj-FAKE0123456789")],
+        "GET /v1/models HTTP/1.1
+        Host: api.openai.com
+        OpenAI-Organization: org-agents-own";
+    anthropic_gets_the_key_and_keeps_the_clients_version: "anthropic",
+        [("ANTHROPIC_API_KEY", "sk-ant-api03-FAKE")],
+        "POST /v1/messages HTTP/1.1
+        Host: api.anthropic.com
+        X-Api-Key: sk-ant-api03-claviger-placeholder
+        Authorization: Bearer agents-own-oauth
+        anthropic-version: 2023-06-01";
+    gemini_gets_the_key_in_the_header_and_none_in_the_query: "gemini",
+        [("GEMINI_API_KEY", "AIzaFAKE")],
+        "POST /v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse&key=AIzaSyClavigerPlaceholder HTTP/1.1
+        Host: generativelanguage.googleapis.com
+        Content-Type: application/json",
+        "GET /v1beta/models?key=x HTTP/1.1
+        Host: generativelanguage.googleapis.com
+        x-goog-api-key: AIzaSyClavigerPlaceholder";
+    mistral_gets_the_key: "mistral", [("MISTRAL_API_KEY", "mistralFAKE")],
+        "POST /v1/chat/completions HTTP/1.1
+        Host: api.mistral.ai
+        Authorization: Bearer clavigerplaceholder0000000000000";
+    groq_gets_the_key: "groq", [("GROQ_API_KEY", "gsk_FAKE")],
+        "POST /openai/v1/chat/completions HTTP/1.1
+        Host: api.groq.com
+        Authorization: Bearer gsk_clavigerplaceholder";
+    openrouter_gets_the_key_and_keeps_the_clients_referer: "openrouter", [("OPENROUTER_API_KEY", "sk-or-v1-FAKE")],
+        "POST /api/v1/chat/completions HTTP/1.1
+        Host: openrouter.ai
+        HTTP-Referer: https://agent.example
+        Authorization: Bearer sk-or-v1-clavigerplaceholder";
+    cohere_gets_the_key: "cohere", [("COHERE_API_KEY", "cohereFAKE")],
+        "POST /v2/chat HTTP/1.1
+        Host: api.cohere.com
+        Authorization: Bearer clavigerplaceholder";
+    stripe_gets_the_key_and_the_sets_account: "stripe",
+        [("STRIPE_SECRET_KEY", "sk_live_FAKE"), ("STRIPE_ACCOUNT_ID", "acct_FAKE"), ("STRIPE_WEBHOOK_SECRET", "whsec_FAKE")],
+        "POST /v1/charges HTTP/1.1
+        Host: api.stripe.com
+        Authorization: Bearer sk_test_clavigerplaceholder00000
+        Stripe-Account: acct_agents_own
+        Stripe-Version: 2026-10-29
+        Idempotency-Key: 7f0e";
+    github_gets_a_bearer_on_its_apis_and_basic_for_git: "github", [("GITHUB_TOKEN", "ghp_FAKE0123456789")],
+        "GET /repos/o/r/issues HTTP/1.1
+        Host: api.github.com
+        Authorization: token ghp_clavigerPlaceholder00000000000000000",
+        "POST /graphql HTTP/1.1
+        Host: api.github.com
+        Authorization: Bearer ghp_clavigerPlaceholder00000000000000000",
+        "POST /repos/o/r/releases/1/assets?name=a.zip HTTP/1.1
+        Host: uploads.github.com",
+        "GET /o/r/main/README.md HTTP/1.1
+        Host: raw.githubusercontent.com",
+        "GET /o/r/tar.gz/main HTTP/1.1
+        Host: codeload.github.com",
+        "GET /o/r.git/info/refs?service=git-upload-pack HTTP/1.1
+        Host: github.com
+        Git-Protocol: version=2",
+        "POST /o/r.git/git-receive-pack HTTP/1.1
+        Host: github.com
+        Authorization: Basic eDpnaHBfY2xhdmlnZXI=",
+        "POST /o/r.git/info/lfs/objects/batch HTTP/1.1
+        Host: github.com",
+        "GET /o/r HTTP/1.1
+        Host: github.com
+        Authorization: Bearer agents-own";
+    gitlab_gets_the_private_token_on_its_api_and_basic_for_git: "gitlab", [("GITLAB_TOKEN", "glpat-FAKE0123456789")],
+        "GET /api/v4/projects?private_token=agents-own&page=2 HTTP/1.1
+        Host: gitlab.com
+        PRIVATE-TOKEN: glpat-clavigerplaceholder0",
+        "POST /api/graphql HTTP/1.1
+        Host: gitlab.com
+        Authorization: Bearer glpat-clavigerplaceholder0",
+        "GET /g/p.git/info/refs?service=git-receive-pack HTTP/1.1
+        Host: gitlab.com",
+        "GET /g/p HTTP/1.1
+        Host: gitlab.com
+        Private_Token: agents-own";
+    slack_gets_the_bot_token: "slack", [("SLACK_BOT_TOKEN", "xoxb-FAKE"), ("SLACK_SIGNING_SECRET", "FAKE")],
+        "POST /api/chat.postMessage?token=xoxb-agents-own HTTP/1.1
+        Host: slack.com
+        Authorization: Bearer xoxb-000000000000-0000000000000-clavigerplaceholder000000";
+    notion_gets_the_key_and_keeps_the_clients_version: "notion", [("NOTION_API_KEY", "ntn_FAKE")],
+        "GET /v1/users/me HTTP/1.1
+        Host: api.notion.com
+        Notion-Version: 2025-09-03
+        Authorization: Bearer ntn_clavigerplaceholder";
+    linear_gets_the_key_without_a_scheme: "linear", [("LINEAR_API_KEY", "lin_api_FAKE")],
+        "POST /graphql HTTP/1.1
+        Host: api.linear.app
+        Authorization: lin_api_clavigerplaceholder";
+    sendgrid_gets_the_key: "sendgrid", [("SENDGRID_API_KEY", "SG.FAKE.FAKE")],
+        "POST /v3/mail/send HTTP/1.1
+        Host: api.sendgrid.com
+        Authorization: Bearer SG.clavigerplaceholder";
+    twilio_gets_basic_of_account_and_token: "twilio", [("TWILIO_ACCOUNT_SID", "ACFAKE"), ("TWILIO_AUTH_TOKEN", "FAKE0123456789")],
+        "POST /2010-04-01/Accounts/ACFAKE/Messages.json HTTP/1.1
+        Host: api.twilio.com
+        Authorization: Basic QUNGQUtFOmNsYXZpZ2VycGxhY2Vob2xkZXI=",
+        "POST /v2/Services/VA1/Verifications HTTP/1.1
+        Host: verify.twilio.com";
+    datadog_gets_both_keys_on_its_api_and_one_at_the_intake: "datadog", [("DD_API_KEY", "FAKEapi"), ("DD_APP_KEY", "FAKEapp")],
+        "GET /api/v1/query?from=1&api_key=a&application_key=b HTTP/1.1
+        Host: api.datadoghq.eu
+        DD-API-KEY: clavigerplaceholder0000000000000
+        DD-APPLICATION-KEY: clavigerplaceholder000000000000000000000",
+        "POST /api/v2/logs HTTP/1.1
+        Host: http-intake.logs.datadoghq.com
+        DD-API-KEY: clavigerplaceholder0000000000000
+        DD-APPLICATION-KEY: clavigerplaceholder000000000000000000000";
+    aws_is_signed_again_with_our_keys_and_clock: "aws",
+        [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), ("AWS_SESSION_TOKEN", "FAKE-session")],
+        "GET /?Action=GetCallerIdentity&Version=2011-06-15 HTTP/1.1
+        Host: sts.eu-west-1.amazonaws.com
+        User-Agent: Boto3/1.43.11
+        X-Amz-Date: 20200101T000000Z
+        X-Amz-Security-Token: claviger-placeholder
+        Authorization: AWS4-HMAC-SHA256 Credential=AKIACLAVIGERPLACEHLD/20200101/eu-west-1/sts/aws4_request, SignedHeaders=host;x-amz-date;x-amz-security-token, Signature=0000000000000000000000000000000000000000000000000000000000000000";
+}
+
+#[test]
+fn every_built_in_template_has_a_recorded_request() {
+    let source = include_str!("tests.rs");
+    for template in Catalog::builtin().iter() {
+        assert!(
+            source.contains(&format!(": \"{}\", ", template.name()))
+                || source.contains(&format!(": \"{}\",\n", template.name())),
+            "{}",
+            template.name()
+        );
+    }
+}
+
+fn custom(inject: serde_json::Value, keys: &[(&str, &str)]) -> Result<Plan, PrepareError> {
+    let spec: CustomSpec =
+        serde_json::from_value(serde_json::json!({ "hosts": ["x.example"], "inject": [inject] }))
+            .unwrap();
+    let template = spec
+        .to_template("custom/x", keys.iter().map(|(key, _)| *key))
+        .unwrap();
+    Plan::prepare(&Arc::new(template), |_| true, secrets(keys))
+}
+
+#[test]
+fn a_custom_header_is_set_as_the_set_says() {
+    let plan = custom(
+        serde_json::json!({ "header": "X-Token", "value": "id=${ID};key=${KEY}" }),
+        &[("ID", "a"), ("KEY", "b c")],
+    )
+    .unwrap();
+    let head = forwarded(
+        &plan,
+        "GET / HTTP/1.1\nHost: x.example\nx-token: agents-own",
+    );
+    assert_eq!(
+        head,
+        "GET / HTTP/1.1\nhost: x.example\nx-token: id=a;key=b c\n"
+    );
+    assert_eq!(**plan.keys(), ["ID".to_owned(), "KEY".to_owned()]);
+}
+
+#[test]
+fn a_query_parameter_is_encoded_and_replaces_the_agents_own() {
+    let plan = custom(
+        serde_json::json!({ "query": "key", "value": "${KEY}" }),
+        &[("KEY", "a&b=c d%")],
+    )
+    .unwrap();
+    assert!(plan.has_query_credential());
+    let rewritten = |query| {
+        plan.rewrite_query("x.example", "/", query)
+            .unwrap()
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(rewritten(None).as_deref(), Some("key=a%26b%3Dc%20d%25"));
+    assert_eq!(
+        rewritten(Some("q=%7E&K%65y=own&KEY=own&&x")).as_deref(),
+        Some("q=%7E&&x&key=a%26b%3Dc%20d%25")
+    );
+    assert_eq!(
+        format!("{:?}", plan.rewrite_query("x.example", "/", None)),
+        "Some(RewrittenQuery(..))"
+    );
+}
+
+#[test]
+fn a_query_that_needs_no_change_is_left_as_it_is() {
+    let plan = plan("gemini", &[("GEMINI_API_KEY", "AIzaFAKE")]);
+    for query in [None, Some(""), Some("a=b&c"), Some("keys=1&monkey=2")] {
+        assert_eq!(
+            plan.rewrite_query("generativelanguage.googleapis.com", "/", query),
+            None,
+            "{query:?}"
+        );
+    }
+    assert_eq!(
+        plan.rewrite_query("generativelanguage.googleapis.com", "/", Some("key=x"))
+            .unwrap()
+            .as_str(),
+        None
+    );
+}
+
+#[test]
+fn a_missing_required_key_is_named() {
+    let template = Catalog::builtin().get("twilio").unwrap();
+    let error = Plan::prepare(
+        &template,
+        |_| true,
+        secrets(&[("TWILIO_ACCOUNT_SID", "AC")]),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the set has no `TWILIO_AUTH_TOKEN`, which `twilio` needs; add it with `claviger set put`"
+    );
+}
+
+#[test]
+fn a_required_key_that_the_grant_does_not_allow_is_named() {
+    let template = Catalog::builtin().get("stripe").unwrap();
+    let all = secrets(&[
+        ("STRIPE_SECRET_KEY", "sk_live_x"),
+        ("STRIPE_ACCOUNT_ID", "acct_x"),
+    ]);
+    let error = Plan::prepare(&template, |key| key == "STRIPE_ACCOUNT_ID", all).unwrap_err();
+    assert!(matches!(error, PrepareError::KeyNotAllowed { key, .. } if key == "STRIPE_SECRET_KEY"));
+}
+
+#[test]
+fn an_optional_key_that_the_grant_does_not_allow_is_left_out() {
+    let template = Catalog::builtin().get("stripe").unwrap();
+    let all = secrets(&[
+        ("STRIPE_SECRET_KEY", "sk_live_x"),
+        ("STRIPE_ACCOUNT_ID", "acct_x"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec"),
+    ]);
+    let plan = Plan::prepare(&template, |key| key == "STRIPE_SECRET_KEY", all).unwrap();
+    assert_eq!(plan.headers("api.stripe.com", "/").count(), 1);
+    assert_eq!(**plan.keys(), ["STRIPE_SECRET_KEY".to_owned()]);
+    assert!(plan.is_slot("stripe-account"));
+}
+
+#[test]
+fn a_value_that_would_break_its_slot_is_refused_and_not_shown() {
+    let header = serde_json::json!({ "header": "x-token", "value": "${KEY}" });
+    for value in [
+        "hidden\r\nx: y",
+        "hidden\n",
+        "hidden\0",
+        "",
+        " hidden",
+        "hidden ",
+        "hiddené",
+    ] {
+        let error = custom(header.clone(), &[("KEY", value)]).unwrap_err();
+        assert!(
+            matches!(&error, PrepareError::BadValue { key, .. } if key == "KEY"),
+            "{value:?}"
+        );
+        assert!(!error.to_string().contains("hidden"));
+    }
+    let basic = serde_json::json!({ "basic": { "user": "${USER}", "password": "${KEY}" } });
+    assert!(custom(basic.clone(), &[("USER", "a:b"), ("KEY", "k")]).is_err());
+    assert!(custom(basic.clone(), &[("USER", "a"), ("KEY", "k\n")]).is_err());
+    assert!(custom(basic, &[("USER", "a"), ("KEY", "pass:wörd")]).is_ok());
+}
+
+#[test]
+fn twins_of_a_slot_are_slots() {
+    let plan = plan("anthropic", &[("ANTHROPIC_API_KEY", "sk-ant-x")]);
+    for name in [
+        "x-api-key",
+        "X-API-KEY",
+        "x_api_key",
+        "X_Api-Key",
+        "_x-api-key",
+        "x-api-key_",
+        "Authorization",
+        "authorization-",
+        "_AUTHORIZATION_",
+    ] {
+        assert!(plan.is_slot(name), "{name}");
+    }
+    for name in ["x-api-keys", "xapikey", "x-api", "anthropic-version", ""] {
+        assert!(!plan.is_slot(name), "{name}");
+    }
+    assert_eq!(plan.strip(), ["x-api-key", "authorization"]);
+}
+
+#[test]
+fn headers_that_steer_routing_are_known_in_every_spelling() {
+    for name in [
+        "X-Original-URL",
+        "x_original_url",
+        "X-Rewrite-Url",
+        "X-Forwarded-Host",
+        "x-forwarded-proto",
+        "X_Forwarded_For",
+        "Forwarded",
+        "X-HTTP-Method-Override",
+        "x-forwarded",
+    ] {
+        assert!(is_routing_header(name), "{name}");
+    }
+    for name in ["x-request-id", "forward", "x-forward", "authorization"] {
+        assert!(!is_routing_header(name), "{name}");
+    }
+}
+
+#[test]
+fn the_scrubber_knows_what_travels_and_nothing_else() {
+    let plan = plan(
+        "twilio",
+        &[
+            ("TWILIO_ACCOUNT_SID", "AC0123456789abcdef0123456789abcdef"),
+            ("TWILIO_AUTH_TOKEN", "0123456789fedcba0123456789fedcba"),
+        ],
+    );
+    let scrubs = |text: &str| plan.scrubber().header(text.as_bytes()).is_some();
+    assert!(scrubs("token 0123456789fedcba0123456789fedcba"));
+    let (_, value) = plan.headers("api.twilio.com", "/").next().unwrap();
+    let clean = plan.scrubber().header(value.as_bytes()).unwrap();
+    assert_eq!(
+        clean,
+        [b"Basic ", &vec![b'*'; value.len() - 6][..]].concat()
+    );
+    // Twilio writes the account's SID into every answer.
+    assert!(!scrubs(
+        "/2010-04-01/Accounts/AC0123456789abcdef0123456789abcdef/Messages"
+    ));
+    let aws = self::plan(
+        "aws",
+        &[
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE000000000"),
+            ("AWS_SECRET_ACCESS_KEY", "secret-that-never-travels"),
+            ("AWS_SESSION_TOKEN", "session-that-travels"),
+        ],
+    );
+    assert!(
+        aws.scrubber()
+            .header(b"secret-that-never-travels")
+            .is_none()
+    );
+    assert!(aws.scrubber().header(b"session-that-travels").is_some());
+}
+
+#[test]
+fn only_a_plan_that_signs_reads_the_body() {
+    let stripe = plan("stripe", &[("STRIPE_SECRET_KEY", "sk_live_x")]);
+    assert_eq!(
+        (stripe.reads_body(), stripe.sigv4().is_some()),
+        (BodyNeed::None, false)
+    );
+    let aws = plan(
+        "aws",
+        &[
+            ("AWS_ACCESS_KEY_ID", "AKID"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+        ],
+    );
+    assert_eq!(
+        (aws.reads_body(), aws.sigv4().is_some()),
+        (BodyNeed::HashUpTo(8 * 1024 * 1024), true)
+    );
+    assert_eq!(aws.headers("sts.amazonaws.com", "/").count(), 0);
+}
+
+#[test]
+fn debug_shows_names_alone() {
+    let plan = plan("stripe", &[("STRIPE_SECRET_KEY", "sk_live_canary")]);
+    let text = format!(
+        "{plan:?} {:?}",
+        plan.headers("api.stripe.com", "/").collect::<Vec<_>>()
+    );
+    assert!(
+        text.contains("stripe") && !text.contains("canary"),
+        "{text}"
+    );
+}

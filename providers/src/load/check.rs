@@ -293,23 +293,29 @@ impl Check<'_> {
             .as_ref()
             .filter(|_| takes_value)
             .and_then(|value| self.text(value, "a value"));
-        match (&raw.header, &raw.basic, &raw.query, &raw.sigv4) {
-            (Some(header), None, None, None) => {
-                let name = self.slot(header);
-                Some(Inject::Header {
-                    name: name?,
-                    value: value?,
-                })
-            }
-            (None, Some(basic), None, None) => self.basic(basic),
-            (None, None, Some(query), None) => {
-                let name = self.parameter(query);
-                Some(Inject::Query {
-                    name: name?,
-                    value: value?,
-                })
-            }
-            (None, None, None, Some(sigv4)) => self.sigv4(sigv4).map(Inject::SigV4),
+        // Each part is read even if there are too many of them, so that its own mistakes are reported too.
+        let header = raw.header.as_ref().map(|header| {
+            let name = self.slot(header);
+            Some(Inject::Header {
+                name: name?,
+                value: value.clone()?,
+            })
+        });
+        let query = raw.query.as_ref().map(|query| {
+            let name = self.parameter(query);
+            Some(Inject::Query {
+                name: name?,
+                value: value.clone()?,
+            })
+        });
+        let basic = raw.basic.as_ref().map(|basic| self.basic(basic));
+        let sigv4 = raw
+            .sigv4
+            .as_ref()
+            .map(|sigv4| self.sigv4(sigv4).map(Inject::SigV4));
+        let mut parts = [header, basic, query, sigv4].into_iter().flatten();
+        match (parts.next(), parts.next()) {
+            (Some(part), None) => part,
             _ => {
                 self.report.add(
                     &raw.place,
