@@ -165,3 +165,50 @@ async fn a_redirect_is_the_agents_to_follow() {
     assert_eq!(stack.upstream.count(), 1);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn an_upstream_that_never_answers_the_handshake_is_504_upstream_timeout() {
+    // The kernel takes the connection; nobody ever reads from it.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stack = Stack::builder()
+        .resolve("api.stripe.com", silent.local_addr().unwrap())
+        .start()
+        .await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+
+    stack
+        .get("api.stripe.com", "/v1/balance", &token)
+        .await
+        .expect_refusal(504, "upstream_timeout");
+
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn without_its_key_the_vault_opens_nothing_and_goes_on_once_the_key_is_back() {
+    let stack = Stack::builder()
+        .variable("CLAVIGER_CACHE_TTL", "0s")
+        .start()
+        .await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel.get("/v1/balance").await.expect_status(200);
+    let (keys, aside) = (stack.data.join("keys"), stack.data.join("keys-aside"));
+
+    std::fs::rename(&keys, &aside).unwrap();
+    tunnel
+        .get("/v1/balance")
+        .await
+        .expect_refusal(503, "key_unavailable");
+    assert_eq!(stack.upstream.count(), 1);
+    std::fs::rename(&aside, &keys).unwrap();
+
+    wait::until("the key to be found again", async || {
+        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    stack.finish().await;
+}

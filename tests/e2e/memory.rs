@@ -121,3 +121,29 @@ async fn a_slow_reader_makes_the_upstream_wait_and_not_the_memory_grow() {
     while tunnel.wire.piece(&mut framing).await.unwrap().is_some() {}
     stack.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_tunnel_costs_at_most_64_kib() {
+    const TUNNELS: usize = 400;
+    let stack = Stack::builder().log("info").start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+        tunnel.get("/v1/balance").await.expect_status(200);
+        idle.push(tunnel);
+    }
+    let before = stack.process().resident();
+
+    for _ in 0..TUNNELS {
+        let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+        tunnel.get("/v1/balance").await.expect_status(200);
+        idle.push(tunnel);
+    }
+
+    let each = stack.process().resident().saturating_sub(before) / TUNNELS as u64;
+    assert!(each <= 64 << 10, "an idle tunnel costs {each} bytes");
+    drop(idle);
+    stack.finish().await;
+}

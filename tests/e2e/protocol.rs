@@ -196,3 +196,38 @@ async fn many_http2_streams_of_one_tunnel_pass_at_once() {
     assert_eq!(stack.upstream.count(), 40);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_websocket_passes_in_both_directions() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let fields = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+
+    tunnel
+        .send("GET", "/websocket", &fields, b"")
+        .await
+        .unwrap();
+    let (head, _) = tunnel.wire.open("GET").await.unwrap();
+    assert_eq!(head.status, 101);
+    for message in [
+        &b"\x81\x85\x01\x02\x03\x04ignis"[..],
+        b"\x89\x80\x01\x02\x03\x04",
+    ] {
+        tunnel.wire.send(message).await.unwrap();
+        tunnel.wire.expect(message).await.unwrap();
+    }
+    drop(tunnel);
+
+    assert_eq!(
+        stack.upstream.last().field("authorization"),
+        format!("Bearer {}", access.secret.text())
+    );
+    stack.finish().await;
+}

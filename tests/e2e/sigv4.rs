@@ -247,3 +247,50 @@ async fn presigned_chunked_and_foreign_scopes_are_refused() {
     assert_eq!(stack.upstream.count(), 0);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_body_too_large_to_hash_is_413_and_unsigned_it_passes() {
+    let stack = Stack::start().await;
+    let aws = aws(&stack, false, &json!({})).await;
+    let token = stack.workflow_lease(&aws.access).await;
+    let body = vec![7; (8 << 20) + 1];
+    let fields = |sha: &str| {
+        [
+            format!(
+                "Authorization: AWS4-HMAC-SHA256 Credential=AKIAPLACEHOLDER/20250101/us-east-1/s3/aws4_request, \
+                 SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={}",
+                "0".repeat(64)
+            ),
+            "X-Amz-Date: 20250101T000000Z".to_owned(),
+            format!("X-Amz-Content-Sha256: {sha}"),
+        ]
+    };
+
+    let hashed = fields(&"0".repeat(64));
+    let hashed: Vec<&str> = hashed.iter().map(String::as_str).collect();
+    let head = format!(
+        "PUT /bucket/key HTTP/1.1\r\nHost: s3.us-east-1.amazonaws.com\r\n{}\r\nContent-Length: {}\r\n\r\n",
+        hashed.join("\r\n"),
+        body.len()
+    );
+    let mut tunnel = stack.tunnel("s3.us-east-1.amazonaws.com", &token).await;
+    tunnel.wire.send(head).await.unwrap();
+    tunnel
+        .wire
+        .reply("PUT")
+        .await
+        .unwrap()
+        .expect_refusal(413, "body_too_large");
+
+    let unsigned = fields("UNSIGNED-PAYLOAD");
+    let unsigned: Vec<&str> = unsigned.iter().map(String::as_str).collect();
+    let mut tunnel = stack.tunnel("s3.us-east-1.amazonaws.com", &token).await;
+    tunnel
+        .request("PUT", "/bucket/key", &unsigned, &body)
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    assert_eq!(stack.upstream.last().body_length(), body.len() as u64);
+    stack.finish().await;
+}

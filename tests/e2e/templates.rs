@@ -226,13 +226,13 @@ async fn github_in_all_its_forms() {
 
 #[tokio::test]
 async fn gitlab() {
-    let fields = &[("private-token", "{GITLAB_TOKEN}")];
-    check(
-        "gitlab",
-        &[Secret("GITLAB_TOKEN", "glpat-")],
-        &[("gitlab.com", "/api/v4/user", fields)],
-    )
-    .await;
+    let api = &[("private-token", "{GITLAB_TOKEN}")][..];
+    let git = &[("authorization", "Basic oauth2:{GITLAB_TOKEN}")][..];
+    let calls = [
+        ("gitlab.com", "/api/v4/user", api),
+        ("gitlab.com", "/a/b.git/info/refs", git),
+    ];
+    check("gitlab", &[Secret("GITLAB_TOKEN", "glpat-")], &calls).await;
 }
 
 #[tokio::test]

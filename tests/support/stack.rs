@@ -54,9 +54,16 @@ pub(crate) struct Builder {
     resolve: Vec<String>,
     arguments: Vec<String>,
     api: String,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Builder {
+    /// Sets a variable of the server's environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
     /// Listens for the REST API at `addr`.
     pub(crate) fn api(mut self, addr: SocketAddr) -> Self {
         self.api = addr.to_string();
@@ -161,6 +168,7 @@ impl Builder {
             home: home.path().to_owned(),
             log: self.log,
             starts: 0,
+            variables: self.variables,
         };
         Stack::launch(home, data, upstream, launch).await
     }
@@ -172,13 +180,17 @@ struct Launch {
     home: PathBuf,
     log: &'static str,
     starts: usize,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Launch {
     fn start(&mut self) -> Process {
         self.starts += 1;
         let mut command = binary(&self.home);
-        command.args(&self.arguments).env("RUST_LOG", self.log);
+        command
+            .args(&self.arguments)
+            .env("RUST_LOG", self.log)
+            .envs(self.variables.iter().copied());
         Process::start(command, &self.home, self.starts).expect("the binary starts")
     }
 }
@@ -224,6 +236,7 @@ impl Stack {
             resolve: Vec::new(),
             arguments: Vec::new(),
             api: "127.0.0.1:0".to_owned(),
+            variables: Vec::new(),
         }
     }
 

@@ -323,6 +323,22 @@ impl Wire {
         Ok((head, framing))
     }
 
+    /// Reads exactly these bytes.
+    pub(crate) async fn expect(&mut self, bytes: &[u8]) -> io::Result<()> {
+        while self.ahead.len() < bytes.len() {
+            if !self.fill().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let arrived = self.ahead.split_to(bytes.len());
+        if arrived != bytes {
+            return Err(io::Error::other(format!(
+                "{arrived:?} in place of {bytes:?}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Waits for the other side to close; what still arrives is given back.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while matches!(self.fill().await, Ok(true)) {}

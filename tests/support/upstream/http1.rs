@@ -212,6 +212,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
                 self.stream.flush().await?;
                 Ok(false)
             }
+            Answer::Echoing(protocol) => {
+                let head = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
+                );
+                self.stream.write_all(head.as_bytes()).await?;
+                self.stream.flush().await?;
+                while self.fill().await? {
+                    let bytes = self.ahead.split();
+                    self.stream.write_all(&bytes).await?;
+                    self.stream.flush().await?;
+                }
+                Ok(false)
+            }
             Answer::Silence => {
                 while self.fill().await? {}
                 Ok(false)

@@ -59,7 +59,9 @@ async fn respond(
             let frames = tokio_stream_of(pieces).map(|piece| Ok(Frame::data(piece)));
             (status, fields, BoxBody::new(StreamBody::new(frames)))
         }
-        Answer::Raw(_) => return Err(std::io::Error::other("the route closes the stream")),
+        Answer::Raw(_) | Answer::Echoing(_) => {
+            return Err(std::io::Error::other("the route closes the stream"));
+        }
         Answer::Silence => std::future::pending().await,
     };
     let mut response = Response::builder().status(status);

@@ -155,6 +155,8 @@ enum Answer {
     },
     /// These bytes in place of a response (nothing in HTTP/2), and the connection closed.
     Raw(Vec<u8>),
+    /// 101 to this protocol, and after it every byte comes back (nothing in HTTP/2).
+    Echoing(String),
     /// No answer until the client goes away.
     Silence,
 }

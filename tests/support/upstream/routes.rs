@@ -42,6 +42,7 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
             body: Vec::new(),
         },
         ("status", status) => Answer::json(status.parse().unwrap_or(500), &json!({ "status": status })),
+        ("websocket", _) => Answer::Echoing("websocket".into()),
         ("hang", _) => Answer::Silence,
         ("close-before", _) => Answer::Raw(Vec::new()),
         ("close-midway", _) => Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this".to_vec()),
