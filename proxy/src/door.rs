@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::PROXY_AUTHORIZATION;
+use leases::id::GrantId;
 use leases::verify::VerifiedLease;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use providers::host::Authority;
 use store::Store;
-use store::ledger::Standing;
+use store::ledger::{Holding, Standing};
 use time::OffsetDateTime;
 
 use crate::authenticate::{missing, proxy_token};
@@ -96,7 +97,7 @@ pub(crate) fn check_standing(
     }
     let standing = store
         .ledger()
-        .standing(lease.org(), lease.lease(), lease.revocation_ids())
+        .standing(&holding(lease, None))
         .map_err(|error| {
             tracing::error!(lease.id = %lease.lease(), %error, "the ledger could not be asked at the door");
             Refusal::new(Code::LedgerUnavailable, "the lease could not be checked; try again, and see /v1/health")
@@ -115,6 +116,17 @@ pub(crate) fn check_standing(
             Code::GrantDenied,
             "the agent of this lease is not active; ask an administrator to activate it",
         )),
+    }
+}
+
+/// A verified lease as the ledger is asked about it.
+pub(crate) fn holding<'a>(lease: &'a VerifiedLease, grant: Option<&'a GrantId>) -> Holding<'a> {
+    Holding {
+        org: lease.org(),
+        lease: lease.lease(),
+        agent: lease.agent(),
+        grant,
+        revocation_ids: lease.revocation_ids(),
     }
 }
 

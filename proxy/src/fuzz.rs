@@ -20,9 +20,14 @@ pub fn head(data: &[u8]) {
     };
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut other = httparse::Request::new(&mut fields);
-    let read = other.parse(data).expect("an accepted head is proper HTTP/1");
+    let read = other
+        .parse(data)
+        .expect("an accepted head is proper HTTP/1");
     assert_eq!(read, httparse::Status::Complete(end));
-    assert_eq!((other.method, other.path), (Some(head.method), Some(head.target)));
+    assert_eq!(
+        (other.method, other.path),
+        (Some(head.method), Some(head.target))
+    );
 }
 
 /// The door reads any bytes without a panic.
@@ -47,6 +52,10 @@ pub fn target(data: &[u8]) {
     if let Ok(target) = inside(&tunnel, &request) {
         let raw = String::from_utf8_lossy(data);
         assert!(raw.contains(&*target.path), "the path was changed");
-        assert!(!target.path.contains(".."), "a dot segment was let through: {}", target.path);
+        assert!(
+            !target.path.split('/').any(|segment| segment == ".."),
+            "a dot segment was let through: {}",
+            target.path
+        );
     }
 }

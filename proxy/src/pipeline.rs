@@ -143,7 +143,8 @@ impl Pipeline {
             return;
         }
         if let (Some(lease), Some(link)) = (&ctx.lease, ctx.link()) {
-            ctx.watched = Some(self.watcher.watch(lease, &link.cut));
+            let grant = ctx.permit.as_ref().map(|permit| &permit.binding().grant);
+            ctx.watched = Some(self.watcher.watch(lease, grant, &link.cut));
         }
     }
 }

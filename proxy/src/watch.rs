@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use leases::clock::Clock;
+use leases::id::GrantId;
 use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
-use store::ledger::Ledger;
+use store::ledger::{Ledger, Standing};
 use tokio::sync::watch;
 
+use crate::door::holding;
 use crate::refuse::Code;
 use crate::stream::Cut;
 
@@ -27,6 +29,7 @@ pub(crate) struct Watched {
 #[derive(Debug)]
 struct Stream {
     lease: Arc<VerifiedLease>,
+    grant: Option<GrantId>,
     connection: Arc<Cut>,
     cut: AtomicU8,
 }
@@ -54,9 +57,15 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Watches a stream until the answer is dropped.
-    pub(crate) fn watch(&self, lease: &Arc<VerifiedLease>, connection: &Arc<Cut>) -> Watched {
+    pub(crate) fn watch(
+        &self,
+        lease: &Arc<VerifiedLease>,
+        grant: Option<&GrantId>,
+        connection: &Arc<Cut>,
+    ) -> Watched {
         let stream = Arc::new(Stream {
             lease: Arc::clone(lease),
+            grant: grant.cloned(),
             connection: Arc::clone(connection),
             cut: AtomicU8::new(LIVE),
         });
@@ -100,27 +109,15 @@ impl Watcher {
         for stream in expired {
             stream.end(EXPIRED);
         }
-        let leases: Vec<_> = standing
-            .iter()
-            .map(|s| {
-                (
-                    s.lease.org().clone(),
-                    s.lease.lease().clone(),
-                    s.lease.shared_revocation_ids(),
-                )
-            })
-            .collect();
-        match ledger.revoked_among(&leases) {
-            Ok(revoked) => {
-                for (stream, revoked) in standing.iter().zip(revoked) {
-                    if revoked {
-                        stream.end(REVOKED);
-                    }
+        for stream in standing {
+            match ledger.standing(&holding(&stream.lease, stream.grant.as_ref())) {
+                Ok(Standing::Good) => {}
+                Ok(_) => stream.end(REVOKED),
+                // Whether they still stand cannot be known, and new requests are refused meanwhile.
+                Err(error) => {
+                    tracing::warn!(%error, "live streams could not be checked for revocation");
+                    return;
                 }
-            }
-            // Whether they still stand cannot be known, and new requests are refused meanwhile.
-            Err(error) => {
-                tracing::warn!(%error, "live streams could not be checked for revocation");
             }
         }
     }

@@ -20,12 +20,16 @@ use crate::{CheckpointSigner, OpenError, StoreError, StoreOptions};
 mod book;
 mod keeper;
 mod queue;
+mod standing;
 mod start;
 mod stats;
 mod worker;
 
+pub use standing::{Holding, Standing};
+
 use keeper::Keeper;
 use queue::{NotQueued, Queue, Waiting};
+use standing::Readers;
 use stats::Stats;
 
 /// A use to be decided and recorded.
@@ -348,6 +352,15 @@ impl Ledger {
         }
     }
 
+    /// Whether a lease still stands, for the door and for streams that last. It decides nothing: each use is
+    /// decided again in its own transaction. Takes some microseconds and does not wait for the writer.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] if the database cannot be read.
+    pub fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
+        self.shared.readers.standing(holding)
+    }
+
     /// How the ledger fares.
     pub fn health(&self) -> LedgerHealth {
         let mut health = self.shared.stats.read();
@@ -396,5 +409,6 @@ struct Shared {
     stats: Stats,
     time: Arc<Timekeeper>,
     keeper: Keeper,
+    readers: Readers,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::book::Book;
 use super::keeper::{Keeper, Keeping};
 use super::queue::Queue;
+use super::standing::Readers;
 use super::stats::Stats;
 use super::worker::{Counts, Source, Worker, Writer};
 use super::{Outcome, Shared, Start};
@@ -56,6 +57,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         stats,
         time,
         keeper: Keeper::default(),
+        readers: Readers::new(options.path.clone()),
         threads: Mutex::default(),
     });
     let worker = Worker {
