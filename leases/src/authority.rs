@@ -41,8 +41,10 @@ use crate::{
 /// The version of this layout. A reader takes the versions that it knows, so that leases live through an upgrade.
 const FORMAT: i64 = 1;
 
+type IsLimited = fn(&Scope) -> bool;
+
 /// The dimensions in which a binding may be limited.
-const DIMENSIONS: [(&str, fn(&Scope) -> bool); 5] = [
+const DIMENSIONS: [(&str, IsLimited); 5] = [
     ("host", |scope| !scope.hosts.is_empty()),
     ("method", |scope| !scope.methods.is_empty()),
     ("path", |scope| !scope.paths.is_empty()),
@@ -440,11 +442,5 @@ fn read_window(terms: &[Term]) -> Option<TimeWindow> {
     else {
         return None;
     };
-    TimeWindow::new(
-        after.parse().ok()?,
-        before.parse().ok()?,
-        zone.parse().ok()?,
-        TimeWindow::days_from_word(days)?,
-    )
-    .ok()
+    TimeWindow::from_words(after, before, zone, days)
 }

@@ -62,7 +62,7 @@ mod tests {
     fn a_manual_clock_moves_only_by_hand() {
         let clock = ManualClock::new(datetime!(2026-11-22 07:00 UTC));
         assert_eq!(clock.now(), clock.now());
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         assert_eq!(clock.now(), datetime!(2026-11-22 07:01 UTC));
         clock.set(datetime!(2026-11-21 07:00 UTC));
         assert_eq!(clock.now(), datetime!(2026-11-21 07:00 UTC));

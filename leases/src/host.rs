@@ -264,8 +264,8 @@ impl HostPattern {
         }
     }
 
-    /// The pattern whose [`Self::form`] this is.
-    pub(crate) fn from_form(form: &Form, port: Option<u16>) -> Option<Self> {
+    /// The pattern whose [`Self::form`] this is. Port 0 is none.
+    pub(crate) fn from_form(form: &Form, port: u16) -> Option<Self> {
         let text = match form {
             Form::Is(name) if name.contains(':') => format!("[{name}]"),
             Form::Is(name) => name.clone(),
@@ -277,6 +277,7 @@ impl HostPattern {
                 .replace("[^.]+", "*")
                 .replace(r"\.", "."),
         };
+        let port = (port != 0).then_some(port);
         let pattern = Self::new(Self::parse_any(&text).ok()?.shape, port);
         (pattern.form() == *form).then_some(pattern)
     }

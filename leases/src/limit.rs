@@ -136,17 +136,12 @@ pub(crate) fn port_term(host: &HostPattern) -> Term {
     number(host.port().unwrap_or(0))
 }
 
-fn port_from(term: &Term) -> Option<Option<u16>> {
-    match term {
-        Term::Integer(0) => Some(None),
-        Term::Integer(port) => u16::try_from(*port).ok().map(Some),
-        _ => None,
-    }
-}
-
 /// The host of a fact or of a check.
 pub(crate) fn host_from(form: &Form, port: &Term) -> Option<HostPattern> {
-    HostPattern::from_form(form, port_from(port)?)
+    match port {
+        Term::Integer(port) => HostPattern::from_form(form, u16::try_from(*port).ok()?),
+        _ => None,
+    }
 }
 
 fn host_query(host: &HostPattern) -> Rule {

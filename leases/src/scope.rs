@@ -165,7 +165,7 @@ impl<'de> Deserialize<'de> for Keys {
     }
 }
 
-/// The methods that a scope may name: RFC 9110, PATCH (RFC 5789), QUERY, and WebDAV (RFC 4918, 3253, 5323).
+/// The methods that a scope may name: RFC 9110, PATCH (RFC 5789), QUERY, and `WebDAV` (RFC 4918, 3253, 5323).
 const METHODS: [&str; 17] = [
     "GET",
     "HEAD",

@@ -225,20 +225,18 @@ impl TimeWindow {
         )
     }
 
-    /// The days of [`Self::days_word`]. The outer `None` is a word that is none.
-    pub(crate) fn days_from_word(word: &str) -> Option<Option<Vec<Weekday>>> {
-        if word == "*" {
-            return Some(None);
-        }
+    /// The window of the words that a fact holds.
+    pub(crate) fn from_words(after: &str, before: &str, zone: &str, days: &str) -> Option<Self> {
         let day = |name| {
-            DAYS.iter()
-                .find(|(_, known)| *known == name)
-                .map(|(day, _)| *day)
+            let known = DAYS.iter().find(|(_, known)| *known == name);
+            known.map(|(day, _)| *day)
         };
-        word.split(',')
-            .map(day)
-            .collect::<Option<Vec<_>>>()
-            .map(Some)
+        let days = match days {
+            "*" => None,
+            names => Some(names.split(',').map(day).collect::<Option<Vec<_>>>()?),
+        };
+        let (after, before) = (after.parse().ok()?, before.parse().ok()?);
+        Self::new(after, before, zone.parse().ok()?, days).ok()
     }
 }
 

@@ -146,8 +146,10 @@ proptest! {
     }
 
     #[test]
-    fn days_are_read_back_from_their_word(window in any_window()) {
-        let days = TimeWindow::days_from_word(&window.days_word()).unwrap();
-        prop_assert_eq!(days.as_deref(), window.days());
+    fn a_window_is_read_back_from_its_words(window in any_window()) {
+        let [after, before] = [window.after(), window.before()].map(|time| time.to_string());
+        let zone = window.zone().to_string();
+        let read = TimeWindow::from_words(&after, &before, &zone, &window.days_word());
+        prop_assert_eq!(read, Some(window));
     }
 }
