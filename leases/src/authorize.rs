@@ -103,7 +103,7 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// Proof that this lease allows this request. Only [`authorize`] makes it.
+/// Proof that this lease allows this request. Only [`authorize`] and [`authorize_export`] make it.
 #[derive(Debug, Clone)]
 pub struct Permit {
     lease: Arc<VerifiedLease>,
@@ -129,7 +129,7 @@ impl Permit {
 }
 
 /// The most bytes of a path that is decided on.
-pub const MAX_PATH_BYTES: usize = 8192;
+pub const MAX_PATH_BYTES: usize = 4096;
 
 /// Decides on a request.
 ///
@@ -221,6 +221,51 @@ pub fn covers_host<'a>(
     Ok(binding)
 }
 
+/// Decides on an export, which is no request to a host: one permit for each set that the lease binds.
+///
+/// The grants' networks and times hold. A lease that a block narrows to hosts, methods, paths or by a check whose meaning
+/// is not known gets none: nobody could hold the plaintext to that.
+///
+/// # Errors
+/// [`Denial`].
+pub fn authorize_export(
+    lease: &Arc<VerifiedLease>,
+    client_ip: IpAddr,
+    now: OffsetDateTime,
+) -> Result<Vec<Permit>, Denial> {
+    check_end(lease, now)?;
+    check_action(lease, Action::ExportPlaintext)?;
+    for binding in lease.bindings() {
+        check_client(binding, client_ip)?;
+        check_window(binding, now)?;
+    }
+    check_blocks(lease, |limit| match limit {
+        Limit::Clients(nets) => is_client_in(nets, client_ip),
+        Limit::Before(end) => now < *end,
+        Limit::Hosts(_) | Limit::Methods(_) | Limit::Paths(_) => false,
+    })?;
+    if let Some(at) = lease
+        .blocks()
+        .iter()
+        .position(|block| !block.others.is_empty())
+    {
+        return Err(Denial::Scope {
+            block: at + 1,
+            what: Dimension::Other,
+            detail: format!(
+                "block {} holds a check on requests; use the lease that it was narrowed from",
+                at + 1
+            ),
+        });
+    }
+    let permit = |binding| Permit {
+        lease: Arc::clone(lease),
+        binding,
+        action: Action::ExportPlaintext,
+    };
+    Ok((0..lease.bindings().len()).map(permit).collect())
+}
+
 fn check_end(lease: &VerifiedLease, now: OffsetDateTime) -> Result<(), Denial> {
     let at = lease.effective_expiry();
     if now < at {
@@ -295,12 +340,7 @@ fn check_grant(
     request: &AccessRequest<'_>,
     now: OffsetDateTime,
 ) -> Result<(), Denial> {
-    let Scope {
-        methods,
-        paths,
-        cidrs,
-        ..
-    } = &binding.scope;
+    let Scope { methods, paths, .. } = &binding.scope;
     let deny = |what, allowed| Err(Denial::Grant { what, allowed });
     // Nothing can be sent to no path; `*` is one, of OPTIONS.
     if request.path.is_empty() {
@@ -318,10 +358,19 @@ fn check_grant(
     if !paths.is_empty() && !paths.iter().any(|path| path.matches(request.path)) {
         return deny(Dimension::Path, listed(paths));
     }
-    if !cidrs.is_empty() && !is_client_in(cidrs, request.client_ip) {
-        return deny(Dimension::Client, listed(cidrs));
-    }
+    check_client(binding, request.client_ip)?;
     check_window(binding, now)
+}
+
+fn check_client(binding: &Binding, client_ip: IpAddr) -> Result<(), Denial> {
+    let cidrs = &binding.scope.cidrs;
+    if cidrs.is_empty() || is_client_in(cidrs, client_ip) {
+        return Ok(());
+    }
+    Err(Denial::Grant {
+        what: Dimension::Client,
+        allowed: listed(cidrs),
+    })
 }
 
 fn check_window(binding: &Binding, now: OffsetDateTime) -> Result<(), Denial> {

@@ -12,10 +12,14 @@ pub(crate) const MAX_PREDICATES: usize = 4;
 const MAX_OPS: usize = 64;
 /// The most bytes of a regular expression.
 const MAX_REGEX_BYTES: usize = 512;
-/// The most steps that all checks of a lease may take, each about ten nanoseconds: a few milliseconds.
+/// The most steps that all checks of a lease may take. A step is some ten nanoseconds, so all of them a few milliseconds.
 const MAX_STEPS: u64 = 200_000;
 /// Steps of one regular expression, which is compiled each time that it is evaluated.
-const REGEX_STEPS: u64 = 5_000;
+const REGEX_STEPS: u64 = 500;
+/// Steps of one byte of a regular expression: it may be tried at each byte of the longest path that is decided on.
+const REGEX_BYTE_STEPS: u64 = 100;
+/// Steps of one fact that a predicate meets, for which the variables are copied.
+const MATCH_STEPS: u64 = 20;
 /// Steps of one operation of an expression.
 const OP_STEPS: u64 = 10;
 
@@ -89,8 +93,8 @@ impl<'a> Budget<'a> {
         self.steps
     }
 
-    /// Each predicate walks over all facts once for each combination of those before it; each complete combination
-    /// has the expressions evaluated.
+    /// Each predicate walks over all facts once for each combination of those before it, and makes new combinations
+    /// with the facts that it meets; each complete combination has the expressions evaluated.
     fn steps_of(&self, query: &Rule, expressions: u64) -> u64 {
         let ambient: u64 = AMBIENT.iter().map(|(_, _, count)| count).sum();
         let all = ambient + self.facts.len() as u64;
@@ -100,6 +104,7 @@ impl<'a> Budget<'a> {
             steps = steps.saturating_add(combinations.saturating_mul(all));
             let count = self.count(&predicate.name, predicate.terms.len());
             combinations = combinations.saturating_mul(count);
+            steps = steps.saturating_add(combinations.saturating_mul(MATCH_STEPS));
         }
         steps.saturating_add(combinations.saturating_mul(expressions))
     }
@@ -215,7 +220,7 @@ impl Cost {
                 if !is_bounded_regex(regex) {
                     return Err(BoundError::Regex);
                 }
-                self.steps += REGEX_STEPS;
+                self.steps += REGEX_STEPS + REGEX_BYTE_STEPS * regex.len() as u64;
                 Ok(())
             }
             // They run a closure for each element, or call out, or reach into terms that are not allowed.

@@ -29,7 +29,9 @@ pub mod window;
 
 pub use crate::{
     attenuate::{AttenuateError, Narrowing, attenuate},
-    authorize::{AccessRequest, Denial, Dimension, Permit, authorize, covers_host},
+    authorize::{
+        AccessRequest, Denial, Dimension, Permit, authorize, authorize_export, covers_host,
+    },
     clock::{Clock, ManualClock, SystemClock},
     id::{AgentId, EventId, GrantId, IdError, LeaseId, OrgId, SetId, UseId, UserId, VaultId},
     inspect::{InspectedBinding, InspectedBlock, Inspection, inspect},

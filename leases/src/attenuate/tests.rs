@@ -115,14 +115,14 @@ fn methods_that_no_scope_has_are_refused() {
 
 #[test]
 fn limits_that_a_verifier_would_refuse_are_refused_here() {
-    let glob = |n: usize| PathGlob::parse(&format!("/{n}/*/x")).unwrap();
+    let glob = |n: usize| PathGlob::parse(&format!("/{n}/*/{}", "x".repeat(80))).unwrap();
     let narrowing = |count| Narrowing {
         paths: (0..count).map(glob).collect(),
         ..Narrowing::default()
     };
-    assert!(attenuate(&token().present(), &narrowing(20), NOW).is_ok());
+    assert!(attenuate(&token().present(), &narrowing(12), NOW).is_ok());
     assert!(matches!(
-        refusal(&token(), &narrowing(50)),
+        refusal(&token(), &narrowing(22)),
         AttenuateError::Bounds(_)
     ));
 }

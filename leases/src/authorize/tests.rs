@@ -7,8 +7,10 @@ use super::*;
 use crate::{
     Narrowing, PathGlob, Scope, Token,
     fixtures::{
-        NOW, binding, decide, github, hosts, minted, narrowed, request, scope, stripe, verified,
+        NOW, binding, decide, github, hosts, mint_request, minted, narrowed, request, root, scope,
+        stripe, verified,
     },
+    mint,
 };
 
 /// A lease to which a block of this source was appended by another tool.
@@ -758,6 +760,90 @@ fn many_threads_get_one_answer() {
             });
         }
     });
+}
+
+fn export_lease(json: &str) -> Token {
+    let mut request = mint_request(vec![stripe(scope(json)), github(Scope::default())]);
+    request.action = Action::ExportPlaintext;
+    mint(&root(), &request).unwrap().token
+}
+
+fn export(token: &Token, minutes: i64) -> Result<usize, Denial> {
+    let client_ip = IpAddr::from([10, 1, 2, 3]);
+    let now = NOW + Duration::minutes(minutes);
+    authorize_export(&verified(token), client_ip, now).map(|permits| permits.len())
+}
+
+#[test]
+fn an_export_lease_gets_a_permit_for_each_set() {
+    let token = export_lease(r#"{"hosts": ["api.stripe.com"], "cidrs": ["10.0.0.0/8"]}"#);
+    assert_eq!(export(&token, 0), Ok(2));
+    assert!(matches!(export(&token, 60), Err(Denial::Expired { .. })));
+    // The door for requests stays closed to it.
+    assert_eq!(grant_denial(&token, &request()).0, Dimension::Action);
+}
+
+#[test]
+fn an_export_is_held_to_the_grants_networks_and_times() {
+    let elsewhere = export_lease(r#"{"cidrs": ["192.0.2.0/24"]}"#);
+    assert!(matches!(
+        export(&elsewhere, 0),
+        Err(Denial::Grant {
+            what: Dimension::Client,
+            ..
+        })
+    ));
+    let early = export_lease(r#"{"time_window": {"after": "06:00", "before": "07:30"}}"#);
+    assert_eq!(export(&early, 29), Ok(2));
+    assert!(matches!(
+        export(&early, 30),
+        Err(Denial::Grant {
+            what: Dimension::Time,
+            ..
+        })
+    ));
+    assert!(matches!(
+        export(&unlimited(), 0),
+        Err(Denial::Grant {
+            what: Dimension::Action,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn an_export_lease_that_is_narrowed_to_requests_exports_nothing() {
+    let token = export_lease("{}");
+    let timed = Narrowing {
+        cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+        expires_at: Some(NOW + Duration::minutes(5)),
+        ..Narrowing::default()
+    };
+    assert_eq!(export(&narrowed(&token, &timed), 0), Ok(2));
+    assert!(matches!(
+        export(&narrowed(&token, &timed), 5),
+        Err(Denial::Expired { .. })
+    ));
+    let by_host = Narrowing {
+        hosts: hosts(&["api.stripe.com"]),
+        ..Narrowing::default()
+    };
+    assert!(matches!(
+        export(&narrowed(&token, &by_host), 0),
+        Err(Denial::Scope {
+            block: 1,
+            what: Dimension::Host,
+            ..
+        })
+    ));
+    assert!(matches!(
+        export(&with_block(&token, "check if true"), 0),
+        Err(Denial::Scope {
+            block: 1,
+            what: Dimension::Other,
+            ..
+        })
+    ));
 }
 
 mod properties;
