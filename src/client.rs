@@ -118,10 +118,21 @@ impl Connection {
         let data = self.data_dir()?;
         if !data.admin_key().exists() {
             return Err(Failure::new(format!("no key: CLAVIGER_KEY is not set and {} does not exist", data.admin_key().display()))
-                .hint("start a server with `claviger serve`, or set CLAVIGER_URL and CLAVIGER_KEY (or CLAVIGER_KEY_FILE) to one that runs")
+                .code("no_key")
+            .hint("start a server with `claviger serve`, or set CLAVIGER_URL and CLAVIGER_KEY (or CLAVIGER_KEY_FILE) to one that runs")
                 .into());
         }
         read_key(&data.admin_key())
+    }
+
+    /// Asks for something that everybody may have.
+    pub(crate) async fn public(&self, path: &str) -> anyhow::Result<Response> {
+        let (base, _) = self.server()?;
+        let request = http()?.get(format!("{base}{path}")).timeout(TIMEOUT);
+        Ok(request
+            .send()
+            .await
+            .map_err(|error| unreachable(&base, &error))?)
     }
 
     /// A client with its key; an agent's key is turned into a token first.
@@ -139,14 +150,7 @@ impl Client {
         key: Zeroizing<String>,
         record: Option<Record>,
     ) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            // The proxy of the environment may be the injector itself.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .user_agent(concat!("claviger/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("the HTTP client cannot start")?;
+        let http = http()?;
         let caller = if key.starts_with("ocv_") {
             Caller::Agent
         } else {
@@ -178,10 +182,6 @@ impl Client {
     /// What the local server recorded, if the client speaks to it.
     pub(crate) fn record(&self) -> Option<&Record> {
         self.record.as_ref()
-    }
-
-    pub(crate) fn base(&self) -> &str {
-        &self.base
     }
 
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -237,15 +237,7 @@ impl Client {
 
     /// The secret set of this name.
     pub(crate) async fn set(&self, name: &SetName) -> anyhow::Result<Value> {
-        let query = format!(
-            "provider={}&environment={}&name={}",
-            segment(&name.provider),
-            segment(&name.environment),
-            segment(&name.name)
-        );
-        let found = self
-            .all(&format!("/v1/vault/secret-sets?{query}"), "secret_sets")
-            .await?;
+        let found = self.all("/v1/vault/secret-sets", "secret_sets").await?;
         let is_it = |set: &Value| {
             text(set, "provider") == name.provider
                 && text(set, "environment") == name.environment
@@ -295,23 +287,13 @@ impl Client {
         let response = request
             .send()
             .await
-            .map_err(|error| self.unreachable(&error))?;
+            .map_err(|error| unreachable(&self.base, &error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let problem = response.json::<Value>().await.unwrap_or(Value::Null);
         Err(self.refused(status, &problem).into())
-    }
-
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        // reqwest's own text repeats the URL; its cause is what helps.
-        let cause =
-            std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
-        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-        Failure::new(format!("no server answers at {}: {cause}", self.base))
-            .code("unreachable")
-            .hint("start one with `claviger serve`, or set CLAVIGER_URL to one that runs")
     }
 
     fn refused(&self, status: StatusCode, problem: &Value) -> Failure {
@@ -325,6 +307,27 @@ impl Client {
             .code(if code.is_empty() { "refused" } else { code })
             .hint(next_action(status))
     }
+}
+
+fn http() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        // The proxy of the environment may be the injector itself.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        .user_agent(concat!("claviger/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .context("the HTTP client cannot start")
+}
+
+fn unreachable(base: &str, error: &reqwest::Error) -> Failure {
+    // reqwest's own text repeats the URL; its cause is what helps.
+    let cause =
+        std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
+    let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+    Failure::new(format!("no server answers at {base}: {cause}"))
+        .code("unreachable")
+        .hint("start one with `claviger serve`, or set CLAVIGER_URL to one that runs")
 }
 
 fn next_action(status: StatusCode) -> &'static str {

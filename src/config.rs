@@ -332,7 +332,10 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-/// Settings that a misplaced secret may have been written to are told by key alone.
+/// The variable that Rust programs commonly take their log filter from; `CLAVIGER_LOG` wins over it.
+const RUST_LOG: &str = "RUST_LOG";
+
+/// How much of an unknown name a message repeats.
 const MAX_QUOTED: usize = 60;
 
 impl Loaded {
@@ -459,6 +462,17 @@ impl Loaded {
                 }),
             }
         }
+        let rust_log = variables
+            .iter()
+            .find(|(name, value)| name == RUST_LOG && !value.is_empty());
+        if let Some((_, value)) = rust_log {
+            self.set(
+                "log.level",
+                std::slice::from_ref(value),
+                Origin::Variable(RUST_LOG.to_owned()),
+                mistakes,
+            );
+        }
         for setting in SETTINGS {
             if let Some((_, value)) = variables.iter().find(|(name, _)| name == setting.variable) {
                 let origin = Origin::Variable(setting.variable.to_owned());
@@ -513,7 +527,7 @@ fn report(mistakes: &[Mistake]) -> Failure {
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("CLAVIGER_"))
+        .filter(|(name, _)| name.starts_with("CLAVIGER_") || name == RUST_LOG)
         .collect()
 }
 

@@ -53,6 +53,10 @@ impl DataDir {
         self.0.join("claviger.db")
     }
 
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.0.join("audit.checkpoint")
+    }
+
     pub(crate) fn keys(&self) -> PathBuf {
         self.0.join("keys")
     }

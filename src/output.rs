@@ -84,7 +84,12 @@ impl Output {
     }
 
     /// The object itself for machines, a sentence for people.
+    /// What the answer warns of goes to stderr; machines find it in the object.
     pub(crate) fn done(self, value: &Value, sentence: impl AsRef<str>) {
+        let warnings = value.get("warnings").and_then(Value::as_array);
+        for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
+            self.note(format!("warning: {}", clean(warning)));
+        }
         if self.json {
             self.value(value)
         } else {

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::{Condvar, Mutex};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Failure;
 
@@ -40,21 +44,26 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<Telemetry
             .hint("write it as info, or as info,proxy=debug")
     })?;
     let sink = Sink::default();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(sink.clone())
-        .with_ansi(false)
-        .with_target(true);
-    match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder
+        .with_ansi(false);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))?;
+            .boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(
+            lines
+                .with_filter(filter_fn(may_be_told))
+                .with_filter(filter),
+        )
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))?;
     hook_panics(sink.clone());
     let flusher =
         flush_in_background(sink.clone(), io::stderr()).context("the log's thread cannot start")?;
@@ -72,6 +81,22 @@ impl Drop for Telemetry {
             let _ = flusher.join();
         }
     }
+}
+
+/// Below info, HTTP libraries print whole requests, credentials with them, so no filter lets that through: what is more
+/// detailed comes from our own crates, which print none. Release builds leave it out at compile time as well.
+fn may_be_told(metadata: &Metadata<'_>) -> bool {
+    const OURS: [&str; 7] = [
+        "claviger",
+        "control_plane",
+        "leases",
+        "providers",
+        "proxy",
+        "store",
+        "vault",
+    ];
+    let origin = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || OURS.contains(&origin)
 }
 
 /// Lines on their way out. Writers append under a lock that is never held across a system call, so a stalled reader
@@ -245,6 +270,28 @@ mod tests {
         sink.append(b"back\n");
         sink.drain(&mut Vec::new(), &mut kept);
         assert!(kept.0.lock().ends_with(b"back\n"));
+    }
+
+    #[test]
+    fn details_of_other_peoples_crates_are_never_told() {
+        let sink = Sink::default();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(sink.clone())
+            .with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(
+            lines
+                .with_filter(filter_fn(may_be_told))
+                .with_filter(EnvFilter::new("trace")),
+        );
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "h2::frame", "canary-1");
+            tracing::debug!(target: "proxying", "canary-2");
+            tracing::debug!(target: "proxy::inject", "ours");
+            tracing::info!(target: "h2", "theirs");
+        });
+        let told = String::from_utf8(sink.shared.pending.lock().clone()).unwrap();
+        assert!(!told.contains("canary"), "{told}");
+        assert!(told.contains("ours") && told.contains("theirs"), "{told}");
     }
 
     #[test]

@@ -53,7 +53,38 @@ pub(crate) fn write(dir: &Path, ca_pem: &str, also: Option<&Path>) -> anyhow::Re
     Ok(trust)
 }
 
-fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+/// Every root that a provider's certificate may chain to, as PEM: this machine's, and `extra` beside them.
+///
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` do not count: who can set a variable of the server must not choose whom it trusts.
+pub(crate) fn upstream_roots(extra: Option<&[u8]>) -> String {
+    let is_overridden = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    let mut roots = if is_overridden {
+        let found = SYSTEM_BUNDLES
+            .iter()
+            .map(Path::new)
+            .find(|path| path.is_file());
+        found
+            .map(|path| rustls_native_certs::load_certs_from_paths(Some(path), None).certs)
+            .unwrap_or_default()
+    } else {
+        rustls_native_certs::load_native_certs().certs
+    };
+    roots.extend(extra.map(certificates).unwrap_or_default());
+    pem(&roots)
+}
+
+/// Where the distributions keep their bundle.
+const SYSTEM_BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+pub(crate) fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem)
         .filter_map(Result::ok)
         .collect()

@@ -273,6 +273,11 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // Proxies are often written as URLs.
+        let text = text
+            .strip_prefix("http://")
+            .unwrap_or(text)
+            .trim_end_matches('/');
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(address.into());
         }
@@ -313,7 +318,10 @@ mod tests {
             "injector.example:8182"
         );
         assert!(dial("injector.example").is_err());
-        assert!(dial("http://injector.example:1").is_err());
+        assert_eq!(
+            dial("http://injector.example:1/").unwrap(),
+            "injector.example:1"
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use futures::StreamExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
+use store::audit::verify_offline;
+use store::{BadRecord, OfflineOptions};
 
 use super::Context;
 use crate::client::{Client, segment, text};
@@ -67,6 +69,9 @@ pub(crate) struct Filter {
 }
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    if matches!(command, Command::Verify) {
+        return verify(context).await;
+    }
     let client = context.connection.client().await?;
     match command {
         Command::List { filter, limit } => {
@@ -87,7 +92,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         }
         Command::Tail { filter } => tail(context, &client, &filter.query(&client).await?).await,
         Command::Export { filter } => export(context, &client, &filter.query(&client).await?).await,
-        Command::Verify => verify(context, &client).await,
+        // Answered above, for it needs no server.
+        Command::Verify => Ok(()),
     }
 }
 
@@ -212,8 +218,25 @@ async fn export(context: &Context, client: &Client, query: &str) -> anyhow::Resu
     Ok(())
 }
 
-async fn verify(context: &Context, client: &Client) -> anyhow::Result<()> {
-    let report = client.get("/v1/audit/verify").await?;
+async fn verify(context: &Context) -> anyhow::Result<()> {
+    let answer = async {
+        // Without a record no server of this directory runs; what listens on the default port is another's.
+        if context.connection.data.is_some() && context.connection.server()?.1.is_none() {
+            return Err(Failure::new("no server of this data directory runs")
+                .code("unreachable")
+                .into());
+        }
+        context
+            .connection
+            .client()
+            .await?
+            .get("/v1/audit/verify")
+            .await
+    };
+    let report = match answer.await {
+        Err(error) if is_absent(&error) => offline(context)?.ok_or(error)?,
+        answer => answer?,
+    };
     if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
         if context.output.is_json() {
             context.output.value(&report);
@@ -241,13 +264,42 @@ async fn verify(context: &Context, client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stream(stream: &Value) -> String {
-    let records = ["records", "count", "length", "events"]
+/// Whether there was no server to ask, rather than one that refused.
+fn is_absent(error: &anyhow::Error) -> bool {
+    let code = error
+        .downcast_ref::<Failure>()
+        .and_then(Failure::error_code);
+    matches!(code, Some("unreachable" | "no_key"))
+}
+
+/// The same from the files alone, where no server answers and the data directory is on this machine.
+fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
+    let data = context.connection.data_dir()?;
+    if context.connection.url.is_some() || !data.database().exists() {
+        return Ok(None);
+    }
+    context.output.note("no server answers; the files are read as they lie, and the checkpoint's key is taken from them");
+    let report = verify_offline(
+        &data.database(),
+        &data.checkpoint(),
+        &OfflineOptions::default(),
+    )?;
+    let bad = |bad: &BadRecord| json!({ "stream": bad.stream, "seq": bad.seq, "reason": bad.reason.as_str(), "why": bad.why });
+    let streams: Vec<Value> = report
+        .streams
         .iter()
-        .find_map(|field| stream.get(field)?.as_u64());
-    let name = clean(text(stream, "stream"));
-    records.map_or_else(
-        || name.clone(),
-        |records| format!("{name} {records} records"),
+        .map(|stream| json!({ "stream": stream.stream, "events": stream.events }))
+        .collect();
+    Ok(Some(json!({
+        "intact": report.is_intact(), "first_bad": report.first_bad.as_ref().map(bad), "streams": streams,
+        "checkpoint_key": report.checkpoint_key,
+    })))
+}
+
+fn stream(stream: &Value) -> String {
+    format!(
+        "{} {} records",
+        clean(text(stream, "stream")),
+        stream["events"]
     )
 }

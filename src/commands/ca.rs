@@ -10,7 +10,7 @@ use super::Context;
 use crate::client::Connection;
 use crate::failure::Failure;
 
-/// The injector's CA: its path on this machine, or the certificate itself
+/// The injector's CA: its path on this machine, else the certificate itself
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,23 +33,21 @@ enum What {
 }
 
 pub(crate) async fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
-    match &args.what {
-        None => match local(&context.connection) {
-            Some(path) => context
-                .output
-                .done(&json!({ "ca": path }), path.display().to_string()),
-            None => return Err(nowhere(&context.connection).into()),
-        },
-        Some(What::Export { out: None }) => {
+    match (&args.what, local(&context.connection)) {
+        (None, Some(path)) => context
+            .output
+            .done(&json!({ "ca": path }), path.display().to_string()),
+        (None, None) | (Some(What::Export { out: None }), _) => {
             let pem = pem(&context.connection).await?;
             if context.output.is_json() {
-                context.output.value(&json!({ "pem": pem }))
+                context.output.value(&json!({ "pem": pem }));
             } else {
-                context.output.raw(pem.as_bytes())
+                context.output.raw(pem.as_bytes());
             }
         }
-        Some(What::Export { out: Some(path) }) => {
-            std::fs::write(path, pem(&context.connection).await?)
+        (Some(What::Export { out: Some(path) }), _) => {
+            let pem = pem(&context.connection).await?;
+            std::fs::write(path, pem)
                 .with_context(|| format!("cannot write {}", path.display()))?;
             context
                 .output
@@ -64,39 +62,30 @@ pub(crate) fn local(connection: &Connection) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("CLAVIGER_CA") {
         return Some(PathBuf::from(path));
     }
-    let record = connection
-        .server()
-        .ok()
-        .and_then(|(_, record)| record)
-        .map(|record| record.ca);
-    let file = || connection.data_dir().ok().map(|data| data.ca());
-    // A server elsewhere has a CA of its own.
-    let is_elsewhere = connection.url.is_some();
-    record
-        .or_else(|| if is_elsewhere { None } else { file() })
-        .filter(|path| path.is_file())
+    let (_, record) = connection.server().ok()?;
+    let file = match record {
+        Some(record) => Some(record.ca),
+        // A server elsewhere has a CA of its own.
+        None if connection.url.is_some() => None,
+        None => connection.data_dir().ok().map(|data| data.ca()),
+    };
+    file.filter(|path| path.is_file())
 }
 
-/// The certificate: from this machine's file, else from the server.
+/// The certificate: from this machine's file, else from the server, where it is public.
 pub(crate) async fn pem(connection: &Connection) -> anyhow::Result<String> {
     if let Some(path) = local(connection) {
         return std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()));
     }
-    let client = connection.client().await?;
-    let answer = client
-        .stream("/v1/ca")
-        .await
-        .map_err(|_| nowhere(connection))?;
+    let answer = connection.public("/v1/ca.pem").await?;
+    if !answer.status().is_success() {
+        return Err(Failure::new(format!(
+            "the server has no CA certificate: it answered {}",
+            answer.status()
+        ))
+        .hint("name a copy of its ca.pem with CLAVIGER_CA")
+        .into());
+    }
     Ok(answer.text().await?)
-}
-
-fn nowhere(connection: &Connection) -> Failure {
-    let place = connection.data_dir().map_or_else(
-        |_| "this machine".to_owned(),
-        |data| data.ca().display().to_string(),
-    );
-    Failure::new(format!("no CA certificate: {place} does not exist")).hint(
-        "start the server with `claviger serve`, or name a copy of its ca.pem with CLAVIGER_CA",
-    )
 }

@@ -194,11 +194,7 @@ pub(crate) async fn request(client: &Client, mint: &Mint) -> anyhow::Result<Valu
     match mint.set.as_slice() {
         [set] => body["secret_set"] = json!(set.to_string()),
         sets => {
-            let mut ids = Vec::with_capacity(sets.len());
-            for set in sets {
-                ids.push(text(&client.set(set).await?, "id").to_owned());
-            }
-            body["secret_set_ids"] = json!(ids);
+            body["secret_set"] = json!(sets.iter().map(ToString::to_string).collect::<Vec<_>>())
         }
     }
     if !mint.keys.is_empty() {

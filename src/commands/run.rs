@@ -257,53 +257,42 @@ async fn variables(client: &Client, sets: &[SetName]) -> (BTreeMap<String, Strin
     let builtin = Catalog::builtin();
     let (mut placeholders, mut withheld) = (BTreeMap::new(), Vec::new());
     for set in sets {
-        // The keys as they are stored name variables too, whatever the template says.
-        let keys = client
-            .set(set)
-            .await
-            .ok()
-            .and_then(|set| set.get("keys").cloned())
-            .unwrap_or_default();
-        let keys = keys
+        // The keys as they are stored name variables too, whatever the template says. An agent's key may not ask.
+        let stored = client.set(set).await.unwrap_or_default();
+        let stored = stored["keys"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(Value::as_str)
             .map(str::to_owned);
-        withheld.extend(keys.clone());
         if let Some(template) = builtin.get(&set.provider) {
             placeholders.extend(template.placeholders());
-            withheld.extend(template.keys().keys().cloned());
-            continue;
-        }
-        let path = format!("/v1/providers/{}", segment(&set.provider));
-        let template = client.get(&path).await.unwrap_or_default();
-        placeholders.extend(pairs(&template["placeholders"]));
-        withheld.extend(
-            template["keys"]
-                .as_object()
+            // An account's name opens nothing, and the agent writes it into paths and bodies itself.
+            let opens = |key: &String| !template.identifiers().contains(key);
+            withheld.extend(template.keys().keys().cloned().chain(stored).filter(opens));
+        } else {
+            let template = client
+                .get(&format!("/v1/providers/{}", segment(&set.provider)))
+                .await
+                .unwrap_or_default();
+            let named = ["env", "keys"]
                 .into_iter()
+                .filter_map(|field| template[field].as_object())
                 .flatten()
-                .map(|(key, _)| key.clone()),
-        );
-        if template.is_null() {
-            placeholders.extend(keys.map(|key| {
-                (
-                    key.clone(),
-                    format!("claviger-placeholder-{}", key.to_ascii_lowercase()),
-                )
-            }));
+                .map(|(name, _)| name.clone());
+            placeholders.extend(
+                named
+                    .chain(stored)
+                    .map(|name| (name.clone(), placeholder(&name))),
+            );
         }
     }
     (placeholders, withheld)
 }
 
-fn pairs(object: &Value) -> impl Iterator<Item = (String, String)> {
-    object
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+/// For a template that gives no shape of its own.
+fn placeholder(name: &str) -> String {
+    format!("claviger-placeholder-{}", name.to_ascii_lowercase())
 }
 
 /// Where the injector listens: as the local server recorded, as `CLAVIGER_PROXY` says, else beside the API.

@@ -1,11 +1,26 @@
 //! `serve`: both planes in one process.
 
+mod planes;
 pub(crate) mod plant;
+mod ready;
+mod stop;
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::sync::watch;
+
+use self::planes::Planes;
+use self::plant::Plant;
+use self::stop::Stop;
 use super::Context;
-use crate::config::{self, Overrides};
+use crate::config::{self, Config, Durability, Overrides};
+use crate::data_dir::{DataDir, Record};
+use crate::failure::Failure;
+use crate::{hardening, telemetry};
 
 /// Run both planes in one process: the REST API and the injector
 ///
@@ -125,7 +140,144 @@ impl Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
+    let refused = hardening::harden();
     let loaded = config::Loaded::read(args.config.as_deref(), &args.overrides(context))?;
-    let _ = loaded.config;
-    anyhow::bail!("both planes are not wired yet")
+    let config = loaded.config;
+    let telemetry = telemetry::start(&config.log.level, config.log.format)?;
+    for refusal in refused {
+        tracing::warn!("{refusal}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plant::workers(&config))
+        .thread_name("claviger")
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    let outcome = runtime.block_on(serve(context, &config));
+    // What is still blocked in the kernel must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(telemetry);
+    outcome
+}
+
+async fn serve(context: &Context, config: &Config) -> anyhow::Result<()> {
+    // Caught from the first moment on, so that an early stop leaves no half-made installation behind.
+    let mut stop = Stop::listen()?;
+    guard_listeners(config)?;
+    let data = DataDir::or_default(config.server.data.clone())?;
+    let (plant, jwt) = Plant::open(config, data).await?;
+    let api = bind("API", "--api", config.server.api)?;
+    let proxy = bind("injector", "--proxy", config.server.proxy)?;
+    let addresses = Addresses {
+        api: api.local_addr()?,
+        proxy: proxy.local_addr()?,
+    };
+    warn_of_settings(config, &addresses);
+
+    let (down, shutdown) = watch::channel(false);
+    let mut planes = Planes::start((&plant, jwt), config, &addresses, api, proxy, &shutdown)?;
+    tokio::select! {
+        ended = planes.ended() => return Err(ended),
+        ready = ready::both(&addresses) => ready?,
+        signal = stop.next() => {
+            tracing::info!(signal, "stopped before both planes were ready");
+            return Ok(());
+        }
+    }
+    announce(context, &plant, &addresses)?;
+    let ended = tokio::select! {
+        ended = planes.ended() => Some(ended),
+        signal = stop.next() => {
+            tracing::info!(signal, "draining");
+            None
+        }
+    };
+    down.send_replace(true);
+    let outcome = ended.map_or(Ok(()), Err);
+    tokio::select! {
+        () = planes.drain(config.server.drain) => {}
+        signal = stop.next() => tracing::warn!(signal, "asked again: requests in flight are cut"),
+    }
+    plant.store.close().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Where both planes really listen.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    api: SocketAddr,
+    proxy: SocketAddr,
+}
+
+/// Leases and keys cross both listeners in cleartext, so they stay on this machine unless the owner says otherwise.
+fn guard_listeners(config: &Config) -> Result<(), Failure> {
+    let listeners = [
+        ("injector", "--proxy", config.server.proxy),
+        ("API", "--api", config.server.api),
+    ];
+    let beyond = listeners
+        .iter()
+        .find(|(_, _, address)| !address.ip().to_canonical().is_loopback());
+    match beyond {
+        Some((plane, option, address)) if !config.server.allow_plaintext_listener => {
+            Err(Failure::new(format!("the {plane} would take leases and keys in cleartext on {address}, beyond this machine")).code("plaintext_listener").hint(format!(
+                "listen on loopback ({option} 127.0.0.1:{}) behind a TLS terminator, or say --allow-plaintext-listener on a network that you trust",
+                address.port()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_settings(config: &Config, addresses: &Addresses) {
+    if !addresses.proxy.ip().to_canonical().is_loopback() {
+        tracing::warn!(server.address = %addresses.proxy, "leases cross the network in cleartext");
+        if config.keys.passphrase_file.is_none() {
+            tracing::warn!(
+                "the software keys lie in files without a passphrase while others can reach the injector"
+            );
+        }
+    }
+    if config.ledger.durability == Durability::Committed {
+        tracing::warn!(
+            "uses are committed and not synced: a power cut may lose records of what was sent"
+        );
+    }
+}
+
+fn bind(plane: &str, option: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        Failure::new(format!("the {plane} cannot listen on {address}: {error}"))
+            .code("listen")
+            .hint(format!(
+                "stop what listens there, or choose another: {option} 127.0.0.1:0 takes a free port"
+            ))
+    })
+}
+
+/// Says that both planes answer: to the commands beside this server, and on stdout.
+fn announce(context: &Context, plant: &Plant, addresses: &Addresses) -> anyhow::Result<()> {
+    let ca = plant.data.ca();
+    plant.held.record(&Record {
+        api: addresses.api.to_string(),
+        proxy: addresses.proxy.to_string(),
+        ca: ca.clone(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })?;
+    let (api, proxy) = (
+        format!("http://{}", addresses.api),
+        format!("http://{}", addresses.proxy),
+    );
+    tracing::info!(api, proxy, "ready");
+    let ready =
+        json!({ "ready": true, "api": api, "proxy": proxy, "ca": ca, "data": plant.data.path() });
+    let line = format!(
+        "ready api={api} proxy={proxy} ca={} data={}",
+        ca.display(),
+        plant.data.path().display()
+    );
+    context.output.done(&ready, line);
+    Ok(())
 }

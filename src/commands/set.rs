@@ -362,20 +362,23 @@ fn custom(put: &Put) -> anyhow::Result<Option<Value>> {
     Ok(Some(json!({ "hosts": put.host, "inject": inject })))
 }
 
+/// Hosts, slots and variables of a template file; the rest of a template a set says by itself.
 fn from_template(path: &Path) -> anyhow::Result<Value> {
-    let content = read_file(path)?;
-    let table: toml::Table = toml::from_str(&content).map_err(|error| {
-        Failure::new(format!("{}: {error}", path.display()))
-            .hint("examples/provider-template.toml explains the format")
-    })?;
-    let field = |name: &str| {
-        let value = table.get(name).ok_or_else(|| {
-            Failure::new(format!("{} has no `{name}`", path.display()))
-                .hint("examples/provider-template.toml explains the format")
-        })?;
-        anyhow::Ok(serde_json::to_value(value)?)
+    let wrong = |reason: String| {
+        Failure::new(reason).hint("examples/provider-template.toml explains the format")
     };
-    Ok(json!({ "hosts": field("hosts")?, "inject": field("inject")? }))
+    let content = read_file(path)?;
+    let table: toml::Table =
+        toml::from_str(&content).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let mut custom = Map::new();
+    for field in ["hosts", "inject", "env"] {
+        match table.get(field) {
+            Some(value) => drop(custom.insert(field.to_owned(), serde_json::to_value(value)?)),
+            None if field == "env" => {}
+            None => return Err(wrong(format!("{} has no `{field}`", path.display())).into()),
+        }
+    }
+    Ok(Value::Object(custom))
 }
 
 #[cfg(test)]
@@ -433,6 +436,20 @@ mod tests {
                 .to_string()
                 .contains("cannot read")
         );
+    }
+
+    #[test]
+    fn the_explained_template_is_a_template_and_serves_a_custom_set() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/examples/provider-template.toml"
+        );
+        let text = fs::read_to_string(path).unwrap();
+        let template = providers::parse_template(path, &text).unwrap();
+        assert_eq!(template.name(), "acme");
+        let spec: providers::CustomSpec =
+            serde_json::from_value(from_template(Path::new(path)).unwrap()).unwrap();
+        assert_eq!((spec.hosts.len(), spec.inject.len()), (3, 2));
     }
 
     #[test]
