@@ -35,6 +35,9 @@ pub enum CatalogError {
 
 impl Catalog {
     /// The templates that come with the product.
+    ///
+    /// # Panics
+    /// Never: a test loads every one of them.
     pub fn builtin() -> Self {
         let mut catalog = Self {
             templates: BTreeMap::new(),
@@ -78,9 +81,9 @@ impl Catalog {
         if !mistakes.is_empty() {
             return Err(TemplateErrors(mistakes).into());
         }
-        templates
-            .into_values()
-            .for_each(|(_, template)| self.insert(template));
+        for (_, template) in templates.into_values() {
+            self.insert(template);
+        }
         Ok(())
     }
 

@@ -61,8 +61,14 @@ impl Template {
 fn authorization(value: &str, signs: bool) -> Vec<String> {
     let Some((scheme, rest)) = value.split_once(' ') else {
         // A scheme with nothing after it is an empty slot.
-        let is_scheme = ["basic", "bearer", "token"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme));
-        return if is_scheme { Vec::new() } else { vec![value.to_owned()] };
+        let is_scheme = ["basic", "bearer", "token"]
+            .iter()
+            .any(|scheme| value.eq_ignore_ascii_case(scheme));
+        return if is_scheme {
+            Vec::new()
+        } else {
+            vec![value.to_owned()]
+        };
     };
     let rest = rest.trim_start();
     if scheme.eq_ignore_ascii_case("basic") {

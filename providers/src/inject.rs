@@ -85,7 +85,7 @@ pub enum BodyNeed {
 
 /// A query after the agent's credentials were taken out and ours put in.
 #[derive(PartialEq, Eq)]
-pub struct RewrittenQuery(Option<Zeroizing<String>>);
+pub struct RewrittenQuery(Zeroizing<String>);
 
 impl Plan {
     /// Prepares the slots of a template from the secrets of one set version.
@@ -269,7 +269,7 @@ impl Plan {
 impl RewrittenQuery {
     /// The query without its question mark, or nothing if no query is left.
     pub fn as_str(&self) -> Option<&str> {
-        self.0.as_deref().map(String::as_str)
+        Some(self.0.as_str()).filter(|query| !query.is_empty())
     }
 }
 
@@ -303,11 +303,11 @@ impl Secrets {
             .filter(|(_, key_use)| **key_use == KeyUse::Required)
         {
             let (template, key) = (template.name().to_owned(), key.clone());
-            if !secrets.contains_key(&key) {
-                return Err(PrepareError::MissingKey { template, key });
-            }
             if !allowed(&key) {
                 return Err(PrepareError::KeyNotAllowed { template, key });
+            }
+            if !secrets.contains_key(&key) {
+                return Err(PrepareError::MissingKey { template, key });
             }
         }
         let travels = |key: &String| {

@@ -104,7 +104,7 @@ pub fn parse_template(file: &str, text: &str) -> Result<Template, TemplateErrors
     let mut report = Report::new(file);
     let raw = read::template(text, &mut report);
     // What is wrong with a part of a file that could not be read would only mislead.
-    let template = raw.and_then(|raw| check::template(raw, Origin::File, &mut report));
+    let template = raw.map(|raw| check::template(&raw, Origin::File, &mut report));
     report.finish(template)
 }
 
@@ -120,8 +120,8 @@ impl CustomSpec {
     ) -> Result<Template, TemplateErrors> {
         let mut report = Report::new(set);
         let raw = read::custom(self, keys);
-        let template = check::template(raw, Origin::Set, &mut report);
-        report.finish(template)
+        let template = check::template(&raw, Origin::Set, &mut report);
+        report.finish(Some(template))
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind, packed};
 use bytes::Bytes;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 pub use decode::{BodyDecoder, DecodeError};
 
@@ -54,6 +54,9 @@ struct Scan {
 
 impl Scrubber {
     /// A scrubber of these values. What is shorter than [`SHORTEST`] bytes is left out: it would damage harmless bodies.
+    ///
+    /// # Panics
+    /// Never: every variant of [`SHORTEST`] bytes is longer than the prefix that the search looks for.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut by_prefix: BTreeMap<[u8; PREFIX], Vec<Zeroizing<Vec<u8>>>> = BTreeMap::new();
         for secret in secrets
@@ -204,6 +207,8 @@ impl ScrubStream {
         mask(&mut buffer, &found);
         mask(&mut buffer, &[earlier]);
         self.masked = masked_to.saturating_sub(settled);
+        // What is held is not masked yet, so no second copy of it stays behind.
+        buffer[settled..].zeroize();
         buffer.truncate(settled);
         buffer.into()
     }

@@ -13,14 +13,15 @@ pub(super) fn pair(name: &str, value: &[u8]) -> Zeroizing<String> {
     pair
 }
 
-/// The query without the parameters named in `strip` and with `add` at its end; `None` if nothing changes.
+/// The query without the parameters named in `strip` and with `add` at its end; `None` if nothing changes, empty if
+/// nothing is left.
 ///
 /// What stays, stays byte by byte and in its order.
 pub(super) fn rewrite<'a>(
     query: Option<&str>,
     strip: &[String],
     add: impl Iterator<Item = &'a str>,
-) -> Option<Option<Zeroizing<String>>> {
+) -> Option<Zeroizing<String>> {
     let original = query.unwrap_or_default();
     let kept: Vec<&str> = original
         .split('&')
@@ -31,8 +32,7 @@ pub(super) fn rewrite<'a>(
         return None;
     }
     let kept = if kept == [""] { Vec::new() } else { kept };
-    let pairs = [kept, add].concat();
-    Some((!pairs.is_empty()).then(|| Zeroizing::new(pairs.join("&"))))
+    Some(Zeroizing::new([kept, add].concat().join("&")))
 }
 
 /// Whether a pair's name is one of `names` once decoded. Case does not count: some providers take `Key` for `key`.

@@ -306,10 +306,7 @@ impl SigV4 {
                 return Err(mismatch("service", &scope.service, &endpoint.services()));
             }
             match endpoint.region {
-                Region::Named(region) if region != scope.region => {
-                    return Err(mismatch("region", &scope.region, region));
-                }
-                Region::Global(region) if region != scope.region => {
+                Region::Named(region) | Region::Global(region) if region != scope.region => {
                     return Err(mismatch("region", &scope.region, region));
                 }
                 Region::Named(_) | Region::Any => {}
@@ -317,9 +314,9 @@ impl SigV4 {
                 Region::Global(_) => is_regional = false,
             }
         } else if self.regions.is_empty() || self.services.is_empty() {
-            // The loader refuses such templates: nothing here would bind the signature.
+            // A customer's server at AWS, since the loader refuses other hosts: nothing would bind the signature.
             return Err(SigV4Refusal::Unsignable(
-                "the host says no service and region, and the template lists none",
+                "its host names no AWS service; send it to the service's own endpoint",
             ));
         }
         allowed("service", &scope.service, &self.services)?;

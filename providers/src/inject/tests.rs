@@ -235,7 +235,7 @@ fn every_built_in_template_has_a_recorded_request() {
     }
 }
 
-fn custom(inject: serde_json::Value, keys: &[(&str, &str)]) -> Result<Plan, PrepareError> {
+fn custom(inject: &serde_json::Value, keys: &[(&str, &str)]) -> Result<Plan, PrepareError> {
     let spec: CustomSpec =
         serde_json::from_value(serde_json::json!({ "hosts": ["x.example"], "inject": [inject] }))
             .unwrap();
@@ -248,7 +248,7 @@ fn custom(inject: serde_json::Value, keys: &[(&str, &str)]) -> Result<Plan, Prep
 #[test]
 fn a_custom_header_is_set_as_the_set_says() {
     let plan = custom(
-        serde_json::json!({ "header": "X-Token", "value": "id=${ID};key=${KEY}" }),
+        &serde_json::json!({ "header": "X-Token", "value": "id=${ID};key=${KEY}" }),
         &[("ID", "a"), ("KEY", "b c")],
     )
     .unwrap();
@@ -266,7 +266,7 @@ fn a_custom_header_is_set_as_the_set_says() {
 #[test]
 fn a_query_parameter_is_encoded_and_replaces_the_agents_own() {
     let plan = custom(
-        serde_json::json!({ "query": "key", "value": "${KEY}" }),
+        &serde_json::json!({ "query": "key", "value": "${KEY}" }),
         &[("KEY", "a&b=c d%")],
     )
     .unwrap();
@@ -358,7 +358,7 @@ fn a_value_that_would_break_its_slot_is_refused_and_not_shown() {
         "hidden ",
         "hiddené",
     ] {
-        let error = custom(header.clone(), &[("KEY", value)]).unwrap_err();
+        let error = custom(&header, &[("KEY", value)]).unwrap_err();
         assert!(
             matches!(&error, PrepareError::BadValue { key, .. } if key == "KEY"),
             "{value:?}"
@@ -366,9 +366,9 @@ fn a_value_that_would_break_its_slot_is_refused_and_not_shown() {
         assert!(!error.to_string().contains("hidden"));
     }
     let basic = serde_json::json!({ "basic": { "user": "${USER}", "password": "${KEY}" } });
-    assert!(custom(basic.clone(), &[("USER", "a:b"), ("KEY", "k")]).is_err());
-    assert!(custom(basic.clone(), &[("USER", "a"), ("KEY", "k\n")]).is_err());
-    assert!(custom(basic, &[("USER", "a"), ("KEY", "pass:wörd")]).is_ok());
+    assert!(custom(&basic, &[("USER", "a:b"), ("KEY", "k")]).is_err());
+    assert!(custom(&basic, &[("USER", "a"), ("KEY", "k\n")]).is_err());
+    assert!(custom(&basic, &[("USER", "a"), ("KEY", "pass:wörd")]).is_ok());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::placeholder;
 use crate::template::{Inject, Injection, KeyUse, PathPattern, Piece, SigV4Keys, Template, Text};
 
 /// Checks a template; what it returns is used only if nothing was added to the report.
-pub(super) fn template(raw: RawTemplate, origin: Origin, report: &mut Report) -> Option<Template> {
+pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -> Template {
     let keys = keys(raw.keys.as_ref(), &raw.place, report);
     let hosts = hosts(raw.hosts.as_ref(), &raw.place, report);
     let mut check = Check {
@@ -19,9 +19,9 @@ pub(super) fn template(raw: RawTemplate, origin: Origin, report: &mut Report) ->
         hosts: &hosts,
         report,
     };
-    let injections = check.injections(&raw);
-    check.unused_keys(&raw, &injections);
-    let template = Template {
+    let injections = check.injections(raw);
+    check.unused_keys(raw, &injections);
+    Template {
         name: check.name(raw.name.as_ref(), origin, &raw.place),
         docs: check.docs(raw.docs.as_ref()),
         identifiers: check.identifiers(&raw.identifiers),
@@ -46,8 +46,7 @@ pub(super) fn template(raw: RawTemplate, origin: Origin, report: &mut Report) ->
             .into_iter()
             .map(|(name, key)| (name, key.value))
             .collect(),
-    };
-    Some(template)
+    }
 }
 
 fn keys(
@@ -314,16 +313,14 @@ impl Check<'_> {
             .as_ref()
             .map(|sigv4| self.sigv4(sigv4).map(Inject::SigV4));
         let mut parts = [header, basic, query, sigv4].into_iter().flatten();
-        match (parts.next(), parts.next()) {
-            (Some(part), None) => part,
-            _ => {
-                self.report.add(
-                    &raw.place,
-                    "must hold exactly one of `header`, `basic`, `query` and `sigv4`",
-                );
-                None
-            }
+        if let (Some(part), None) = (parts.next(), parts.next()) {
+            return part;
         }
+        self.report.add(
+            &raw.place,
+            "must hold exactly one of `header`, `basic`, `query` and `sigv4`",
+        );
+        None
     }
 
     fn basic(&mut self, raw: &At<RawBasic>) -> Option<Inject> {
@@ -442,16 +439,15 @@ impl Check<'_> {
 
     /// A text that is one `${KEY}` and nothing else.
     fn reference(&mut self, text: &At<String>) -> Option<String> {
-        match parse_text(text, self.keys, self.report)?.0.as_slice() {
-            [Piece::Key(key)] => Some(key.clone()),
-            _ => {
-                self.report.add(
-                    &text.place,
-                    "must be one key and nothing else; write `${MY_KEY}`",
-                );
-                None
-            }
+        let parsed = parse_text(text, self.keys, self.report)?;
+        if let [Piece::Key(key)] = parsed.pieces() {
+            return Some(key.clone());
         }
+        self.report.add(
+            &text.place,
+            "must be one key and nothing else; write `${MY_KEY}`",
+        );
+        None
     }
 
     fn text(&mut self, text: &At<String>, what: &str) -> Option<Text> {

@@ -177,11 +177,12 @@ impl Reader<'_, '_> {
     }
 
     fn injection(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> RawInject {
+        let fields = self.table(value, &place);
         let mut raw = RawInject {
-            place: place.clone(),
+            place,
             ..RawInject::default()
         };
-        for (name, value) in self.table(value, &place) {
+        for (name, value) in fields {
             let place = self.place(name, &raw.place.field);
             match name.get_ref().as_ref() {
                 "header" => raw.header = self.string(value, place),

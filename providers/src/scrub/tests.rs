@@ -51,12 +51,10 @@ fn a_reflected_secret_is_replaced_and_the_length_stays() {
     assert_eq!(scrubber.header(b"nothing to see"), None);
 }
 
-#[test]
-fn every_usual_encoding_is_found() {
+/// What usual encoders make of [`KEY`].
+fn encodings() -> Vec<(&'static str, Vec<u8>)> {
     let text = std::str::from_utf8(KEY).unwrap();
-    let component =
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-    let encodings: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("raw", KEY.to_vec()),
         ("reversed", KEY.iter().rev().copied().collect()),
         ("hex", hex::encode(KEY).into_bytes()),
@@ -148,10 +146,13 @@ fn every_usual_encoding_is_found() {
             "utf-16be",
             text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
         ),
-    ];
-    assert!(component.starts_with("sk%2D"));
+    ]
+}
+
+#[test]
+fn every_usual_encoding_is_found() {
     let scrubber = scrubber(&[KEY]);
-    for (name, encoded) in encodings {
+    for (name, encoded) in encodings() {
         let clean = scrubber
             .header(&[b"a ", &encoded[..], b" b"].concat())
             .unwrap_or_else(|| panic!("{name}"));

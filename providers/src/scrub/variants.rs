@@ -72,13 +72,13 @@ fn percent(secret: &[u8]) -> impl Iterator<Item = Variant> {
         .flat_map(move |case| {
             [
                 each(secret, |out, byte| {
-                    escape(out, byte, reserved(byte), |out| case.hex(out, "%", byte))
+                    escape(out, byte, reserved(byte), |out| case.hex(out, "%", byte));
                 }),
                 each(secret, |out, byte| {
-                    escape(out, byte, component(byte), |out| case.hex(out, "%", byte))
+                    escape(out, byte, component(byte), |out| case.hex(out, "%", byte));
                 }),
                 each(secret, |out, byte| {
-                    escape(out, byte, reserved(byte), |out| case.hex(out, "%25", byte))
+                    escape(out, byte, reserved(byte), |out| case.hex(out, "%25", byte));
                 }),
                 each(secret, |out, byte| case.hex(out, "%", byte)),
             ]
@@ -115,7 +115,7 @@ fn json(secret: &[u8]) -> impl Iterator<Item = Variant> {
                 }),
                 each(secret, |out, byte| match byte {
                     b'<' | b'>' | b'&' | b'\'' | b'"' | b'+' | b'=' | b'/' | b'\\' => {
-                        case.hex(out, "\\u00", byte)
+                        case.hex(out, "\\u00", byte);
                     }
                     _ => out.push(byte),
                 }),
@@ -174,8 +174,8 @@ fn quoted_printable(secret: &[u8]) -> Variant {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'=';
     each(secret, |out, byte| {
         escape(out, byte, !plain(byte), |out| {
-            Case::Upper.hex(out, "=", byte)
-        })
+            Case::Upper.hex(out, "=", byte);
+        });
     })
 }
 
@@ -187,7 +187,11 @@ fn named(out: &mut Vec<u8>, byte: u8, entity: Option<&str>) {
 }
 
 fn escape(out: &mut Vec<u8>, byte: u8, needed: bool, escaped: impl FnOnce(&mut Vec<u8>)) {
-    if needed { escaped(out) } else { out.push(byte) }
+    if needed {
+        escaped(out);
+    } else {
+        out.push(byte);
+    }
 }
 
 /// The longest form of a byte here is `\u00xx` or `&#xxx;`, so the buffer never grows and leaves no copy behind.

@@ -30,7 +30,7 @@ pub(crate) fn is_aws(host: &str) -> bool {
 }
 
 impl<'h> Endpoint<'h> {
-    /// Reads a canonical host; `None` if it is not AWS's, or names no service.
+    /// Reads a canonical host; `None` if it is not AWS's, names no service, or is a customer's own server.
     pub(crate) fn of(host: &'h str) -> Option<Self> {
         let (labels, global) = SUFFIXES
             .iter()
@@ -65,7 +65,12 @@ impl<'h> Endpoint<'h> {
                     region: Region::Global("us-gov-west-1"),
                 });
             }
-            _ => Region::Global(global),
+            // Buckets stand below S3, and one service is `global.health`.
+            ("s3" | "s3-external-1", _) | ("health", Some("global")) | (_, None) => {
+                Region::Global(global)
+            }
+            // Customers' own servers: `ec2-1-2-3-4.us-west-2.compute`, `name.us-east-1.elb`.
+            _ => return None,
         };
         Some(Self {
             label: service(first),
@@ -252,6 +257,18 @@ mod tests {
             of("iam.s3.eu-west-1.amazonaws.com"),
             ("s3".to_owned(), Region::Named("eu-west-1"))
         );
+    }
+
+    #[test]
+    fn the_servers_of_customers_are_no_endpoints() {
+        for host in [
+            "ec2-1-2-3-4.us-west-2.compute.amazonaws.com",
+            "ec2-1-2-3-4.compute-1.amazonaws.com",
+            "name-123.us-east-1.elb.amazonaws.com",
+            "db.abc.us-east-1.rds.amazonaws.com",
+        ] {
+            assert_eq!(Endpoint::of(host), None, "{host}");
+        }
     }
 
     #[test]

@@ -238,9 +238,8 @@ struct Recorded {
     sha256: Option<&'static str>,
 }
 
-#[test]
-fn requests_are_signed_as_botocore_signs_them() {
-    let recorded = [
+fn recorded() -> [Recorded; 5] {
+    [
         Recorded {
             method: Method::POST,
             host: "dynamodb.us-east-1.amazonaws.com",
@@ -307,8 +306,12 @@ fn requests_are_signed_as_botocore_signs_them() {
             signed: "SignedHeaders=host;x-amz-date, Signature=904f107fa139508245a89bc9cddf1ac052ce4958f3161d953fc6e4310c9a9691",
             sha256: None,
         },
-    ];
-    for case in recorded {
+    ]
+}
+
+#[test]
+fn requests_are_signed_as_botocore_signs_them() {
+    for case in recorded() {
         let plan = plan(
             &case
                 .token
@@ -482,6 +485,8 @@ fn the_scope_agrees_with_the_host() {
             "{host}"
         );
     }
+    let server = check("elb", "us-east-1", "name-1.us-east-1.elb.amazonaws.com");
+    assert!(matches!(server, Err(SigV4Refusal::Unsignable(_))));
     let text = check("s3", "us-east-1", "s3.us-west-2.amazonaws.com")
         .unwrap_err()
         .to_string();

@@ -4,29 +4,25 @@ const ENCODINGS: [&str; 5] = ["gzip", "deflate", "raw", "br", "zstd"];
 
 fn compress(encoding: &str, body: &[u8]) -> Vec<u8> {
     let level = flate2::Compression::default();
-    let write = |mut w: Box<dyn FnOnce(&[u8]) -> Vec<u8>>| {
-        std::mem::replace(&mut w, Box::new(|_| Vec::new()))(body)
-    };
     match encoding {
-        "gzip" => write(Box::new(move |b| {
-            let mut w = flate2::write::GzEncoder::new(Vec::new(), level);
-            w.write_all(b).unwrap();
-            w.finish().unwrap()
-        })),
-        "deflate" => write(Box::new(move |b| {
-            let mut w = flate2::write::ZlibEncoder::new(Vec::new(), level);
-            w.write_all(b).unwrap();
-            w.finish().unwrap()
-        })),
-        "raw" => write(Box::new(move |b| {
-            let mut w = flate2::write::DeflateEncoder::new(Vec::new(), level);
-            w.write_all(b).unwrap();
-            w.finish().unwrap()
-        })),
+        "gzip" => written(flate2::write::GzEncoder::new(Vec::new(), level), body)
+            .finish()
+            .unwrap(),
+        "deflate" => written(flate2::write::ZlibEncoder::new(Vec::new(), level), body)
+            .finish()
+            .unwrap(),
+        "raw" => written(flate2::write::DeflateEncoder::new(Vec::new(), level), body)
+            .finish()
+            .unwrap(),
         "br" => brotli_with_window(body, 22),
         "zstd" => zstd::encode_all(body, 3).unwrap(),
         other => panic!("{other}"),
     }
+}
+
+fn written<W: Write>(mut writer: W, body: &[u8]) -> W {
+    writer.write_all(body).unwrap();
+    writer
 }
 
 fn brotli_with_window(body: &[u8], log: u32) -> Vec<u8> {
@@ -205,4 +201,15 @@ fn an_empty_body_is_none_and_a_finished_decoder_takes_nothing() {
     used.push(&compress("zstd", b"x")).unwrap();
     used.finish().unwrap();
     assert!(used.push(b"more").is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_a_decoder_panic(
+        encoding in 0..4_usize,
+        start in proptest::sample::select(vec![&b"\x1f\x8b\x08\x00"[..], b"\x28\xb5\x2f\xfd", b"\x78\x9c", b"\x0b", b""]),
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+    ) {
+        let _ = decode(["gzip", "deflate", "br", "zstd"][encoding], &[start, &bytes].concat(), 64);
+    }
 }
