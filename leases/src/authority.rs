@@ -132,7 +132,7 @@ fn binding_facts(facts: &mut Vec<Fact>, binding: &Binding, request: &MintRequest
                 set(),
                 text(&window.after().to_string()),
                 text(&window.before().to_string()),
-                text(&window.zone().to_string()),
+                text(&window.timezone().to_string()),
                 text(&window.days_word()),
             ],
         ));

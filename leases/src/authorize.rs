@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use time::OffsetDateTime;
 
 use crate::{
+    clock::rfc3339,
     evaluate::evaluate,
     host::{HostPattern, Scheme, without_brackets},
     limit::{Limit, is_client_in, listed},
@@ -57,7 +58,7 @@ pub enum Dimension {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The lease, or a block that narrows it, has ended: `lease_expired`.
-    #[error("the lease expired at {at}; mint a new one")]
+    #[error("the lease expired at {}; mint a new one", rfc3339(*at))]
     Expired {
         /// When.
         at: OffsetDateTime,

@@ -3,12 +3,17 @@
 use std::{fmt, time::Duration};
 
 use parking_lot::Mutex;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A source of the time in UTC.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The time now.
     fn now(&self) -> OffsetDateTime;
+}
+
+/// An instant as people and machines read it, RFC 3339.
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 /// The system's clock.

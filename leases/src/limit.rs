@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::{
     authorize::{AccessRequest, Dimension},
+    clock::rfc3339,
     datalog::{
         check_if, compare, date, is_same_check, is_under, number, predicate, query, text, variable,
     },
@@ -51,7 +52,7 @@ impl Limit {
             Self::Methods(methods) => listed(methods),
             Self::Paths(paths) => listed(paths),
             Self::Clients(nets) => listed(nets),
-            Self::Before(at) => at.to_string(),
+            Self::Before(at) => rfc3339(*at),
         }
     }
 
@@ -109,7 +110,7 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Before(end) => write!(f, "before {end}"),
+            Self::Before(end) => write!(f, "before {}", rfc3339(*end)),
             Self::Hosts(_) | Self::Methods(_) | Self::Paths(_) | Self::Clients(_) => {
                 write!(f, "{} {}", self.dimension(), self.allowed())
             }

@@ -26,7 +26,7 @@ const MAX_PATH: usize = 512;
 pub(crate) struct Memory {
     /// Keyed, so that nobody can choose requests that fall on one slot.
     hasher: RandomState,
-    shards: [Mutex<Vec<Option<Entry>>>; SHARDS],
+    shards: [Mutex<Vec<Option<Box<Entry>>>>; SHARDS],
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Memory {
         if shard.is_empty() {
             shard.resize_with(SLOTS, || None);
         }
-        shard[slot] = Some(entry);
+        shard[slot] = Some(Box::new(entry));
     }
 
     fn place(&self, request: &AccessRequest<'_>) -> (usize, usize) {
@@ -116,7 +116,7 @@ impl Memory {
     /// How many decisions are remembered.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        let count = |shard: &Mutex<Vec<Option<Entry>>>| shard.lock().iter().flatten().count();
+        let count = |shard: &Mutex<Vec<_>>| shard.lock().iter().flatten().count();
         self.shards.iter().map(count).sum()
     }
 }

@@ -122,7 +122,7 @@ pub enum MintError {
 /// # Errors
 /// [`MintError`]; nothing is minted then.
 pub fn mint(root: &RootKeyPair, request: &MintRequest) -> Result<Minted, MintError> {
-    let request = to_whole_seconds(request)?;
+    let request = canonical(request)?;
     check_bindings(&request.bindings)?;
     let biscuit = Biscuit::builder()
         .root_key_id(root.id())
@@ -147,8 +147,9 @@ fn build(error: impl std::fmt::Display) -> MintError {
     MintError::Build(error.to_string())
 }
 
-/// Tokens count in seconds since 1970. Both times are cut, so that a lease never outlives what was asked for.
-fn to_whole_seconds(request: &MintRequest) -> Result<MintRequest, MintError> {
+/// Tokens count in seconds since 1970: both times are cut, so that a lease never outlives what was asked for. Networks
+/// get their one spelling.
+fn canonical(request: &MintRequest) -> Result<MintRequest, MintError> {
     let cut = |at: OffsetDateTime| OffsetDateTime::from_unix_timestamp(at.unix_timestamp()).ok();
     let (Some(issued_at), Some(expires_at)) = (cut(request.issued_at), cut(request.expires_at))
     else {

@@ -144,7 +144,7 @@ impl TimeWindow {
     }
 
     /// The offset in which both are meant.
-    pub const fn zone(&self) -> Zone {
+    pub const fn timezone(&self) -> Zone {
         self.zone
     }
 

@@ -327,6 +327,15 @@ fn an_expired_lease_is_denied_to_the_second() {
 }
 
 #[test]
+fn an_expiry_says_when_and_what_to_do() {
+    let text = Denial::Expired { at: NOW }.to_string();
+    assert_eq!(
+        text,
+        "the lease expired at 2026-11-22T07:00:00Z; mint a new one"
+    );
+}
+
+#[test]
 fn a_childs_passed_expiry_is_an_expiry() {
     let end = NOW + Duration::minutes(5);
     let child = narrowed(

@@ -141,7 +141,7 @@ fn a_limit_is_shown_in_words() {
             "method GET, POST",
             "path /v1, /v1/**, /**, /v1/*/x, /a.b*",
             "client 10.0.0.0/8, 2001:db8::/32, 0.0.0.0/0, 192.0.2.1/32",
-            "before 2026-11-22 7:00:00.0 +00:00:00",
+            "before 2026-11-22T07:00:00Z",
         ]
     );
     assert_eq!(

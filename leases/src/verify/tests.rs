@@ -446,7 +446,7 @@ fn datalog_bombs_are_refused_before_anything_is_evaluated() {
     let deep = format!("check if {}true{}", "(".repeat(40), ")".repeat(40));
     let ops = format!("check if {} > 0", vec!["1"; 70].join(" + "));
     let regex = format!("path($p), $p.matches(\"{}\")", "a?".repeat(100));
-    let regexes = vec![regex.as_str(); 12].join(" or ");
+    let regexes = [regex.as_str(); 12].join(" or ");
     for (source, reason) in [
         (
             "check if minute($a, $b), minute($c, $d), minute($e, $f), minute($g, $h), minute($i, $j)",

@@ -51,7 +51,7 @@ fn json_is_read_and_written() {
     assert_eq!(
         window(r#"{"after":"09:00","before":"17:00"}"#)
             .unwrap()
-            .zone(),
+            .timezone(),
         Zone::UTC
     );
 }
@@ -148,7 +148,7 @@ proptest! {
     #[test]
     fn a_window_is_read_back_from_its_words(window in any_window()) {
         let [after, before] = [window.after(), window.before()].map(|time| time.to_string());
-        let zone = window.zone().to_string();
+        let zone = window.timezone().to_string();
         let read = TimeWindow::from_words(&after, &before, &zone, &window.days_word());
         prop_assert_eq!(read, Some(window));
     }
