@@ -97,11 +97,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         // A route that forgot its layer refuses everybody rather than letting everybody in.
-        parts
+        let caller = parts
             .extensions
             .get::<Self>()
             .cloned()
-            .ok_or_else(unauthenticated)
+            .ok_or_else(unauthenticated)?;
+        match &caller.principal {
+            Principal::Person {
+                role: Role::Auditor,
+                ..
+            } if !parts.method.is_safe() => {
+                let detail = "an auditor reads and changes nothing; ask an admin or a member";
+                Err(ApiError::new(Code::Forbidden, detail))
+            }
+            Principal::Person { .. } | Principal::Agent { .. } => Ok(caller),
+        }
     }
 }
 
@@ -111,13 +121,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Person {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, state).await?;
         match &caller.principal {
-            Principal::Person {
-                role: Role::Auditor,
-                ..
-            } if !parts.method.is_safe() => {
-                let detail = "an auditor reads and changes nothing; ask an admin or a member";
-                Err(ApiError::new(Code::Forbidden, detail))
-            }
             Principal::Person { org, .. } => Ok(Self {
                 org: org.clone(),
                 actor: caller.actor(),

@@ -499,11 +499,11 @@ mod tests {
         assert_eq!(check_ttl(1, Kind::Request).unwrap(), Duration::from_secs(1));
         assert_eq!(
             check_ttl(900, Kind::Request).unwrap(),
-            Duration::from_secs(900)
+            Duration::from_mins(15)
         );
         assert_eq!(
             check_ttl(86_400, Kind::Workflow).unwrap(),
-            Duration::from_secs(86_400)
+            Duration::from_hours(24)
         );
     }
 

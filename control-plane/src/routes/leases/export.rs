@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use leases::authorize::{Denial, authorize_export};
 use leases::id::SetId;
 use leases::mint::Binding;
 use leases::scope::{Action, Keys};
@@ -92,7 +93,7 @@ async fn authenticate(
     state: &AppState,
     context: &RequestContext,
     headers: &HeaderMap,
-) -> Result<VerifiedLease, ApiError> {
+) -> Result<Arc<VerifiedLease>, ApiError> {
     let Some(text) = auth::credential(headers) else {
         let detail =
             "send `Authorization: Bearer clv_...` with a lease whose action is export_plaintext";
@@ -108,7 +109,7 @@ async fn authenticate(
             lease_invalid()
         });
     };
-    Ok(lease)
+    Ok(Arc::new(lease))
 }
 
 fn lease_invalid() -> ApiError {
@@ -118,10 +119,21 @@ fn lease_invalid() -> ApiError {
     )
 }
 
+/// A denial by the lease itself, in this API's codes.
+fn denied(denial: &Denial) -> ApiError {
+    let code = match denial {
+        Denial::Expired { .. } => Code::LeaseExpired,
+        Denial::Scope { .. } => Code::LeaseScope,
+        Denial::Grant { .. } | Denial::Plaintext => Code::GrantDenied,
+        Denial::Limits => Code::Overloaded,
+    };
+    ApiError::new(code, denial.to_string())
+}
+
 struct Export<'a> {
     state: &'a AppState,
     context: &'a RequestContext,
-    lease: &'a VerifiedLease,
+    lease: &'a Arc<VerifiedLease>,
 }
 
 /// What is to be given out: a set of the lease, and the keys that were asked for.
@@ -137,18 +149,19 @@ impl Wanted<'_> {
 }
 
 impl Export<'_> {
+    /// What the lease allows of what is asked: its blocks, its grant's networks and times, its sets and keys.
     fn choose(&self, body: &ExportRequest) -> Result<Wanted<'_>, ApiError> {
+        let lease = self.lease.lease();
         if self.lease.action() != Action::ExportPlaintext {
             let detail = format!(
-                "lease {} is for {}; plaintext needs a lease with action export_plaintext, from a grant that holds it",
-                self.lease.lease(),
+                "lease {lease} is for {}; plaintext needs a lease with action export_plaintext, from a grant that holds it",
                 self.lease.action()
             );
             return Err(ApiError::new(Code::ExportDenied, detail));
         }
-        self.check_scope()?;
+        authorize_export(self.lease, self.client_ip(), self.state.clock.now())
+            .map_err(|denial| denied(&denial))?;
         let binding = self.find_binding(body.secret_set_id.as_deref())?;
-        self.check_client(binding)?;
         body.keys
             .iter()
             .try_for_each(|key| check_key("keys", key))?;
@@ -156,35 +169,13 @@ impl Export<'_> {
         match keys.iter().find(|key| !binding.keys.allows(key)) {
             Some(outside) => {
                 let detail = format!(
-                    "key {outside} is outside lease {} (allowed: {}); ask for a grant that includes it",
-                    self.lease.lease(),
+                    "key {outside} is outside lease {lease} (allowed: {}); ask for a grant that includes it",
                     binding.keys
                 );
                 Err(ApiError::new(Code::GrantDenied, detail))
             }
             None => Ok(Wanted { binding, keys }),
         }
-    }
-
-    /// The end by every block; and no other narrowing, for whoever has the plaintext is bound by no host, method or path.
-    fn check_scope(&self) -> Result<(), ApiError> {
-        let end = self.lease.effective_expiry();
-        if end <= self.state.clock.now() {
-            let detail = format!(
-                "lease {} expired at {}; mint a new one with POST /v1/vault/leases",
-                self.lease.lease(),
-                crate::timestamp::format(end)
-            );
-            return Err(ApiError::new(Code::LeaseExpired, detail));
-        }
-        if self.lease.block_count() > 1 {
-            let detail = format!(
-                "lease {} was narrowed, and a limit cannot be kept once the value is out; export with the lease as it was minted",
-                self.lease.lease()
-            );
-            return Err(ApiError::new(Code::LeaseScope, detail));
-        }
-        Ok(())
     }
 
     fn find_binding(&self, set: Option<&str>) -> Result<&Binding, ApiError> {
@@ -210,29 +201,11 @@ impl Export<'_> {
         }
     }
 
-    /// Of a grant's limits those that concern this call: from where, and when.
-    fn check_client(&self, binding: &Binding) -> Result<(), ApiError> {
-        let scope = &binding.scope;
-        let inside = |ip: IpAddr| scope.cidrs.iter().any(|net| net.contains(&ip));
-        if !scope.cidrs.is_empty() && !self.context.client_ip.is_some_and(inside) {
-            let detail = format!(
-                "this address is outside grant {}; call from one of its networks",
-                binding.grant
-            );
-            return Err(ApiError::new(Code::GrantDenied, detail));
-        }
-        if scope
-            .time_window
-            .as_ref()
-            .is_some_and(|window| !window.contains(self.state.clock.now()))
-        {
-            let detail = format!(
-                "grant {} does not hold at this time; come back within its time window",
-                binding.grant
-            );
-            return Err(ApiError::new(Code::GrantDenied, detail));
-        }
-        Ok(())
+    /// The peer, or an address that is in no network when there is none.
+    fn client_ip(&self) -> IpAddr {
+        self.context
+            .client_ip
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
     fn actor(&self) -> Actor {
@@ -302,10 +275,7 @@ impl Export<'_> {
     fn facts(&self) -> RequestFacts {
         RequestFacts {
             request_id: self.context.id.clone(),
-            client_ip: self
-                .context
-                .client_ip
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            client_ip: self.client_ip(),
             method: "POST".to_owned(),
             scheme: "http",
             host: "".into(),

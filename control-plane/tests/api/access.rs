@@ -1,0 +1,230 @@
+//! Who may do what: every route against every kind of caller, and every id against another organisation.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{World, nobody, request};
+
+/// Routes that an agent may use for itself; the others are for people.
+const FOR_AGENTS: [(&str, &str); 5] = [
+    ("GET", "/v1/vault/leases"),
+    ("POST", "/v1/vault/leases"),
+    ("POST", "/v1/vault/leases/revoke"),
+    ("GET", "/v1/vault/leases/{id}"),
+    ("DELETE", "/v1/vault/leases/{id}"),
+];
+
+/// Routes that need no principal: public, or with a credential of their own.
+const OPEN: [&str; 8] = [
+    "/openapi.json",
+    "/metrics",
+    "/v1/ca.pem",
+    "/v1/health",
+    "/v1/health/hsm",
+    "/v1/problems/{code}",
+    "/v1/auth/agent-token",
+    "/v1/vault/export",
+];
+
+/// Every operation of the API but the open ones.
+fn operations() -> Vec<(Method, String)> {
+    let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    let paths = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(path, _)| !OPEN.contains(&path.as_str()));
+    let all = paths.flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(move |method| (method.to_uppercase().parse().unwrap(), path.clone()))
+    });
+    all.collect()
+}
+
+#[tokio::test]
+async fn nobody_gets_in_anywhere() {
+    let world = World::with(control_plane::Limits {
+        auth_failure_burst: 1000.try_into().unwrap(),
+        ..Default::default()
+    })
+    .await;
+    let operations = operations();
+    assert!(operations.len() >= 30);
+    for (method, path) in operations {
+        let path = path.replace("{id}", "x").replace("{name}", "x");
+        world
+            .send(request(method, &path, &nobody(), Some(json!({}))))
+            .await
+            .refused(401, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_gets_in_only_where_its_leases_are() {
+    let world = World::new().await;
+    let (_, key) = world.agent(&world.home.admin, "bot").await;
+    let token = world
+        .post("/v1/auth/agent-token", &nobody(), json!({"api_key": key.0}))
+        .await
+        .field("/access_token");
+    for agent in [key, crate::support::holder(token)] {
+        for (method, path) in operations() {
+            let allowed = FOR_AGENTS.contains(&(method.as_str(), path.as_str()));
+            let target = path
+                .replace("{id}", "lse_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+                .replace("{name}", "x");
+            let answer = world
+                .send(request(method.clone(), &target, &agent, Some(json!({}))))
+                .await;
+            if allowed {
+                assert!(
+                    !matches!(answer.status.as_u16(), 401 | 403),
+                    "{method} {path}: {}",
+                    answer.text
+                );
+            } else {
+                answer.refused(403, "forbidden");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_person_gets_in_everywhere() {
+    let world = World::new().await;
+    for (method, path) in operations() {
+        let query = if path == "/v1/explain" {
+            "?url=https://api.stripe.com/"
+        } else {
+            ""
+        };
+        let target = format!(
+            "{}{query}",
+            path.replace("{id}", "x").replace("{name}", "x")
+        );
+        let answer = world
+            .send(request(
+                method.clone(),
+                &target,
+                &world.home.admin,
+                Some(json!({})),
+            ))
+            .await;
+        assert!(
+            matches!(answer.status.as_u16(), 200 | 400 | 404),
+            "{method} {path}: {}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_organisations_ids_are_like_none_at_all() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    let (lease_id, _) = world
+        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
+        .await;
+    let things = [
+        ("/v1/agents/", &granted.agent_id),
+        ("/v1/vault/secret-sets/", &granted.set_id),
+        ("/v1/vault/grants/", &granted.grant_id),
+        ("/v1/vault/leases/", &lease_id),
+    ];
+    for (path, id) in things {
+        let operations = operations()
+            .into_iter()
+            .filter(|(_, template)| template.starts_with(&format!("{path}{{id}}")));
+        for (method, template) in operations {
+            let body = json!({"entries": {"STRIPE_SECRET_KEY": "stolen-0123456789"}, "version": 1});
+            let body = if template == "/v1/agents/{id}" {
+                json!({"name": "x"})
+            } else {
+                body
+            };
+            let body = if template.ends_with("rollback") {
+                json!({"version": 1})
+            } else {
+                body
+            };
+            let foreign = world
+                .send(request(
+                    method.clone(),
+                    &template.replace("{id}", id),
+                    &world.other.admin,
+                    Some(body.clone()),
+                ))
+                .await;
+            let mut prefix = id.split('_').next().unwrap().to_owned();
+            prefix.push_str("_01ARZ3NDEKTSV4RRFFQ69G5FAV");
+            let missing = world
+                .send(request(
+                    method.clone(),
+                    &template.replace("{id}", &prefix),
+                    &world.other.admin,
+                    Some(body),
+                ))
+                .await;
+            let mask = |text: String, id: &str| text.replace(id, "ID");
+            assert_eq!(
+                mask(foreign.refused(404, "not_found"), id),
+                mask(missing.refused(404, "not_found"), &prefix),
+                "{method} {template}"
+            );
+        }
+    }
+    // Nothing of it was changed.
+    let set = world
+        .get(
+            &format!("/v1/vault/secret-sets/{}", granted.set_id),
+            &world.home.admin,
+        )
+        .await
+        .ok(200);
+    assert_eq!(set["version"], 1);
+    assert_eq!(
+        world
+            .get(&format!("/v1/vault/leases/{lease_id}"), &world.home.admin)
+            .await
+            .ok(200)["status"],
+        "active"
+    );
+}
+
+#[tokio::test]
+async fn lists_of_one_organisation_hold_nothing_of_another() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    world
+        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
+        .await;
+    for (path, list) in [
+        ("/v1/agents", "agents"),
+        ("/v1/vault/secret-sets", "secret_sets"),
+        ("/v1/vault/grants", "grants"),
+        ("/v1/vault/leases", "leases"),
+    ] {
+        let page = world.get(path, &world.other.admin).await.ok(200);
+        assert_eq!(page[list], json!([]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_of_another_organisation_mints_nothing_here() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    let (_, foreign) = world.agent(&world.other.admin, "bot").await;
+    world
+        .post(
+            "/v1/vault/leases",
+            &foreign,
+            json!({"secret_set_id": granted.set_id}),
+        )
+        .await
+        .refused(404, "not_found");
+    let body = json!({"secret_set_id": granted.set_id, "agent_id": granted.agent_id});
+    world
+        .post("/v1/vault/leases", &world.other.admin, body)
+        .await
+        .refused(404, "not_found");
+}

@@ -1,0 +1,380 @@
+//! The world of a test: two organisations with a person and an agent each, and a hand-turned clock.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use ::leases::clock::{Clock, ManualClock};
+use ::leases::id::{OrgId, VaultId};
+use ::providers::Catalog;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use control_plane::{
+    ApiKey, ControlPlane, KeyHolder, KeyRing, Limits, Metrics, Parts, app, bootstrap,
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use store::{Actor, NewUser, NewVault, Role, Store, StoreOptions};
+use tempfile::TempDir;
+use time::macros::datetime;
+use tokio::sync::watch;
+use tower::ServiceExt;
+use vault::{Protection, SoftwareKeys, Vault};
+
+/// When every test begins.
+pub(crate) const START: time::OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
+
+/// What stands where a value would be found if one leaked.
+pub(crate) const CANARY: &str = "sk_live_canary_4f1b9c07d2e84a63b5a1c9e0f7d31b22";
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Who(pub(crate) Option<String>);
+
+/// Nobody: no credential at all.
+pub(crate) fn nobody() -> Who {
+    Who(None)
+}
+
+/// Whoever holds this credential.
+pub(crate) fn holder(credential: impl Into<String>) -> Who {
+    Who(Some(credential.into()))
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text))
+    }
+
+    pub(crate) fn field(&self, pointer: &str) -> String {
+        let body = self.json();
+        let found = body.pointer(pointer).and_then(Value::as_str);
+        found
+            .unwrap_or_else(|| panic!("no text at {pointer}: {}", self.text))
+            .to_owned()
+    }
+
+    /// Asserts success and gives the body.
+    #[track_caller]
+    pub(crate) fn ok(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() {
+            Value::Null
+        } else {
+            self.json()
+        }
+    }
+
+    /// Asserts a proper refusal and gives its detail.
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, code: &str) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json",
+            "{}",
+            self.text
+        );
+        let body = self.json();
+        assert_eq!(body["error"], code, "{}", self.text);
+        assert_eq!(body["status"], status);
+        assert_eq!(body["type"], format!("/v1/problems/{code}"));
+        assert!(
+            body["title"]
+                .as_str()
+                .is_some_and(|title| !title.is_empty())
+        );
+        assert!(
+            body["instance"]
+                .as_str()
+                .is_some_and(|id| id.starts_with("urn:uuid:")),
+            "{}",
+            self.text
+        );
+        assert_eq!(
+            self.headers.contains_key(header::WWW_AUTHENTICATE),
+            status == 401
+        );
+        assert_eq!(
+            self.headers.contains_key(header::RETRY_AFTER),
+            status == 429 || status == 503
+        );
+        body["detail"].as_str().expect("a detail").to_owned()
+    }
+}
+
+/// An organisation with people.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) org: OrgId,
+    pub(crate) admin: Who,
+}
+
+/// All that a test works with.
+pub(crate) struct World {
+    pub(crate) app: Router,
+    pub(crate) store: Store,
+    pub(crate) vault: Vault,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keys: Arc<KeyRing>,
+    pub(crate) catalog: watch::Sender<Arc<Catalog>>,
+    /// The first organisation.
+    pub(crate) home: Tenant,
+    /// Another one, which must never see anything of the first.
+    pub(crate) other: Tenant,
+    /// Every answer so far.
+    pub(crate) seen: Mutex<Vec<String>>,
+    pub(crate) dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START - std::time::Duration::from_secs(1)));
+        let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let store = Store::open(StoreOptions::new(
+            dir.path().join("claviger.db"),
+            Arc::clone(&shared),
+        ))
+        .await
+        .unwrap();
+        let keys = SoftwareKeys::open(&dir.path().join("keys"), Protection::File).unwrap();
+        let vault = Vault::new(Arc::new(keys));
+        let found = bootstrap(&store, &vault, shared.as_ref()).await.unwrap();
+        let keys = Arc::new(found.keys);
+        let catalog = watch::Sender::new(Arc::new(Catalog::builtin()));
+        let admin = holder(
+            found
+                .admin_key
+                .expect("the first start makes a key")
+                .reveal(),
+        );
+        let state = ControlPlane::new(Parts {
+            store: store.clone(),
+            vault: vault.clone(),
+            catalog: catalog.clone(),
+            clock: shared,
+            keys: Arc::clone(&keys),
+            jwt: found.jwt,
+            home_org: found.org.clone(),
+            ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            metrics: Metrics::new(prometheus::Registry::new()).unwrap(),
+            limits,
+        });
+        // Later than the first organisation, as in life.
+        clock.set(START);
+        let other = second_tenant(&store, &vault).await;
+        let home = Tenant {
+            org: found.org,
+            admin,
+        };
+        Self {
+            app: app(state),
+            store,
+            vault,
+            clock,
+            keys,
+            catalog,
+            home,
+            other,
+            seen: Mutex::default(),
+            dir,
+        }
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        if request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .is_none()
+        {
+            request
+                .extensions_mut()
+                .insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 4711))));
+        }
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        self.seen
+            .lock()
+            .unwrap()
+            .push(format!("{:?} {text}", parts.headers));
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str, actor: &Who) -> Answer {
+        self.send(request(Method::GET, path, actor, None)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str, actor: &Who) -> Answer {
+        self.send(request(Method::DELETE, path, actor, None)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, actor: &Who, body: Value) -> Answer {
+        self.send(request(Method::POST, path, actor, Some(body)))
+            .await
+    }
+
+    pub(crate) async fn put(&self, path: &str, actor: &Who, body: Value) -> Answer {
+        self.send(request(Method::PUT, path, actor, Some(body)))
+            .await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, actor: &Who, body: Value) -> Answer {
+        self.send(request(Method::PATCH, path, actor, Some(body)))
+            .await
+    }
+
+    /// Makes an agent; its id and key.
+    pub(crate) async fn agent(&self, person: &Who, name: &str) -> (String, Who) {
+        let answer = self.post("/v1/agents", person, json!({"name": name})).await;
+        (answer.field("/agent/id"), holder(answer.field("/api_key")))
+    }
+
+    /// Makes a stripe set; its id.
+    pub(crate) async fn stripe_set(&self, person: &Who, name: &str) -> String {
+        let body = json!({"provider": "stripe", "environment": "prod", "name": name, "entries": {"STRIPE_SECRET_KEY": CANARY}});
+        self.post("/v1/vault/secret-sets", person, body)
+            .await
+            .field("/id")
+    }
+
+    /// Makes a grant with further fields; its id.
+    pub(crate) async fn grant(&self, person: &Who, agent: &str, set: &str, more: Value) -> String {
+        let mut body = json!({"agent_id": agent, "secret_set_id": set});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let answer = self.post("/v1/vault/grants", person, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.field("/id")
+    }
+
+    /// An agent with a grant on a stripe set.
+    pub(crate) async fn granted(&self, more: Value) -> Granted {
+        let (agent_id, agent) = self.agent(&self.home.admin, "billing-bot").await;
+        let set_id = self.stripe_set(&self.home.admin, "billing-bot").await;
+        let grant_id = self.grant(&self.home.admin, &agent_id, &set_id, more).await;
+        Granted {
+            agent_id,
+            agent,
+            set_id,
+            grant_id,
+        }
+    }
+
+    /// Mints a lease; its id and token.
+    pub(crate) async fn lease(&self, agent: &Who, body: Value) -> (String, String) {
+        let answer = self.post("/v1/vault/leases", agent, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        (answer.field("/lease_id"), answer.field("/token"))
+    }
+
+    /// The actions of all events of the home organisation, oldest first.
+    pub(crate) async fn events(&self, query: &str) -> Vec<Value> {
+        let answer = self
+            .get(&format!("/v1/audit/export{query}"), &self.home.admin)
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+/// An agent that may use a set.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) agent_id: String,
+    pub(crate) agent: Who,
+    pub(crate) set_id: String,
+    pub(crate) grant_id: String,
+}
+
+async fn second_tenant(store: &Store, vault: &Vault) -> Tenant {
+    let actor = Actor::system("test");
+    let org = store.orgs().create("other", &actor).await.unwrap().id;
+    let id = VaultId::new(START);
+    let kek = vault.wrapper().create_kek(id.as_str()).await.unwrap();
+    store
+        .vaults()
+        .ensure_default(
+            &org,
+            NewVault {
+                id,
+                kek_id: kek.to_string(),
+            },
+        )
+        .await
+        .unwrap();
+    let admin = person(store, &org, "other-admin", Role::Admin).await;
+    Tenant { org, admin }
+}
+
+/// Makes a person with a key.
+pub(crate) async fn person(store: &Store, org: &OrgId, name: &str, role: Role) -> Who {
+    let actor = Actor::system("test");
+    let user = store
+        .users()
+        .create(
+            org,
+            NewUser {
+                name: name.to_owned(),
+                role,
+            },
+            &actor,
+        )
+        .await
+        .unwrap();
+    let key = ApiKey::generate(KeyHolder::Person);
+    assert!(
+        store
+            .users()
+            .add_key(org, &user.id, &key.hash(), &actor)
+            .await
+            .unwrap()
+    );
+    holder(key.reveal())
+}
+
+/// A request, as any HTTP client would send it.
+pub(crate) fn request(
+    method: Method,
+    path: &str,
+    actor: &Who,
+    body: Option<Value>,
+) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(credential) = &actor.0 {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+    }
+    match body {
+        Some(body) => request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap(),
+        None => request.body(Body::empty()).unwrap(),
+    }
+}
