@@ -40,7 +40,7 @@ async fn loopback_is_blocked_unless_it_is_allowed() {
     let token = stack.workflow_lease(&access).await;
 
     let reply = stack
-        .get("api.stripe.com", "/v1/balance", &token)
+        .attempt("api.stripe.com", "/v1/balance", &token)
         .await
         .expect_refusal(403, "destination_blocked");
 
@@ -78,7 +78,7 @@ async fn inner_addresses_are_blocked_whatever_name_leads_there() {
             .await;
         let access = stack.stripe().await;
         let token = stack.workflow_lease(&access).await;
-        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        let reply = stack.attempt("api.stripe.com", "/v1/balance", &token).await;
         assert_eq!(
             (reply.status, reply.code().as_str()),
             (403, "destination_blocked"),
@@ -108,7 +108,7 @@ async fn metadata_addresses_are_blocked_even_when_allowed() {
             .await;
         let access = stack.stripe().await;
         let token = stack.workflow_lease(&access).await;
-        let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
+        let reply = stack.attempt("api.stripe.com", "/v1/balance", &token).await;
         assert_eq!(
             (reply.status, reply.code().as_str()),
             (403, "destination_blocked"),
@@ -134,7 +134,7 @@ async fn our_own_listeners_are_blocked_even_when_loopback_is_allowed() {
     let token = stack.workflow_lease(&access).await;
 
     stack
-        .get("api.stripe.com", "/v1/balance", &token)
+        .attempt("api.stripe.com", "/v1/balance", &token)
         .await
         .expect_refusal(403, "destination_blocked");
 

@@ -39,15 +39,27 @@ fn database(data: &Path) -> Connection {
     connection
 }
 
-/// Stream and number of the uses in the ledger's stream, in order.
-fn uses(connection: &Connection) -> Vec<(String, i64)> {
-    let mut statement = connection
-        .prepare("SELECT stream, seq FROM audit_events WHERE action = 'lease.use' ORDER BY seq")
-        .unwrap();
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap();
-    rows.map(Result::unwrap).collect()
+/// Where the uses stand in the table, and their stream and number, in order.
+fn uses(connection: &Connection) -> Vec<Place> {
+    let sql = "SELECT position, json_extract(body, '$.stream'), json_extract(body, '$.seq') FROM audit_events \
+               WHERE action = 'lease.use' ORDER BY position";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| {
+        Ok(Place {
+            position: row.get(0)?,
+            stream: row.get(1)?,
+            seq: row.get(2)?,
+        })
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone)]
+struct Place {
+    position: i64,
+    stream: String,
+    seq: i64,
 }
 
 /// The database without what keeps careless hands off the trail: an attacker with the file has neither.
@@ -69,7 +81,7 @@ fn unguarded(data: &Path) -> Connection {
 }
 
 /// Stops the server, lets `touch` at the database, and checks that `verify` names the record that it gives back.
-async fn expect_found(touch: impl FnOnce(&Connection, &[(String, i64)]) -> (String, i64)) {
+async fn expect_found(touch: impl FnOnce(&Connection, &[Place]) -> Place) {
     let (mut stack, _) = with_a_trail().await;
     stack.stop().await;
     verify(&stack).await.expect_success();
@@ -77,36 +89,50 @@ async fn expect_found(touch: impl FnOnce(&Connection, &[(String, i64)]) -> (Stri
     let uses = uses(&connection);
     assert_eq!(uses.len(), REQUESTS);
 
-    let (stream, seq) = touch(&connection, &uses);
+    let bad = touch(&connection, &uses);
     drop(connection);
 
     let ran = verify(&stack).await;
     assert_eq!(ran.status, Some(1), "{ran:#?}");
     let report: Value =
         serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"));
-    assert_eq!(report["first_bad"]["stream"], stream.as_str(), "{report}");
-    assert_eq!(report["first_bad"]["seq"], seq, "{report}");
+    expect_named(&report, &bad);
+}
+
+#[track_caller]
+fn expect_named(report: &Value, bad: &Place) {
+    assert_eq!(
+        report["first_bad"]["stream"],
+        bad.stream.as_str(),
+        "{report}"
+    );
+    assert_eq!(report["first_bad"]["seq"], bad.seq, "{report}");
+}
+
+/// Replaces a text in the body of one record.
+fn edit(connection: &Connection, place: &Place, from: &str, to: &str) {
+    let sql = "UPDATE audit_events SET body = replace(body, ?1, ?2) WHERE position = ?3";
+    assert_eq!(
+        connection.execute(sql, (from, to, place.position)).unwrap(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn an_edited_record_is_named() {
     expect_found(|connection, uses| {
-        let (stream, seq) = uses[2].clone();
-        let changed = connection
-            .execute(
-                "UPDATE audit_events SET path = '/v1/other' WHERE stream = ?1 AND seq = ?2",
-                (&stream, seq),
-            )
-            .or_else(|_| {
-                connection.execute(
-                    "UPDATE audit_events SET body = replace(body, '/v1/balance', '/v1/other') \
-                     WHERE stream = ?1 AND seq = ?2",
-                    (&stream, seq),
-                )
-            })
-            .unwrap();
-        assert_eq!(changed, 1);
-        (stream, seq)
+        edit(connection, &uses[2], "/v1/balance", "/v1/nothing");
+        uses[2].clone()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edited_column_is_named() {
+    expect_found(|connection, uses| {
+        let sql = "UPDATE audit_events SET agent_id = 'agt_00000000000000000000000000' WHERE position = ?1";
+        assert_eq!(connection.execute(sql, [uses[3].position]).unwrap(), 1);
+        uses[3].clone()
     })
     .await;
 }
@@ -114,14 +140,13 @@ async fn an_edited_record_is_named() {
 #[tokio::test]
 async fn a_deleted_record_is_named() {
     expect_found(|connection, uses| {
-        let (stream, seq) = uses[2].clone();
         connection
             .execute(
-                "DELETE FROM audit_events WHERE stream = ?1 AND seq = ?2",
-                (&stream, seq),
+                "DELETE FROM audit_events WHERE position = ?1",
+                [uses[2].position],
             )
             .unwrap();
-        (stream, seq)
+        uses[2].clone()
     })
     .await;
 }
@@ -129,15 +154,19 @@ async fn a_deleted_record_is_named() {
 #[tokio::test]
 async fn swapped_records_are_named() {
     expect_found(|connection, uses| {
-        let ((stream, first), (_, second)) = (uses[1].clone(), uses[3].clone());
+        let (first, second) = (uses[1].position, uses[3].position);
         let renumber = |from: i64, to: i64| {
-            let sql = "UPDATE audit_events SET seq = ?1 WHERE stream = ?2 AND seq = ?3";
-            connection.execute(sql, (to, &stream, from)).unwrap();
+            connection
+                .execute(
+                    "UPDATE audit_events SET position = ?1 WHERE position = ?2",
+                    (to, from),
+                )
+                .unwrap();
         };
         renumber(first, -1);
         renumber(second, first);
         renumber(-1, second);
-        (stream, first)
+        uses[1].clone()
     })
     .await;
 }
@@ -145,14 +174,13 @@ async fn swapped_records_are_named() {
 #[tokio::test]
 async fn a_tail_that_was_cut_off_is_named() {
     expect_found(|connection, uses| {
-        let (stream, seq) = uses[REQUESTS - 2].clone();
+        let cut = &uses[REQUESTS - 2];
+        let next_stream = ((cut.position >> 40) + 1) << 40;
+        let sql = "DELETE FROM audit_events WHERE position >= ?1 AND position < ?2";
         connection
-            .execute(
-                "DELETE FROM audit_events WHERE stream = ?1 AND seq >= ?2",
-                (&stream, seq),
-            )
+            .execute(sql, (cut.position, next_stream))
             .unwrap();
-        (stream, seq)
+        cut.clone()
     })
     .await;
 }
@@ -161,17 +189,8 @@ async fn a_tail_that_was_cut_off_is_named() {
 async fn a_record_edited_under_a_running_server_is_named() {
     let (stack, _) = with_a_trail().await;
     let connection = unguarded(&stack.data);
-    let (stream, seq) = uses(&connection)[1].clone();
-    let changed = connection
-        .execute("UPDATE audit_events SET client_ip = '192.0.2.1' WHERE stream = ?1 AND seq = ?2", (&stream, seq))
-        .or_else(|_| {
-            connection.execute(
-                "UPDATE audit_events SET body = replace(body, '127.0.0.1', '192.0.2.1') WHERE stream = ?1 AND seq = ?2",
-                (&stream, seq),
-            )
-        })
-        .unwrap();
-    assert_eq!(changed, 1);
+    let bad = uses(&connection)[1].clone();
+    edit(&connection, &bad, "127.0.0.1", "192.0.2.1");
 
     let report = stack
         .admin()
@@ -180,22 +199,30 @@ async fn a_record_edited_under_a_running_server_is_named() {
         .expect_status(200)
         .json();
 
-    assert_eq!(report["first_bad"]["stream"], stream.as_str(), "{report}");
-    assert_eq!(report["first_bad"]["seq"], seq, "{report}");
+    expect_named(&report, &bad);
 }
 
 #[tokio::test]
-async fn the_table_itself_refuses_edits_and_deletions() {
+async fn no_route_changes_the_trail() {
     let (stack, _) = with_a_trail().await;
-    let connection = database(&stack.data);
+    let before = stack.events().await.len();
+    let id = stack.events().await[0]["id"].as_str().unwrap().to_owned();
 
-    connection
-        .execute("UPDATE audit_events SET seq = seq + 1000", [])
-        .unwrap_err();
-    connection
-        .execute("DELETE FROM audit_events", [])
-        .unwrap_err();
+    for path in [
+        "/v1/audit/events".to_owned(),
+        format!("/v1/audit/events/{id}"),
+        "/v1/vault/audit".to_owned(),
+    ] {
+        for status in [
+            stack.admin().delete(&path).await.status,
+            stack.admin().put(&path, &json!({})).await.status,
+            stack.admin().post(&path, &json!({})).await.status,
+        ] {
+            assert!(matches!(status, 404 | 405), "{path}: {status}");
+        }
+    }
 
+    assert!(stack.events().await.len() >= before);
     stack.finish().await;
 }
 

@@ -55,7 +55,7 @@ async fn after_kill_9_under_load_every_request_at_the_upstream_has_its_record() 
             .iter()
             .filter(|event| event["action"] == "lease.use")
             .count();
-        let reached = stack.upstream.credentialed(&stack.secrets()).len();
+        let reached = stack.credentialed().len();
         assert!(
             reached <= uses,
             "round {round}: {reached} requests at the upstream, {uses} uses in the ledger"

@@ -55,9 +55,11 @@ async fn a_full_disk_is_503_ledger_unavailable_with_nothing_forwarded_and_heals_
         skip("this user may not mount a small disk to fill it");
         return;
     };
-    let data = disk.0.join("data");
-    std::fs::create_dir(&data).unwrap();
-    let stack = Stack::builder().data(&data).log("info").start().await;
+    let stack = Stack::builder()
+        .data(&disk.0.join("data"))
+        .log("info")
+        .start()
+        .await;
     let access = stack.stripe().await;
     let token = stack.workflow_lease(&access).await;
     let mut tunnel = stack.tunnel("api.stripe.com", &token).await;

@@ -259,7 +259,7 @@ async fn cleartext_to_a_granted_host_is_plaintext_denied() {
     let (reply, mut inside) = stack.connect("api.stripe.com:443", &basic(&token)).await;
     reply.expect_status(200);
     inside
-        .send("GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n")
+        .send("GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com:443\r\n\r\n")
         .await
         .unwrap();
     inside

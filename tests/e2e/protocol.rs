@@ -3,14 +3,12 @@
 use crate::support::Stack;
 
 async fn pass(http2_inside: bool, http2_upstream: bool) {
-    let builder = Stack::builder();
-    let stack = if http2_upstream {
-        builder.http2_upstream()
+    let alpn: &[&[u8]] = if http2_upstream {
+        &[b"h2"]
     } else {
-        builder
-    }
-    .start()
-    .await;
+        &[b"http/1.1"]
+    };
+    let stack = Stack::builder().upstream_alpn(alpn).start().await;
     let access = stack.stripe().await;
     let token = stack.workflow_lease(&access).await;
 
@@ -175,7 +173,10 @@ async fn a_gateway_to_no_provider_is_refused() {
 
 #[tokio::test]
 async fn many_http2_streams_of_one_tunnel_pass_at_once() {
-    let stack = Stack::builder().http2_upstream().start().await;
+    let stack = Stack::builder()
+        .upstream_alpn(&[b"h2", b"http/1.1"])
+        .start()
+        .await;
     let access = stack.stripe().await;
     let token = stack.workflow_lease(&access).await;
     let mut requests = Vec::new();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::support::canary::Canary;
+use crate::support::canary::{Canary, random_text};
 use crate::support::upstream::Recorded;
 use crate::support::{Access, Stack, wait};
 
@@ -18,7 +18,11 @@ struct Aws {
 
 async fn aws(stack: &Stack, with_session: bool, grant: &Value) -> Aws {
     let secret = stack.watch(Canary::with_symbols("aws"));
-    let key_id = stack.secret("AKIA").text().to_uppercase()[..20].to_owned();
+    let key_id = format!(
+        "AKIA{}",
+        random_text(16, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+    );
+    stack.mark(&key_id);
     let mut entries = json!({
         "AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": secret.text(), "AWS_REGION": "us-east-1",
     });
@@ -254,39 +258,35 @@ async fn a_body_too_large_to_hash_is_413_and_unsigned_it_passes() {
     let aws = aws(&stack, false, &json!({})).await;
     let token = stack.workflow_lease(&aws.access).await;
     let body = vec![7; (8 << 20) + 1];
-    let fields = |sha: &str| {
-        [
-            format!(
-                "Authorization: AWS4-HMAC-SHA256 Credential=AKIAPLACEHOLDER/20250101/us-east-1/s3/aws4_request, \
-                 SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={}",
-                "0".repeat(64)
-            ),
-            "X-Amz-Date: 20250101T000000Z".to_owned(),
-            format!("X-Amz-Content-Sha256: {sha}"),
-        ]
+    let scope = |service: &str, signed: &str| {
+        format!(
+            "Authorization: AWS4-HMAC-SHA256 Credential=AKIAPLACEHOLDER/20250101/us-east-1/{service}/aws4_request, \
+             SignedHeaders=host;{signed}x-amz-date, Signature={}\r\nX-Amz-Date: 20250101T000000Z",
+            "0".repeat(64)
+        )
     };
 
-    let hashed = fields(&"0".repeat(64));
-    let hashed: Vec<&str> = hashed.iter().map(String::as_str).collect();
+    let mut tunnel = stack
+        .tunnel("dynamodb.us-east-1.amazonaws.com", &token)
+        .await;
     let head = format!(
-        "PUT /bucket/key HTTP/1.1\r\nHost: s3.us-east-1.amazonaws.com\r\n{}\r\nContent-Length: {}\r\n\r\n",
-        hashed.join("\r\n"),
+        "POST / HTTP/1.1\r\nHost: dynamodb.us-east-1.amazonaws.com\r\n{}\r\nContent-Length: {}\r\n\r\n",
+        scope("dynamodb", ""),
         body.len()
     );
-    let mut tunnel = stack.tunnel("s3.us-east-1.amazonaws.com", &token).await;
     tunnel.wire.send(head).await.unwrap();
     tunnel
         .wire
-        .reply("PUT")
+        .reply("POST")
         .await
         .unwrap()
         .expect_refusal(413, "body_too_large");
 
-    let unsigned = fields("UNSIGNED-PAYLOAD");
-    let unsigned: Vec<&str> = unsigned.iter().map(String::as_str).collect();
+    let unsigned =
+        scope("s3", "x-amz-content-sha256;") + "\r\nX-Amz-Content-Sha256: UNSIGNED-PAYLOAD";
     let mut tunnel = stack.tunnel("s3.us-east-1.amazonaws.com", &token).await;
     tunnel
-        .request("PUT", "/bucket/key", &unsigned, &body)
+        .request("PUT", "/bucket/key", &[&unsigned], &body)
         .await
         .unwrap()
         .expect_status(200);

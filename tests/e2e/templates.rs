@@ -313,23 +313,39 @@ async fn datadog() {
 }
 
 #[tokio::test]
-async fn a_set_without_its_required_key_is_refused() {
+async fn a_set_without_its_required_key_warns_and_sends_nothing() {
     let stack = Stack::start().await;
     let secret = stack.secret("acct_");
     let body = json!({
         "provider": "stripe", "environment": "test", "name": "half", "entries": { "STRIPE_ACCOUNT_ID": secret.text() },
     });
-
-    let reply = stack
+    let made = stack
         .admin()
         .post("/v1/vault/secret-sets", &body)
         .await
-        .expect_status(400);
+        .expect_status(201)
+        .json();
+    assert!(
+        made["warnings"].to_string().contains("STRIPE_SECRET_KEY"),
+        "{made}"
+    );
+    let (agent, _) = stack.agent("half").await;
+    let set = made["id"].as_str().unwrap();
+    stack.grant(&agent, set, &json!({})).await;
+    let token = stack
+        .mint(&json!({ "secret_set_id": set, "agent_id": agent }))
+        .await;
+
+    let reply = stack
+        .attempt("api.stripe.com", "/v1/balance", &token)
+        .await
+        .expect_refusal(403, "grant_denied");
 
     assert!(
         reply.text().contains("STRIPE_SECRET_KEY"),
         "{}",
         reply.text()
     );
+    assert_eq!(stack.upstream.count(), 0);
     stack.finish().await;
 }

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::api::Api;
 use super::canary::Canary;
 use super::process::Process;
-use super::upstream::Upstream;
+use super::upstream::{Recorded, Upstream};
 use super::wait;
 use super::wire::{Seen, Wire};
 
@@ -48,7 +48,7 @@ pub(crate) struct Builder {
     data: Option<PathBuf>,
     log: &'static str,
     loopback: bool,
-    http2: bool,
+    alpn: &'static [&'static [u8]],
     hosts: Vec<&'static str>,
     unnamed: Option<&'static str>,
     resolve: Vec<String>,
@@ -70,7 +70,7 @@ impl Builder {
         self
     }
 
-    /// Keeps the data in `dir`, which the caller has made.
+    /// Keeps the data in `dir`.
     pub(crate) fn data(mut self, dir: &Path) -> Self {
         self.data = Some(dir.to_owned());
         self
@@ -88,9 +88,9 @@ impl Builder {
         self
     }
 
-    /// The upstream offers HTTP/2.
-    pub(crate) fn http2_upstream(mut self) -> Self {
-        self.http2 = true;
+    /// The upstream offers these protocols by ALPN.
+    pub(crate) fn upstream_alpn(mut self, alpn: &'static [&'static [u8]]) -> Self {
+        self.alpn = alpn;
         self
     }
 
@@ -125,18 +125,13 @@ impl Builder {
             .prefix("claviger-e2e-")
             .tempdir()
             .expect("a temporary directory");
-        let alpn: &[&[u8]] = if self.http2 {
-            &[b"h2", b"http/1.1"]
-        } else {
-            &[b"http/1.1"]
-        };
         let named: Vec<&str> = self
             .hosts
             .iter()
             .copied()
             .filter(|host| Some(*host) != self.unnamed)
             .collect();
-        let upstream = Upstream::start_with(&named, alpn).await;
+        let upstream = Upstream::start_with(&named, self.alpn).await;
         let upstream_ca = home.path().join("upstream-ca.pem");
         std::fs::write(&upstream_ca, upstream.ca_pem()).expect("the directory is ours");
         let data = self.data.unwrap_or_else(|| home.path().join("data"));
@@ -197,7 +192,10 @@ impl Launch {
 
 /// The built binary with a clean environment and `home` for whatever it keeps.
 pub(crate) fn binary(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    // A test archive carries the binary along and says where it is; else it is where cargo built it.
+    let built = std::env::var_os("NEXTEST_BIN_EXE_claviger")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_claviger").into());
+    let mut command = Command::new(built);
     command
         .env_clear()
         .env("HOME", home)
@@ -219,6 +217,8 @@ pub(crate) struct Stack {
     pub(crate) seen: Seen,
     /// The provider secrets of this test.
     pub(crate) secrets: Arc<Mutex<Vec<Canary>>>,
+    /// What marks a request as credentialed and is no secret, such as an access key's id.
+    pub(crate) marks: Arc<Mutex<Vec<Canary>>>,
     /// What agents may know but no log or file: leases and keys.
     pub(crate) tokens: Arc<Mutex<Vec<Canary>>>,
     launch: Launch,
@@ -230,7 +230,7 @@ impl Stack {
             data: None,
             log: "trace",
             loopback: true,
-            http2: false,
+            alpn: &[b"http/1.1"],
             hosts: HOSTS.to_vec(),
             unnamed: None,
             resolve: Vec::new(),
@@ -261,6 +261,7 @@ impl Stack {
             process: Some(process),
             seen: Seen::default(),
             secrets: Arc::default(),
+            marks: Arc::default(),
             tokens: Arc::default(),
             launch,
         }
@@ -319,6 +320,21 @@ impl Stack {
             .lock()
             .expect("no holder panics")
             .push(Canary::of(token));
+    }
+
+    /// Makes requests that carry `text` count as credentialed.
+    pub(crate) fn mark(&self, text: &str) {
+        self.marks
+            .lock()
+            .expect("no holder panics")
+            .push(Canary::of(text));
+    }
+
+    /// The requests at the upstream that carry a credential of this test.
+    pub(crate) fn credentialed(&self) -> Vec<Arc<Recorded>> {
+        let mut texts = self.secrets();
+        texts.extend(self.marks.lock().expect("no holder panics").iter().cloned());
+        self.upstream.credentialed(&texts)
     }
 
     pub(crate) fn secrets(&self) -> Vec<Canary> {

@@ -165,7 +165,24 @@ impl Stack {
         wait::within("the TLS handshake", handshake).await
     }
 
-    /// One `GET` in a tunnel of its own.
+    /// One `GET` in a tunnel of its own, or the refusal of that tunnel.
+    pub(crate) async fn attempt(&self, host: &str, path: &str, token: &str) -> Reply {
+        let (reply, wire) = self.connect(&format!("{host}:443"), &basic(token)).await;
+        if reply.status != 200 {
+            return reply;
+        }
+        let tls = self
+            .handshake(wire, host, &[b"http/1.1"])
+            .await
+            .expect("the injector has a leaf for the host");
+        let mut tunnel = Tunnel {
+            wire: Wire::new(tls, Some(self.seen.clone())),
+            host: host.to_owned(),
+        };
+        tunnel.get(path).await
+    }
+
+    /// One `GET` in a tunnel of its own, which has to open.
     pub(crate) async fn get(&self, host: &str, path: &str, token: &str) -> Reply {
         self.tunnel(host, token).await.get(path).await
     }

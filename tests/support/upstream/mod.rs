@@ -122,12 +122,7 @@ impl Recorded {
                 .iter()
                 .any(|secret| contains(&decoded, secret.bytes()))
         });
-        let signed = self.fields("authorization").iter().any(|value| {
-            value.starts_with("AWS4-HMAC-SHA256")
-                && secrets.iter().any(|secret| value.contains(secret.text()))
-        });
         basic
-            || signed
             || secrets
                 .iter()
                 .any(|secret| contains(&self.head, secret.bytes()))
