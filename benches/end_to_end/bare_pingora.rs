@@ -36,12 +36,29 @@ struct Front {
 
 /// Serves until its future is dropped.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let roots = args.certificates.join("upstream-ca.pem").display().to_string();
-    let conf = ServerConf { ca_file: Some(roots), upstream_keepalive_pool_size: 1024, ..ServerConf::default() };
+    let roots = args
+        .certificates
+        .join("upstream-ca.pem")
+        .display()
+        .to_string();
+    let conf = ServerConf {
+        ca_file: Some(roots),
+        upstream_keepalive_pool_size: 1024,
+        ..ServerConf::default()
+    };
     let (_running, shutdown) = watch::channel(false);
     let front = Arc::new(Front {
-        acceptor: Acceptor::from_server_config(certificates::server(&args.certificates, "interception", &[b"h2", b"http/1.1"])?),
-        proxy: Arc::new(http_proxy(&Arc::new(conf), Forward { upstream: args.upstream })),
+        acceptor: Acceptor::from_server_config(certificates::server(
+            &args.certificates,
+            "interception",
+            &[b"h2", b"http/1.1"],
+        )?),
+        proxy: Arc::new(http_proxy(
+            &Arc::new(conf),
+            Forward {
+                upstream: args.upstream,
+            },
+        )),
         shutdown,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -71,10 +88,14 @@ impl Front {
 async fn accept_connect(tcp: &mut TcpStream) -> anyhow::Result<()> {
     let mut head = Vec::with_capacity(2048);
     while !head.ends_with(b"\r\n\r\n") {
-        anyhow::ensure!(head.len() < 16 * 1024 && tcp.read_buf(&mut head).await? > 0, "no whole head");
+        anyhow::ensure!(
+            head.len() < 16 * 1024 && tcp.read_buf(&mut head).await? > 0,
+            "no whole head"
+        );
     }
     anyhow::ensure!(head.starts_with(b"CONNECT "), "no CONNECT");
-    tcp.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
+    tcp.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n")
+        .await?;
     Ok(())
 }
 
@@ -89,6 +110,10 @@ impl ProxyHttp for Forward {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.upstream, true, HOST.to_owned())))
+        Ok(Box::new(HttpPeer::new(
+            self.upstream,
+            true,
+            HOST.to_owned(),
+        )))
     }
 }

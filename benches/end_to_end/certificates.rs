@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -19,7 +19,8 @@ use crate::HOST;
 /// Writes `NAME-ca.pem`, `NAME.pem` and `NAME.key`: a root, and its leaf for [`HOST`].
 pub(crate) fn generate(dir: &Path, name: &str) -> anyhow::Result<()> {
     let mut root = CertificateParams::default();
-    root.distinguished_name.push(DnType::CommonName, format!("benchmark {name}"));
+    root.distinguished_name
+        .push(DnType::CommonName, format!("benchmark {name}"));
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let root = CertifiedIssuer::self_signed(root, key()?)?;
@@ -50,7 +51,9 @@ pub(crate) fn server(dir: &Path, name: &str, alpn: &[&[u8]]) -> anyhow::Result<A
     let file = |suffix| dir.join(format!("{name}.{suffix}"));
     let certificate = CertificateDer::from_pem_file(file("pem")).context("the certificate")?;
     let key = PrivateKeyDer::from_pem_file(file("key")).context("its key")?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key)?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -58,10 +61,14 @@ pub(crate) fn server(dir: &Path, name: &str, alpn: &[&[u8]]) -> anyhow::Result<A
 /// The client's side. It never resumes a session: each new connection pays for a full handshake.
 pub(crate) fn client(ca: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).with_context(|| ca.display().to_string())? {
+    for certificate in
+        CertificateDer::pem_file_iter(ca).with_context(|| ca.display().to_string())?
+    {
         roots.add(certificate?)?;
     }
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

@@ -38,9 +38,17 @@ pub(crate) struct Contender {
 }
 
 /// This program in one of its roles, with its certificates, until it prints its address.
-pub(crate) async fn start_role(role: &str, dir: &Path, arguments: &[&str]) -> anyhow::Result<(Child, SocketAddr)> {
+pub(crate) async fn start_role(
+    role: &str,
+    dir: &Path,
+    arguments: &[&str],
+) -> anyhow::Result<(Child, SocketAddr)> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(role).arg("--certificates").arg(dir).args(arguments);
+    command
+        .arg(role)
+        .arg("--certificates")
+        .arg(dir)
+        .args(arguments);
     // The other end of its standard input tells it that this process lives.
     command.stdin(Stdio::piped());
     let (process, line) = start(command).await.context(role.to_owned())?;
@@ -51,7 +59,9 @@ pub(crate) async fn start_role(role: &str, dir: &Path, arguments: &[&str]) -> an
 async fn start(mut command: Command) -> anyhow::Result<(Child, String)> {
     let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let stdout = process.stdout.take().context("its output is piped")?;
-    let line = timeout(PATIENCE, BufReader::new(stdout).lines().next_line()).await.context("it does not serve")??;
+    let line = timeout(PATIENCE, BufReader::new(stdout).lines().next_line())
+        .await
+        .context("it does not serve")??;
     Ok((process, line.context("it ended before it served")?))
 }
 
@@ -59,7 +69,8 @@ impl Contender {
     /// Pingora with interception and nothing else. The client sends the credential itself.
     pub(crate) async fn bare_pingora(stage: &Stage<'_>) -> anyhow::Result<Self> {
         let upstream = stage.upstream.to_string();
-        let (process, address) = start_role("bare-pingora", stage.dir, &["--upstream", &upstream]).await?;
+        let (process, address) =
+            start_role("bare-pingora", stage.dir, &["--upstream", &upstream]).await?;
         Ok(Self {
             name: "bare pingora",
             process,
@@ -71,7 +82,11 @@ impl Contender {
     }
 
     /// Claviger as it is shipped, but for where its ledger's commits end.
-    pub(crate) async fn claviger(stage: &Stage<'_>, name: &'static str, durability: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn claviger(
+        stage: &Stage<'_>,
+        name: &'static str,
+        durability: &str,
+    ) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Ready {
             api: String,
@@ -80,13 +95,34 @@ impl Contender {
         }
         let data = stage.dir.join(durability);
         let mut serve = claviger(stage.dir);
-        serve.args(["serve", "--json", "--api", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--allow-address", "127.0.0.0/8"]);
-        serve.args(["--ledger-durability", durability, "--resolve"]).arg(format!("{HOST}:{0}=127.0.0.1:{0}", stage.upstream.port()));
-        serve.arg("--upstream-ca").arg(stage.dir.join("upstream-ca.pem")).arg("--data").arg(&data);
-        serve.stdin(Stdio::null()).stderr(File::create(stage.dir.join(format!("{durability}.log")))?);
+        serve.args([
+            "serve",
+            "--json",
+            "--api",
+            "127.0.0.1:0",
+            "--proxy",
+            "127.0.0.1:0",
+            "--allow-address",
+            "127.0.0.0/8",
+        ]);
+        serve
+            .args(["--ledger-durability", durability, "--resolve"])
+            .arg(format!("{HOST}:{0}=127.0.0.1:{0}", stage.upstream.port()));
+        serve
+            .arg("--upstream-ca")
+            .arg(stage.dir.join("upstream-ca.pem"))
+            .arg("--data")
+            .arg(&data);
+        serve
+            .stdin(Stdio::null())
+            .stderr(File::create(stage.dir.join(format!("{durability}.log")))?);
         let (process, line) = start(serve).await.context("claviger serve")?;
         let ready: Ready = serde_json::from_str(&line)?;
-        let cli = Cli { dir: stage.dir, url: &ready.api, key: data.join("admin.key") };
+        let cli = Cli {
+            dir: stage.dir,
+            url: &ready.api,
+            key: data.join("admin.key"),
+        };
         Ok(Self {
             name,
             process,
@@ -98,10 +134,23 @@ impl Contender {
     }
 
     /// Measures one point, with a load generator in a process of its own.
-    pub(crate) async fn measure(&self, scenario: &Scenario, upstream: SocketAddr, seconds: Duration) -> anyhow::Result<Point> {
-        let pid = self.process.id().with_context(|| format!("{} has ended", self.name))?;
+    pub(crate) async fn measure(
+        &self,
+        scenario: &Scenario,
+        upstream: SocketAddr,
+        seconds: Duration,
+    ) -> anyhow::Result<Point> {
+        let pid = self
+            .process
+            .id()
+            .with_context(|| format!("{} has ended", self.name))?;
         let mut load = Command::new(std::env::current_exe()?);
-        load.arg("load").arg("--ca").arg(&self.ca).args(["--lease", &self.lease, "--authorization", self.authorization]);
+        load.arg("load").arg("--ca").arg(&self.ca).args([
+            "--lease",
+            &self.lease,
+            "--authorization",
+            self.authorization,
+        ]);
         for (name, value) in [
             ("--proxy", self.address.to_string()),
             ("--port", upstream.port().to_string()),
@@ -138,27 +187,77 @@ impl Cli<'_> {
     /// Stores the credential and mints a lease for it.
     async fn lease(&self, port: u16) -> anyhow::Result<String> {
         let host = format!("{HOST}:{port}");
-        self.run(&["set", "put", SET, "CREDENTIAL=-", "--host", &host, "--inject", "authorization: ${CREDENTIAL}"], CREDENTIAL).await?;
+        self.run(
+            &[
+                "set",
+                "put",
+                SET,
+                "CREDENTIAL=-",
+                "--host",
+                &host,
+                "--inject",
+                "authorization: ${CREDENTIAL}",
+            ],
+            CREDENTIAL,
+        )
+        .await?;
         self.run(&["agent", "create", "bench"], "").await?;
-        self.run(&["grant", "create", "--agent", "bench", "--set", SET, "--actions", "proxy_use,mint_workflow_lease"], "").await?;
-        let token = self.run(&["lease", "mint", "--agent", "bench", "--set", SET, "--kind", "workflow", "--ttl", "24h"], "").await?;
+        self.run(
+            &[
+                "grant",
+                "create",
+                "--agent",
+                "bench",
+                "--set",
+                SET,
+                "--actions",
+                "proxy_use,mint_workflow_lease",
+            ],
+            "",
+        )
+        .await?;
+        let token = self
+            .run(
+                &[
+                    "lease", "mint", "--agent", "bench", "--set", SET, "--kind", "workflow",
+                    "--ttl", "24h",
+                ],
+                "",
+            )
+            .await?;
         Ok(token.trim().to_owned())
     }
 
     async fn run(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut command = claviger(self.dir);
-        command.args(arguments).env("CLAVIGER_URL", self.url).env("CLAVIGER_KEY_FILE", &self.key);
-        run(command, input).await.with_context(|| format!("claviger {}", arguments[..2].join(" ")))
+        command
+            .args(arguments)
+            .env("CLAVIGER_URL", self.url)
+            .env("CLAVIGER_KEY_FILE", &self.key);
+        run(command, input)
+            .await
+            .with_context(|| format!("claviger {}", arguments[..2].join(" ")))
     }
 }
 
 /// Runs a command to its end; its output.
 async fn run(mut command: Command, input: &str) -> anyhow::Result<String> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     stdin.write_all(input.as_bytes()).await?;
     drop(stdin);
-    let output = timeout(PATIENCE, child.wait_with_output()).await.context("it does not end")??;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .context("it does not end")??;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(String::from_utf8(output.stdout)?)
 }

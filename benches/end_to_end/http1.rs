@@ -32,18 +32,27 @@ pub(crate) struct Request {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(crate) fn new(io: S) -> Self {
-        Self { io, read: Vec::new(), chunk: vec![0; CHUNK].into() }
+        Self {
+            io,
+            read: Vec::new(),
+            chunk: vec![0; CHUNK].into(),
+        }
     }
 
     /// The stream below; nothing read of it may be left here.
     pub(crate) fn into_inner(self) -> S {
-        debug_assert!(self.read.is_empty(), "the peer speaks only when it is asked");
+        debug_assert!(
+            self.read.is_empty(),
+            "the peer speaks only when it is asked"
+        );
         self.io
     }
 
     /// The next request's head, or nothing at the end of the connection.
     pub(crate) async fn request(&mut self) -> io::Result<Option<Request>> {
-        let Some(end) = self.head().await? else { return Ok(None) };
+        let Some(end) = self.head().await? else {
+            return Ok(None);
+        };
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Request::new(&mut headers);
         head.parse(&self.read[..end]).map_err(io::Error::other)?;
@@ -65,7 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         let response = Response {
             status: head.code.unwrap_or_default(),
             length: length(head.headers)?,
-            is_last: value(head.headers, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+            is_last: value(head.headers, "connection")
+                .is_some_and(|value| value.eq_ignore_ascii_case("close")),
         };
         self.read.drain(..end);
         Ok(response)
@@ -75,7 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     async fn head(&mut self) -> io::Result<Option<usize>> {
         let mut from = 0;
         loop {
-            if let Some(at) = self.read[from..].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            if let Some(at) = self.read[from..]
+                .windows(4)
+                .position(|bytes| bytes == b"\r\n\r\n")
+            {
                 return Ok(Some(from + at + 4));
             }
             if self.read.len() > MAX_HEAD {
@@ -92,7 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
     /// Reads a body of that length away.
     pub(crate) async fn skip(&mut self, length: u64) -> io::Result<()> {
-        let at_hand = usize::try_from(length).unwrap_or(usize::MAX).min(self.read.len());
+        let at_hand = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(self.read.len());
         self.read.drain(..at_hand);
         let mut missing = length - at_hand as u64;
         while missing > 0 {
@@ -111,7 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         let at_once = usize::try_from(length).unwrap_or(usize::MAX);
         if at_once <= 4 * 1024 {
             // A small message is one TLS record.
-            self.io.write_all(&[head, &body[..at_once]].concat()).await?;
+            self.io
+                .write_all(&[head, &body[..at_once]].concat())
+                .await?;
         } else {
             self.io.write_all(head).await?;
             let mut missing = length;
@@ -139,14 +156,18 @@ fn body() -> &'static [u8; CHUNK] {
 }
 
 fn value<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
-    let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    let header = headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case(name))?;
     str::from_utf8(header.value).ok()
 }
 
 fn length(headers: &[httparse::Header<'_>]) -> io::Result<u64> {
     match value(headers, "content-length") {
         Some(text) => text.parse().map_err(io::Error::other),
-        None if value(headers, "transfer-encoding").is_some() => Err(io::Error::other("a body without a length")),
+        None if value(headers, "transfer-encoding").is_some() => {
+            Err(io::Error::other("a body without a length"))
+        }
         None => Ok(0),
     }
 }

@@ -105,8 +105,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             _ = look.tick() => resident_kib = resident_kib.max(process::resident(pid)),
         }
     }
-    let (seconds, cpu) = (start.elapsed().as_secs_f64(), (process::cpu(pid) - cpu).as_secs_f64());
-    println!("{}", serde_json::to_string(&Point { seconds, cpu, resident_kib, ..tally.point()? })?);
+    let (seconds, cpu) = (
+        start.elapsed().as_secs_f64(),
+        process::cpu(pid).saturating_sub(cpu).as_secs_f64(),
+    );
+    println!(
+        "{}",
+        serde_json::to_string(&Point {
+            seconds,
+            cpu,
+            resident_kib,
+            ..tally.point()?
+        })?
+    );
     Ok(())
 }
 
@@ -119,11 +130,20 @@ struct Client {
 
 impl Client {
     fn new(args: Args) -> anyhow::Result<Self> {
-        let Args { port, down, up, lease, authorization, .. } = &args;
+        let Args {
+            port,
+            down,
+            up,
+            lease,
+            authorization,
+            ..
+        } = &args;
         let method = if *up > 0 { "POST" } else { "GET" };
         Ok(Self {
             tls: TlsConnector::from(certificates::client(&args.ca)?),
-            connect: format!("CONNECT {HOST}:{port} HTTP/1.1\r\nhost: {HOST}:{port}\r\nproxy-authorization: Bearer {lease}\r\n\r\n"),
+            connect: format!(
+                "CONNECT {HOST}:{port} HTTP/1.1\r\nhost: {HOST}:{port}\r\nproxy-authorization: Bearer {lease}\r\n\r\n"
+            ),
             request: format!(
                 "{method} /bytes/{down} HTTP/1.1\r\nhost: {HOST}:{port}\r\naccept: */*\r\nuser-agent: bench/1.0\r\n\
                  authorization: {authorization}\r\ncontent-length: {up}\r\n\r\n"
@@ -135,7 +155,9 @@ impl Client {
     async fn work(&self, gate: &Barrier) -> Tally {
         let mut tally = Tally::default();
         // One request beforehand: what is measured has its tunnel and its upstream connection.
-        let mut kept = tally.settle(timeout(OPENING, self.ask(None)).await).flatten();
+        let mut kept = tally
+            .settle(timeout(OPENING, self.ask(None)).await)
+            .flatten();
         gate.wait().await;
         gate.wait().await;
         let deadline = Instant::now() + self.args.seconds;
@@ -157,10 +179,15 @@ impl Client {
             Some(connection) => connection,
             None => self.open().await?,
         };
-        connection.send(self.request.as_bytes(), self.args.up).await?;
+        connection
+            .send(self.request.as_bytes(), self.args.up)
+            .await?;
         let response = connection.response().await?;
         if response.status != 200 || response.length != self.args.down {
-            return Err(io::Error::other(format!("status {} and {} bytes", response.status, response.length)));
+            return Err(io::Error::other(format!(
+                "status {} and {} bytes",
+                response.status, response.length
+            )));
         }
         connection.skip(response.length).await?;
         Ok((!response.is_last).then_some(connection))
@@ -173,10 +200,15 @@ impl Client {
         plain.send(self.connect.as_bytes(), 0).await?;
         let answer = plain.response().await?;
         if answer.status != 200 {
-            return Err(io::Error::other(format!("status {} to CONNECT", answer.status)));
+            return Err(io::Error::other(format!(
+                "status {} to CONNECT",
+                answer.status
+            )));
         }
         let name = ServerName::try_from(HOST).expect("a constant name");
-        Ok(Http1::new(self.tls.connect(name, plain.into_inner()).await?))
+        Ok(Http1::new(
+            self.tls.connect(name, plain.into_inner()).await?,
+        ))
     }
 }
 
@@ -210,7 +242,11 @@ impl Tally {
     fn point(mut self) -> anyhow::Result<Point> {
         self.latencies.sort_unstable();
         let last = self.latencies.len().saturating_sub(1);
-        let quantile = |percent: usize| self.latencies.get(last * percent / 100).map_or(0.0, Duration::as_secs_f64);
+        let quantile = |percent: usize| {
+            self.latencies
+                .get(last * percent / 100)
+                .map_or(0.0, Duration::as_secs_f64)
+        };
         Ok(Point {
             requests: u32::try_from(self.latencies.len())?,
             errors: self.errors,

@@ -1,7 +1,10 @@
 //! Claviger beside a bare Pingora proxy that intercepts, in one run: what policy, ledger and injection cost.
 //!
 //! This program is also the upstream, the load generator and the bare proxy, each in a process of its own.
-#![expect(clippy::print_stdout, reason = "the table is this program's output, and `ready` that of its parts")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the table is this program's output, and `ready` that of its parts"
+)]
 
 mod bare_pingora;
 mod certificates;
@@ -52,28 +55,41 @@ enum Role {
 }
 
 fn main() -> anyhow::Result<()> {
-    rustls::crypto::ring::default_provider().install_default().map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let cli = Cli::parse();
     match cli.role {
         None => one_thread()?.block_on(until_stopped(scenario::run(&cli.run))),
         Some(Role::Load(args)) => one_thread()?.block_on(load::run(args)),
-        Some(Role::Upstream(args)) => one_thread()?.block_on(while_parent_lives(upstream::run(args))),
+        Some(Role::Upstream(args)) => {
+            one_thread()?.block_on(while_parent_lives(upstream::run(args)))
+        }
         // As many threads as the product takes: one a core.
-        Some(Role::BarePingora(args)) => all_cores()?.block_on(while_parent_lives(bare_pingora::run(args))),
+        Some(Role::BarePingora(args)) => {
+            all_cores()?.block_on(while_parent_lives(bare_pingora::run(args)))
+        }
     }
 }
 
 fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }
 
 fn all_cores() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 /// Ends with the first signal, which drops and so kills every process that was started.
 async fn until_stopped(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::select! {
         result = run => result,
         _ = terminate.recv() => anyhow::bail!("stopped by a signal"),

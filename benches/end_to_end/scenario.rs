@@ -37,16 +37,37 @@ pub(crate) struct Scenario {
 
 /// Bodies first and many connections last: what a process allocated once, it may keep.
 const SCENARIOS: [Scenario; 6] = [
-    Scenario { name: "100 MiB down", connections: 1, down: BULK, up: 0, new: false },
-    Scenario { name: "100 MiB up", connections: 1, down: 0, up: BULK, new: false },
+    Scenario {
+        name: "100 MiB down",
+        connections: 1,
+        down: BULK,
+        up: 0,
+        new: false,
+    },
+    Scenario {
+        name: "100 MiB up",
+        connections: 1,
+        down: 0,
+        up: BULK,
+        new: false,
+    },
     keep_alive("1 connection", 1),
     keep_alive("32 connections", 32),
     keep_alive("256 connections", 256),
-    Scenario { new: true, ..keep_alive("new CONNECT, 8 at once", 8) },
+    Scenario {
+        new: true,
+        ..keep_alive("new CONNECT, 8 at once", 8)
+    },
 ];
 
 const fn keep_alive(name: &'static str, connections: usize) -> Scenario {
-    Scenario { name, connections, down: 1024, up: 0, new: false }
+    Scenario {
+        name,
+        connections,
+        down: 1024,
+        up: 0,
+        new: false,
+    }
 }
 
 /// Runs all of it and prints the table.
@@ -64,8 +85,26 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         Contender::claviger(&stage, "claviger, audit committed", "committed").await?,
     ];
     anyhow::ensure!(args.rounds > 0, "no round, no figure");
-    println!("{}; {} rounds of {:?}\n", support::machine(), args.rounds, args.seconds);
-    let mut table = Table::new(2, &["load", "proxy", "rate", "p50", "p99", "CPU/request", "of bare", "resident", "errors"]);
+    println!(
+        "{}; {} rounds of {:?}\n",
+        support::machine(),
+        args.rounds,
+        args.seconds
+    );
+    let mut table = Table::new(
+        2,
+        &[
+            "load",
+            "proxy",
+            "rate",
+            "p50",
+            "p99",
+            "CPU/request",
+            "of bare",
+            "resident",
+            "errors",
+        ],
+    );
     let mut failures = String::new();
     for scenario in &SCENARIOS {
         let points = scenario.measure(&contenders, upstream, args).await?;
@@ -83,7 +122,12 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 impl Scenario {
     /// The points of each contender. Each round begins with another one, so that none always follows the same.
-    async fn measure(&self, contenders: &[Contender], upstream: SocketAddr, args: &Args) -> anyhow::Result<Vec<Vec<Point>>> {
+    async fn measure(
+        &self,
+        contenders: &[Contender],
+        upstream: SocketAddr,
+        args: &Args,
+    ) -> anyhow::Result<Vec<Vec<Point>>> {
         let mut points: Vec<Vec<Point>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..args.rounds {
             for turn in 0..contenders.len() {
@@ -122,7 +166,11 @@ impl Figures {
             p50: median(points, |point| point.p50),
             p99: median(points, |point| point.p99),
             cpu: median(points, per_request),
-            resident_kib: points.iter().map(|point| point.resident_kib).max().unwrap_or(0),
+            resident_kib: points
+                .iter()
+                .map(|point| point.resident_kib)
+                .max()
+                .unwrap_or(0),
             errors: points.iter().map(|point| point.errors).sum(),
         }
     }

@@ -18,7 +18,11 @@ pub(crate) struct Args {
 
 /// Serves until its future is dropped.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let acceptor = TlsAcceptor::from(certificates::server(&args.certificates, "upstream", &[b"http/1.1"])?);
+    let acceptor = TlsAcceptor::from(certificates::server(
+        &args.certificates,
+        "upstream",
+        &[b"http/1.1"],
+    )?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     loop {
@@ -35,11 +39,20 @@ async fn serve(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<()> {
     while let Some(request) = http.request().await? {
         http.skip(request.length).await?;
         let (status, length) = if request.authorization.as_deref() == Some(CREDENTIAL) {
-            ("200 OK", request.path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()).unwrap_or(0))
+            (
+                "200 OK",
+                request
+                    .path
+                    .strip_prefix("/bytes/")
+                    .and_then(|count| count.parse().ok())
+                    .unwrap_or(0),
+            )
         } else {
             ("401 Unauthorized", 0)
         };
-        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
         http.send(head.as_bytes(), length).await?;
     }
     Ok(())

@@ -33,7 +33,12 @@ fn seal_and_open(report: &mut Report, runtime: &Runtime) -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
     let keys = SoftwareKeys::open(&home.path().join("keys"), Protection::File)?;
     let vault = Vault::new(Arc::new(keys));
-    let row = RowBinding { org: "org", vault: "vault", path: "openai/prod/bot/OPENAI_API_KEY", version: 1 };
+    let row = RowBinding {
+        org: "org",
+        vault: "vault",
+        path: "openai/prod/bot/OPENAI_API_KEY",
+        version: 1,
+    };
     let secret = Secret::from(KEY.to_owned());
     let kek = runtime.block_on(vault.wrapper().create_kek("vault"))?;
     let sealed = runtime.block_on(vault.seal(&kek, &secret, &row))?;
@@ -41,7 +46,10 @@ fn seal_and_open(report: &mut Report, runtime: &Runtime) -> anyhow::Result<()> {
         runtime.block_on(async {
             let start = Instant::now();
             for _ in 0..calls {
-                vault.seal(&kek, &secret, &row).await.expect("the key is at hand");
+                vault
+                    .seal(&kek, &secret, &row)
+                    .await
+                    .expect("the key is at hand");
             }
             start.elapsed()
         })
@@ -50,7 +58,10 @@ fn seal_and_open(report: &mut Report, runtime: &Runtime) -> anyhow::Result<()> {
         runtime.block_on(async {
             let start = Instant::now();
             for _ in 0..calls {
-                vault.open(&sealed, &row).await.expect("it was sealed for this row");
+                vault
+                    .open(&sealed, &row)
+                    .await
+                    .expect("it was sealed for this row");
             }
             start.elapsed()
         })
@@ -59,17 +70,27 @@ fn seal_and_open(report: &mut Report, runtime: &Runtime) -> anyhow::Result<()> {
 }
 
 fn plan(provider: &str, secrets: &[(&str, &str)]) -> anyhow::Result<Plan> {
-    let template = Catalog::builtin().get(provider).context("a built-in template")?;
-    let secrets: BTreeMap<_, _> =
-        secrets.iter().map(|&(key, value)| (key.to_owned(), Arc::new(Secret::from(value.to_owned())))).collect();
+    let template = Catalog::builtin()
+        .get(provider)
+        .context("a built-in template")?;
+    let secrets: BTreeMap<_, _> = secrets
+        .iter()
+        .map(|&(key, value)| (key.to_owned(), Arc::new(Secret::from(value.to_owned()))))
+        .collect();
     Ok(Plan::prepare(&template, |_| true, secrets)?)
 }
 
 fn prepare_and_inject(report: &mut Report) -> anyhow::Result<()> {
-    let template = Catalog::builtin().get("openai").context("a built-in template")?;
+    let template = Catalog::builtin()
+        .get("openai")
+        .context("a built-in template")?;
     let secret = Arc::new(Secret::from(KEY.to_owned()));
     report.each("prepare, once a version of a set", || {
-        Plan::prepare(&template, |_| true, BTreeMap::from([("OPENAI_API_KEY".to_owned(), Arc::clone(&secret))]))
+        Plan::prepare(
+            &template,
+            |_| true,
+            BTreeMap::from([("OPENAI_API_KEY".to_owned(), Arc::clone(&secret))]),
+        )
     });
     let plan = plan("openai", &[("OPENAI_API_KEY", KEY)])?;
     let mut headers = agent_headers("api.openai.com");
@@ -87,8 +108,15 @@ fn prepare_and_inject(report: &mut Report) -> anyhow::Result<()> {
 fn agent_headers(host: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(HOST, HeaderValue::from_static(host));
-    headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer sk-claviger-placeholder-0000000000000000"));
-    for (name, value) in [("accept", "application/json"), ("user-agent", "agent/1.0"), ("content-type", "application/json")] {
+    headers.insert(
+        AUTHORIZATION,
+        HeaderValue::from_static("Bearer sk-claviger-placeholder-0000000000000000"),
+    );
+    for (name, value) in [
+        ("accept", "application/json"),
+        ("user-agent", "agent/1.0"),
+        ("content-type", "application/json"),
+    ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers
@@ -98,11 +126,20 @@ fn sign(report: &mut Report) -> anyhow::Result<()> {
     const HOST: &str = "dynamodb.us-east-1.amazonaws.com";
     let plan = plan(
         "aws",
-        &[("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")],
+        &[
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            (
+                "AWS_SECRET_ACCESS_KEY",
+                "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+            ),
+        ],
     )?;
     let signer = plan.sigv4().context("the template signs")?;
     let mut headers = agent_headers(HOST);
-    headers.insert("x-amz-target", HeaderValue::from_static("DynamoDB_20120810.GetItem"));
+    headers.insert(
+        "x-amz-target",
+        HeaderValue::from_static("DynamoDB_20120810.GetItem"),
+    );
     let dummy = format!(
         "AWS4-HMAC-SHA256 Credential=AKIACLAVIGERPLACEHLD/20261122/us-east-1/dynamodb/aws4_request, \
          SignedHeaders=host;x-amz-date;x-amz-target, Signature={:0>64}",
@@ -115,8 +152,16 @@ fn sign(report: &mut Report) -> anyhow::Result<()> {
     headers.remove(AUTHORIZATION);
     report.each("sign by SigV4, its body of 1 KiB hashed", || {
         let payload = PayloadHash::of(&body);
-        let request = Signable { method: "POST", host: HOST, path_and_query: "/", headers: &headers, payload: &payload };
-        signer.sign(&request, &scope, now).expect("the scope is the host's")
+        let request = Signable {
+            method: "POST",
+            host: HOST,
+            path_and_query: "/",
+            headers: &headers,
+            payload: &payload,
+        };
+        signer
+            .sign(&request, &scope, now)
+            .expect("the scope is the host's")
     });
     Ok(())
 }
@@ -127,7 +172,10 @@ fn scrub(report: &mut Report) {
         let chunks: Vec<Bytes> = body.chunks(CHUNK).map(Bytes::copy_from_slice).collect();
         report.each(&format!("scrub 1 MiB of {name}"), || {
             let mut stream = scrubber.stream();
-            let sent: usize = chunks.iter().map(|chunk| stream.push(chunk.clone()).len()).sum();
+            let sent: usize = chunks
+                .iter()
+                .map(|chunk| stream.push(chunk.clone()).len())
+                .sum();
             sent + stream.finish().len()
         });
     }

@@ -9,7 +9,8 @@ use futures::future::join_all;
 use leases::clock::{Clock as _, SystemClock};
 use leases::{Action, Keys, Kind, Scope, VaultId};
 use store::{
-    Actor, Ledger, NewAgent, NewGrant, NewLease, NewSet, NewVault, RequestFacts, Sealed, Store, StoreOptions, Synchronous, UseRequest,
+    Actor, Ledger, NewAgent, NewGrant, NewLease, NewSet, NewVault, RequestFacts, Sealed, Store,
+    StoreOptions, Synchronous, UseRequest,
 };
 use tokio::runtime::Runtime;
 
@@ -21,7 +22,18 @@ const TOTAL: Duration = Duration::from_millis(800);
 
 /// A table by batch size. Synced commits are on stable storage; the other column is what remains without the sync.
 pub(crate) fn measure(runtime: &Runtime) -> anyhow::Result<Table> {
-    let mut table = Table::new(0, &["uses at once", "synced, a use", "uses/s", "uses/commit", "not synced, a use", "uses/s", "uses/commit"]);
+    let mut table = Table::new(
+        0,
+        &[
+            "uses at once",
+            "synced, a use",
+            "uses/s",
+            "uses/commit",
+            "not synced, a use",
+            "uses/s",
+            "uses/commit",
+        ],
+    );
     // Beside the build, not in a temporary directory: that one is often memory, where a sync costs nothing.
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     runtime.block_on(async {
@@ -77,23 +89,36 @@ impl Subject {
         let before = ledger.health();
         let start = Instant::now();
         while start.elapsed() < TOTAL {
-            for recorded in join_all((0..at_once).map(|_| ledger.record_use(self.request.clone()))).await {
+            for recorded in
+                join_all((0..at_once).map(|_| ledger.record_use(self.request.clone()))).await
+            {
                 recorded?;
             }
         }
         let seconds = start.elapsed().as_secs_f64();
         let after = ledger.health();
         let count = |after: u64, before: u64| u32::try_from(after - before).map(f64::from);
-        Ok(Figures { uses: count(after.uses, before.uses)?, commits: count(after.batches, before.batches)?, seconds })
+        Ok(Figures {
+            uses: count(after.uses, before.uses)?,
+            commits: count(after.batches, before.batches)?,
+            seconds,
+        })
     }
 }
 
 async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
     let (now, actor) = (SystemClock.now(), Actor::system("benchmark"));
     let org = store.orgs().ensure_first_org("benchmark").await?.id;
-    let vault = NewVault { id: VaultId::new(now), kek_id: "software:default".to_owned() };
+    let vault = NewVault {
+        id: VaultId::new(now),
+        kek_id: "software:default".to_owned(),
+    };
     store.vaults().ensure_default(&org, vault).await?;
-    let sealed = Sealed { path: "stripe/prod/bot/STRIPE_SECRET_KEY".to_owned(), version: 1, bytes: vec![0; 256] };
+    let sealed = Sealed {
+        path: "stripe/prod/bot/STRIPE_SECRET_KEY".to_owned(),
+        version: 1,
+        bytes: vec![0; 256],
+    };
     let set = NewSet {
         provider: "stripe".to_owned(),
         environment: "prod".to_owned(),
@@ -102,7 +127,11 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
         custom: None,
     };
     let set = store.secret_sets().create(&org, set, &actor).await?.id;
-    let agent = NewAgent { name: "bot".to_owned(), description: None, key_hash: [0; 32] };
+    let agent = NewAgent {
+        name: "bot".to_owned(),
+        description: None,
+        key_hash: [0; 32],
+    };
     let agent = store.agents().create(&org, agent, &actor).await?.id;
     let grant = NewGrant {
         agent_id: agent.clone(),
@@ -123,7 +152,7 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
         sets: vec![(set.clone(), grant.clone())],
         issued_at: request.issued_at,
         expires_at: minted.expires_at,
-        revocation_id: minted.revocation_id.clone(),
+        revocation_id: minted.revocation_id,
     };
     store.leases().create(&org, lease, &actor).await?;
     Ok(UseRequest {

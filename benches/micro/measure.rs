@@ -39,7 +39,11 @@ impl Report {
         }
         times.sort_unstable();
         let one = times[times.len() / 2].as_secs_f64() / f64::from(calls);
-        self.0.row(vec![part.to_owned(), time(Duration::from_secs_f64(one)), format!("{:.0}", 1.0 / one)]);
+        self.0.row(vec![
+            part.to_owned(),
+            time(Duration::from_secs_f64(one)),
+            format!("{:.0}", 1.0 / one),
+        ]);
     }
 
     pub(crate) fn table(&self) -> &Table {

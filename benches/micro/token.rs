@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use leases::clock::{Clock as _, SystemClock};
 use leases::{
-    AccessRequest, Action, AgentId, Binding, GrantId, HostPattern, Keys, Kind, LeaseId, MintRequest, Minted, Narrowing, OrgId, PathGlob,
-    RootKeyPair, RootPublicKeys, Scheme, Scope, SetId, Token, attenuate, authorize, mint, verify,
+    AccessRequest, Action, AgentId, Binding, GrantId, HostPattern, Keys, Kind, LeaseId,
+    MintRequest, Minted, Narrowing, OrgId, PathGlob, RootKeyPair, RootPublicKeys, Scheme, Scope,
+    SetId, Token, attenuate, authorize, mint, verify,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -36,7 +37,13 @@ pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn decide(report: &mut Report, name: &str, token: &Token, keys: &RootPublicKeys, now: OffsetDateTime) -> anyhow::Result<()> {
+fn decide(
+    report: &mut Report,
+    name: &str,
+    token: &Token,
+    keys: &RootPublicKeys,
+    now: OffsetDateTime,
+) -> anyhow::Result<()> {
     let lease = Arc::new(verify(&token.present(), keys)?);
     // A path that was not seen before is decided anew.
     let mut number = 0_u64;
@@ -45,7 +52,9 @@ fn decide(report: &mut Report, name: &str, token: &Token, keys: &RootPublicKeys,
         authorize(&lease, &access(&format!("/v1/charges/{number}")), now)
     });
     authorize(&lease, &access("/v1/charges"), now)?;
-    report.each(&format!("authorize, remembered{name}"), || authorize(&lease, &access("/v1/charges"), now));
+    report.each(&format!("authorize, remembered{name}"), || {
+        authorize(&lease, &access("/v1/charges"), now)
+    });
     Ok(())
 }
 
@@ -77,7 +86,10 @@ fn workflow_lease(now: OffsetDateTime) -> anyhow::Result<MintRequest> {
             set: SetId::new(now),
             grant: GrantId::new(now),
             provider: "stripe".to_owned(),
-            hosts: vec![HostPattern::parse(HOST)?, HostPattern::parse("files.stripe.com")?],
+            hosts: vec![
+                HostPattern::parse(HOST)?,
+                HostPattern::parse("files.stripe.com")?,
+            ],
             keys: Keys::All,
             scope,
         }],
@@ -87,7 +99,13 @@ fn workflow_lease(now: OffsetDateTime) -> anyhow::Result<MintRequest> {
 }
 
 /// A lease on the set and grant of a store.
-pub(crate) fn lease_on(org: &OrgId, agent: &AgentId, set: &SetId, grant: &GrantId, now: OffsetDateTime) -> anyhow::Result<(MintRequest, Minted)> {
+pub(crate) fn lease_on(
+    org: &OrgId,
+    agent: &AgentId,
+    set: &SetId,
+    grant: &GrantId,
+    now: OffsetDateTime,
+) -> anyhow::Result<(MintRequest, Minted)> {
     let mut request = workflow_lease(now)?;
     (request.org, request.agent) = (org.clone(), agent.clone());
     (request.bindings[0].set, request.bindings[0].grant) = (set.clone(), grant.clone());

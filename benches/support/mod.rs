@@ -6,14 +6,17 @@ use std::time::Duration;
 /// The machine's shape, without which no figure says anything.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let model =
+        field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let memory = field("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown".to_owned());
     format!("{cores} cores, {model}, memory {memory}")
 }
 
 fn field(file: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
     Some(value.trim().to_owned())
 }
 
@@ -26,28 +29,51 @@ pub(crate) struct Table {
 impl Table {
     /// A table whose first `names` columns are names, to the left, and whose others are figures, to the right.
     pub(crate) fn new(names: usize, columns: &[&str]) -> Self {
-        Self { rows: vec![columns.iter().map(|&name| name.to_owned()).collect()], names }
+        Self {
+            rows: vec![columns.iter().map(|&name| name.to_owned()).collect()],
+            names,
+        }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        debug_assert_eq!(cells.len(), self.rows[0].len(), "every row has every column");
+        debug_assert_eq!(
+            cells.len(),
+            self.rows[0].len(),
+            "every row has every column"
+        );
         self.rows.push(cells);
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
             for (column, cell) in row.iter().enumerate() {
                 let width = widths[column];
-                if column < self.names { write!(f, "| {cell:<width$} ")? } else { write!(f, "| {cell:>width$} ")? }
+                if column < self.names {
+                    write!(f, "| {cell:<width$} ")?;
+                } else {
+                    write!(f, "| {cell:>width$} ")?;
+                }
             }
             writeln!(f, "|")?;
             if number == 0 {
                 for (column, width) in widths.iter().enumerate() {
-                    write!(f, "|{:-<1$}{2}", "", width + 1, if column < self.names { "-" } else { ":" })?;
+                    write!(
+                        f,
+                        "|{:-<1$}{2}",
+                        "",
+                        width + 1,
+                        if column < self.names { "-" } else { ":" }
+                    )?;
                 }
                 writeln!(f, "|")?;
             }
