@@ -282,3 +282,6 @@ impl Audit<'_> {
         self.store.inner.ledger.sign_with(signer);
     }
 }
+
+#[cfg(test)]
+mod tests;

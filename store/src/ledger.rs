@@ -411,4 +411,10 @@ struct Shared {
     keeper: Keeper,
     readers: Readers,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Run on the ledger's connection before its next transaction: how tests break a disk.
+    #[cfg(test)]
+    before_next: Mutex<Option<&'static str>>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,11 @@ use crate::db::{ControlHead, Pool};
 use crate::timekeeper::Timekeeper;
 
 mod chain;
+#[cfg(test)]
+mod conformance;
 mod open;
+#[cfg(test)]
+mod testing;
 mod timekeeper;
 
 pub mod actor;

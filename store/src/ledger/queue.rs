@@ -172,3 +172,53 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ::leases::clock::{Clock as _, SystemClock};
+    use ::leases::id::OrgId;
+
+    use super::*;
+    use crate::testing::facts;
+
+    fn job(answer: oneshot::Sender<Result<(), LedgerError>>) -> Waiting {
+        let refused = Refused {
+            org: OrgId::new(SystemClock.now()),
+            error: "grant_denied".to_owned(),
+            agent: None,
+            lease: None,
+            set: None,
+            grant: None,
+            request: facts(),
+        };
+        Waiting::Refusal(refused, answer)
+    }
+
+    #[test]
+    fn a_full_queue_takes_no_more_and_gives_a_bounded_batch() {
+        let queue = Queue::default();
+        for _ in 0..MAX_WAITING {
+            queue.push(job(oneshot::channel().0)).unwrap();
+        }
+        let refused = queue.push(job(oneshot::channel().0));
+        assert!(matches!(refused, Err(NotQueued::Full)));
+        let mut waiting = Vec::new();
+        let wake = queue.take(&mut waiting, &mut VecDeque::new(), Instant::now());
+        assert_eq!((wake, waiting.len()), (Wake::Work, MAX_BATCH));
+        queue.push(job(oneshot::channel().0)).unwrap();
+    }
+
+    #[test]
+    fn an_ended_queue_gives_out_what_it_holds_and_then_the_end() {
+        let queue = Queue::default();
+        for _ in 0..=MAX_BATCH {
+            queue.push(job(oneshot::channel().0)).unwrap();
+        }
+        queue.end();
+        let refused = queue.push(job(oneshot::channel().0));
+        assert!(matches!(refused, Err(NotQueued::Ended)));
+        let take = || queue.take(&mut Vec::new(), &mut VecDeque::new(), Instant::now());
+        assert_eq!(take(), Wake::Work);
+        assert_eq!(take(), Wake::End);
+    }
+}

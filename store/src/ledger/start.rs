@@ -59,6 +59,8 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         keeper: Keeper::default(),
         readers: Readers::new(options.path.clone()),
         threads: Mutex::default(),
+        #[cfg(test)]
+        before_next: Mutex::default(),
     });
     let worker = Worker {
         shared: Arc::clone(&shared),

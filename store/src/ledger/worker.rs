@@ -133,6 +133,7 @@ impl Source {
 impl Worker {
     /// Works until the queue ends.
     pub(super) fn run(mut self) {
+        let _end = EndOnDrop(Arc::clone(&self.shared));
         let mut waiting = Vec::new();
         let mut batch = Batch::default();
         loop {
@@ -227,6 +228,10 @@ impl Worker {
         if self.is_stale {
             self.db = self.database.open().map_err(BatchError::Reopen)?;
             self.is_stale = false;
+        }
+        #[cfg(test)]
+        if let Some(pragma) = self.shared.before_next.lock().take() {
+            self.db.execute_batch(pragma)?;
         }
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.settle_uncertain()?;
@@ -461,7 +466,17 @@ impl Worker {
         if let Err(error) = closed {
             tracing::warn!(%error, "the ledger could not note that it ended in order");
         }
-        self.shared.keeper.end();
+    }
+}
+
+/// Ends queue and keeper with the thread, also when it panics: uses are then refused at once, and
+/// not only after their deadline.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.queue.end();
+        self.0.keeper.end();
     }
 }
 

@@ -1,0 +1,292 @@
+//! What the tests of this crate share: a store in a directory of its own, two organisations and
+//! what a use needs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::leases::RevocationId;
+use ::leases::clock::{Clock, ManualClock};
+use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, VaultId};
+use ::leases::scope::{Action, Keys, Kind, Scope};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+use crate::{
+    Actor, CheckpointSigner, Grant, NewAgent, NewGrant, NewLease, NewSet, NewVault, Outcome, Rate,
+    RecordedUse, RequestFacts, Sealed, SecretSet, SetChange, Store, StoreOptions, UseRequest,
+};
+
+pub(crate) const START: OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
+
+/// A store on disk, and the clock that it lives by.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) directory: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let store = open(&directory.path().join("claviger.db"), &clock).await;
+        Self {
+            store,
+            clock,
+            directory,
+        }
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("claviger.db")
+    }
+
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.directory.path().join("audit.checkpoint")
+    }
+
+    /// Closes the store and opens it anew.
+    pub(crate) async fn restart(&mut self) {
+        self.store.close().await;
+        self.store = open(&self.database(), &self.clock).await;
+    }
+
+    /// A connection of somebody else, who may do anything to the file.
+    pub(crate) fn intruder(&self) -> rusqlite::Connection {
+        let db = rusqlite::Connection::open(self.database()).unwrap();
+        db.busy_timeout(Duration::from_secs(5)).unwrap();
+        db
+    }
+
+    pub(crate) fn sign(&self) {
+        self.store
+            .audit()
+            .start_checkpoints(CheckpointSigner::from_seed(&[7; 32]));
+    }
+}
+
+pub(crate) async fn open(path: &Path, clock: &Arc<ManualClock>) -> Store {
+    let clock = Arc::<ManualClock>::clone(clock) as Arc<dyn Clock>;
+    Store::open(StoreOptions::new(path, clock)).await.unwrap()
+}
+
+/// Waits, at most 5 s, until something that another thread does has happened.
+pub(crate) async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) fn person() -> Actor {
+    Actor {
+        kind: crate::ActorKind::User,
+        id: "usr_01K3ZZZZZZZZZZZZZZZZZZZZZZ".to_owned(),
+        client_ip: Some([127, 0, 0, 1].into()),
+        request_id: Some("request-1".to_owned()),
+    }
+}
+
+/// An organisation with a vault, an agent, a set and a grant.
+#[derive(Debug, Clone)]
+pub(crate) struct Tenant {
+    pub(crate) org: OrgId,
+    pub(crate) vault: VaultId,
+    pub(crate) agent: AgentId,
+    pub(crate) set: SetId,
+    pub(crate) grant: GrantId,
+}
+
+pub(crate) async fn tenant(store: &Store, name: &str) -> Tenant {
+    let org = store.orgs().create(name, &person()).await.unwrap().id;
+    let vault = store
+        .vaults()
+        .ensure_default(
+            &org,
+            NewVault {
+                id: VaultId::new(START),
+                kek_id: format!("kek-{name}"),
+            },
+        )
+        .await
+        .unwrap()
+        .id;
+    let agent = store
+        .agents()
+        .create(&org, new_agent("builder", name), &person())
+        .await
+        .unwrap()
+        .id;
+    let set = create_set(store, &org, "bot", &["STRIPE_SECRET_KEY"])
+        .await
+        .id;
+    let grant = grant(store, &org, &agent, &set, None, None).await.id;
+    Tenant {
+        org,
+        vault,
+        agent,
+        set,
+        grant,
+    }
+}
+
+pub(crate) fn new_agent(name: &str, key: &str) -> NewAgent {
+    NewAgent {
+        name: name.to_owned(),
+        description: None,
+        key_hash: key_hash(key),
+    }
+}
+
+pub(crate) fn key_hash(key: &str) -> [u8; 32] {
+    crate::chain::hash(b"", key)
+}
+
+pub(crate) async fn sealed(
+    store: &Store,
+    org: &OrgId,
+    name: &str,
+    keys: &[&str],
+) -> Vec<(String, Sealed)> {
+    let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+    let next = store
+        .secret_sets()
+        .next_versions(org, "stripe", "prod", name, &keys)
+        .await
+        .unwrap();
+    next.entries
+        .into_iter()
+        .map(|(key, (path, version))| {
+            let bytes = format!("sealed {key} {version} of {org}").into_bytes();
+            (
+                key,
+                Sealed {
+                    path,
+                    version,
+                    bytes,
+                },
+            )
+        })
+        .collect()
+}
+
+pub(crate) async fn create_set(store: &Store, org: &OrgId, name: &str, keys: &[&str]) -> SecretSet {
+    let new = NewSet {
+        provider: "stripe".to_owned(),
+        environment: "prod".to_owned(),
+        name: name.to_owned(),
+        entries: sealed(store, org, name, keys).await,
+        custom: None,
+    };
+    store
+        .secret_sets()
+        .create(org, new, &person())
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn update_set(store: &Store, tenant: &Tenant, keys: &[&str]) -> SecretSet {
+    let change = SetChange {
+        put: sealed(store, &tenant.org, "bot", keys).await,
+        ..SetChange::default()
+    };
+    store
+        .secret_sets()
+        .update(&tenant.org, &tenant.set, change, &person())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+pub(crate) async fn grant(
+    store: &Store,
+    org: &OrgId,
+    agent: &AgentId,
+    set: &SetId,
+    expires_at: Option<OffsetDateTime>,
+    rate: Option<Rate>,
+) -> Grant {
+    let new = NewGrant {
+        agent_id: agent.clone(),
+        secret_set_id: set.clone(),
+        allowed_actions: vec![Action::ProxyUse, Action::MintWorkflowLease],
+        allowed_keys: Keys::All,
+        expires_at,
+        constraints: Scope::default(),
+        rate,
+    };
+    store.grants().create(org, new, &person()).await.unwrap()
+}
+
+impl Tenant {
+    pub(crate) fn new_lease(&self, kind: Kind) -> NewLease {
+        NewLease {
+            id: LeaseId::new(START),
+            agent_id: self.agent.clone(),
+            kind,
+            action: Action::ProxyUse,
+            sets: vec![(self.set.clone(), self.grant.clone())],
+            issued_at: START,
+            expires_at: START + Duration::from_mins(10),
+            revocation_id: RevocationId::from_bytes(&[1; 64]).unwrap(),
+        }
+    }
+
+    /// Records a lease and gives the request that uses it.
+    pub(crate) async fn lease(&self, store: &Store, kind: Kind) -> UseRequest {
+        let new = self.new_lease(kind);
+        let lease = store
+            .leases()
+            .create(&self.org, new, &person())
+            .await
+            .unwrap();
+        UseRequest {
+            org: self.org.clone(),
+            lease: lease.id,
+            agent: self.agent.clone(),
+            set: self.set.clone(),
+            grant: self.grant.clone(),
+            kind,
+            action: Action::ProxyUse,
+            revocation_ids: [lease.revocation_id].into(),
+            expires_at: lease.expires_at,
+            keys: ["STRIPE_SECRET_KEY".to_owned()].into(),
+            request: facts(),
+        }
+    }
+}
+
+pub(crate) fn facts() -> RequestFacts {
+    RequestFacts {
+        request_id: "01998bd4-0000-7000-8000-000000000000".to_owned(),
+        client_ip: [127, 0, 0, 1].into(),
+        method: "POST".to_owned(),
+        scheme: "https",
+        host: "api.stripe.com".into(),
+        port: 443,
+        address: None,
+        path: "/v1/charges".to_owned(),
+    }
+}
+
+pub(crate) fn outcome(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
+    Outcome {
+        use_id: recorded.use_id().clone(),
+        org: request.org.clone(),
+        lease: request.lease.clone(),
+        agent: request.agent.clone(),
+        set: request.set.clone(),
+        grant: request.grant.clone(),
+        request_id: request.request.request_id.clone(),
+        status: Some(200),
+        error: None,
+        bytes_up: 12,
+        bytes_down: 345,
+        duration_ms: 67,
+        attempts: 1,
+        address: Some([192, 0, 2, 1].into()),
+    }
+}
