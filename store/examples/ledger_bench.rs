@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use leases::RevocationId;
 use leases::clock::{Clock, SystemClock};
-use leases::id::{LeaseId, VaultId};
+use leases::id::{GrantId, LeaseId, OrgId, SetId, VaultId};
 use leases::scope::{Action, Keys, Kind, Scope};
-use leases::{RevocationId, id::OrgId};
 use store::{
-    Actor, NewAgent, NewGrant, NewLease, NewSet, NewVault, Outcome, RequestFacts, Sealed, Store,
-    StoreOptions, Synchronous, UseRequest,
+    Actor, LeaseRecord, NewAgent, NewGrant, NewLease, NewSet, NewVault, Outcome, RecordedUse,
+    RequestFacts, Sealed, Store, StoreOptions, Synchronous, UseRequest,
 };
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -136,12 +136,7 @@ async fn prepare(store: &Store, clock: &dyn Clock) -> Result<UseRequest, Failed>
     Ok(use_request(org, lease, set, grant))
 }
 
-fn use_request(
-    org: OrgId,
-    lease: store::LeaseRecord,
-    set: leases::id::SetId,
-    grant: leases::id::GrantId,
-) -> UseRequest {
+fn use_request(org: OrgId, lease: LeaseRecord, set: SetId, grant: GrantId) -> UseRequest {
     UseRequest {
         org,
         lease: lease.id,
@@ -166,7 +161,7 @@ fn use_request(
     }
 }
 
-fn outcome(request: &UseRequest, recorded: &store::RecordedUse) -> Outcome {
+fn outcome(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
     Outcome {
         use_id: recorded.use_id().clone(),
         org: request.org.clone(),

@@ -609,7 +609,7 @@ async fn only_live_grants_are_found_for_an_agent_and_a_set() {
         .find_for(&one.org, &one.agent, &one.set, ends_at)
         .await
         .unwrap();
-    assert_eq!(ids(found), [one.grant.clone()].into());
+    assert_eq!(ids(found), BTreeSet::from([one.grant.clone()]));
     grants
         .revoke(&one.org, &one.grant, &person())
         .await
@@ -709,7 +709,7 @@ async fn a_lease_is_read_listed_and_revoked_by_its_own_organisation_alone() {
         .list(&one.org, Some(&one.agent), &everything())
         .await
         .unwrap();
-    assert_eq!(listed.items, [made.clone()]);
+    assert_eq!(listed.items, std::slice::from_ref(&made));
     let listed = leases
         .list(&one.org, Some(&other.agent), &everything())
         .await
