@@ -164,6 +164,7 @@ struct RawTemplate {
     placeholders: Vec<Entry>,
     strip: Vec<At<String>>,
     strip_query: Vec<At<String>>,
+    encoded_slash: bool,
     inject: Vec<RawInject>,
     place: Place,
 }

@@ -32,6 +32,7 @@ pub struct Template {
     pub(crate) placeholders: BTreeMap<String, String>,
     pub(crate) strip: Vec<HeaderName>,
     pub(crate) strip_query: Vec<String>,
+    pub(crate) encoded_slash: bool,
     pub(crate) injections: Vec<Injection>,
 }
 
@@ -138,6 +139,12 @@ impl Template {
     /// The environment variables by which the provider's own tools take a key: variable to key.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env
+    }
+
+    /// Whether `%2F` may stand in a path: in the provider's API it is part of a segment and never a separator
+    /// (GitLab's `/projects/group%2Fproject`). Everywhere else it is refused, since servers differ.
+    pub fn allows_encoded_slash(&self) -> bool {
+        self.encoded_slash
     }
 
     /// What is set in a request, in the order of the file.

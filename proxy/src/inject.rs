@@ -1,6 +1,6 @@
 //! Step 7, second half: the request as it leaves: the agent's credentials out, ours in.
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, IF_RANGE, RANGE, REFERER};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use pingora::http::RequestHeader;
 use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
@@ -107,6 +107,10 @@ fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
         .collect();
     for name in unwanted {
         request.remove_header(&name);
+    }
+    if plan.has_query_credential() {
+        // The next request would carry the URL, and with it what an agent may have put there.
+        request.remove_header(&REFERER);
     }
     request.remove_header(&EXPECT);
 }

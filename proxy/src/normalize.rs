@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Version};
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
+use providers::template::Template;
 
 use crate::refuse::{Code, Refusal};
 
@@ -23,6 +24,35 @@ pub(crate) struct Target {
     pub(crate) path: Arc<str>,
     /// The query without its `?`.
     pub(crate) query: Option<Arc<str>>,
+    /// Whether the path holds `%2F`, which only some providers' templates allow.
+    pub(crate) has_encoded_slash: bool,
+}
+
+impl Target {
+    fn new(endpoint: Endpoint, path: &str, query: Option<&str>) -> Result<Self, Refusal> {
+        let has_encoded_slash = check_path(path)?;
+        if let Some(query) = query {
+            check_query(query)?;
+        }
+        Ok(Self {
+            scheme: endpoint.scheme,
+            host: endpoint.host,
+            port: endpoint.port,
+            path: path.into(),
+            query: query.map(Into::into),
+            has_encoded_slash,
+        })
+    }
+
+    /// Refuses an encoded slash where the template does not say that it is part of a segment.
+    pub(crate) fn check_encoded_slash(&self, template: Option<&Template>) -> Result<(), Refusal> {
+        if self.has_encoded_slash && !template.is_some_and(Template::allows_encoded_slash) {
+            return Err(ambiguous(
+                "the path holds an escaped slash (%2F), which servers read in two ways",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// An endpoint that a tunnel was opened to.
@@ -165,7 +195,7 @@ pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Targe
             ));
         }
     }
-    target(tunnel.clone(), raw)
+    Target::new(tunnel.clone(), raw.path, raw.query)
 }
 
 /// The target of an absolute-form request: its own authority, with which Host must agree (RFC 9112 section 3.2.2).
@@ -182,7 +212,7 @@ pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
     if let Some(host) = host_field(&request.headers)? {
         endpoint.agrees(host)?;
     }
-    target(endpoint, raw)
+    Target::new(endpoint, raw.path, raw.query)
 }
 
 /// The target of a gateway request: the provider's host, and the path behind `/gateway/<provider>`.
@@ -192,29 +222,12 @@ pub(crate) fn gateway(
     path: &str,
     query: Option<&str>,
 ) -> Result<Target, Refusal> {
-    check_path(path)?;
-    query.map_or(Ok(()), check_query)?;
-    Ok(Target {
+    let endpoint = Endpoint {
         scheme: Scheme::Https,
         host,
         port,
-        path: path.into(),
-        query: query.map(Into::into),
-    })
-}
-
-fn target(endpoint: Endpoint, raw: RawTarget<'_>) -> Result<Target, Refusal> {
-    check_path(raw.path)?;
-    if let Some(query) = raw.query {
-        check_query(query)?;
-    }
-    Ok(Target {
-        scheme: endpoint.scheme,
-        host: endpoint.host,
-        port: endpoint.port,
-        path: raw.path.into(),
-        query: raw.query.map(Into::into),
-    })
+    };
+    Target::new(endpoint, path, query)
 }
 
 /// A query is forwarded as it is; only what is no query at all is refused.
@@ -240,11 +253,11 @@ pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses a path that a server may read otherwise than the policy does.
-fn check_path(path: &str) -> Result<(), Refusal> {
+/// Refuses a path that a server may read otherwise than the policy does. Says whether it holds `%2F`.
+fn check_path(path: &str) -> Result<bool, Refusal> {
     let bytes = path.as_bytes();
     if path == "*" {
-        return Ok(());
+        return Ok(false);
     }
     if bytes.first() != Some(&b'/') {
         return Err(ambiguous("the path does not begin with a slash"));
@@ -259,10 +272,26 @@ fn check_path(path: &str) -> Result<(), Refusal> {
             "the path holds a backslash, a quote or a fragment",
         ));
     }
-    if memchr::memchr(b'%', bytes).is_some() {
-        check_escapes(path)?;
+    if memchr::memmem::find(bytes, b"//").is_some() {
+        return Err(ambiguous("the path holds an empty segment (`//`)"));
     }
-    for segment in path[1..].split('/') {
+    let has_escapes = memchr::memchr(b'%', bytes).is_some();
+    let has_encoded_slash = has_escapes && check_escapes(path)?;
+    if has_encoded_slash {
+        let separated = path.replace("%2f", "/").replace("%2F", "/");
+        check_dots(&separated)?;
+    } else {
+        check_dots(path)?;
+    }
+    Ok(has_encoded_slash)
+}
+
+/// No segment may be `.` or `..`, however its dots are written.
+fn check_dots(path: &str) -> Result<(), Refusal> {
+    for segment in path.split('/') {
+        if !segment.starts_with(['.', '%']) {
+            continue;
+        }
         // A server may cut path parameters off before it resolves dots.
         let name = segment.split(';').next().unwrap_or(segment);
         if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..")
@@ -272,27 +301,27 @@ fn check_path(path: &str) -> Result<(), Refusal> {
             ));
         }
     }
-    if memchr::memmem::find(bytes, b"//").is_some() {
-        return Err(ambiguous("the path holds an empty segment (`//`)"));
-    }
     Ok(())
 }
 
-/// Percent-escapes must decode to UTF-8 text without separators, controls or further escapes.
-fn check_escapes(path: &str) -> Result<(), Refusal> {
+/// Percent-escapes must decode to UTF-8 text without backslashes, controls or further escapes. Says whether one is a
+/// slash, which is for the template to allow.
+fn check_escapes(path: &str) -> Result<bool, Refusal> {
     let bytes = path.as_bytes();
     let mut at = 0;
+    let mut has_slash = false;
     while let Some(found) = memchr::memchr(b'%', &bytes[at..]) {
         let start = at + found;
         let byte = bytes
             .get(start + 1..start + 3)
             .and_then(|digits| hex_byte(digits[0], digits[1]))
             .ok_or_else(|| ambiguous("the path holds a malformed percent-escape"))?;
-        if byte < 0x20 || byte == 0x7f || matches!(byte, b'/' | b'\\') {
+        if byte < 0x20 || byte == 0x7f || byte == b'\\' {
             return Err(ambiguous(
-                "the path holds an escaped slash, backslash or control character",
+                "the path holds an escaped backslash or control character",
             ));
         }
+        has_slash |= byte == b'/';
         let escapes_again = byte == b'%'
             && bytes
                 .get(start + 3..start + 5)
@@ -304,8 +333,8 @@ fn check_escapes(path: &str) -> Result<(), Refusal> {
     }
     percent_encoding::percent_decode_str(path)
         .decode_utf8()
-        .map(drop)
-        .map_err(|_| ambiguous("the path does not decode to UTF-8"))
+        .map_err(|_| ambiguous("the path does not decode to UTF-8"))?;
+    Ok(has_slash)
 }
 
 fn hex_byte(high: u8, low: u8) -> Option<u8> {
@@ -454,8 +483,6 @@ mod tests {
             "/v1/..;/admin",
             "//x",
             "/a//b",
-            "/a%2fb",
-            "/a%2Fb",
             "/a%5cb",
             "/a%00",
             "/a%0d%0a",
@@ -470,6 +497,30 @@ mod tests {
             assert_eq!(refusal.code, Code::AmbiguousRequest, "{path}");
         }
         assert!(check_path("/a\\b").is_err());
+    }
+
+    #[test]
+    fn an_encoded_slash_passes_only_where_the_template_says_so() {
+        let catalog = providers::Catalog::builtin();
+        for path in ["/a%2fb", "/a%2Fb"] {
+            let target = inside(&tunnel(), &request(path, Some("api.example.com"))).unwrap();
+            assert!(target.check_encoded_slash(None).is_err(), "{path}");
+            assert!(
+                target
+                    .check_encoded_slash(catalog.get("stripe").as_deref())
+                    .is_err(),
+                "{path}"
+            );
+            assert!(
+                target
+                    .check_encoded_slash(catalog.get("gitlab").as_deref())
+                    .is_ok(),
+                "{path}"
+            );
+        }
+        for path in ["/a%2f..%2fb", "/a%2f%2e%2e", "/%2f.%2F"] {
+            assert!(check_path(path).is_err(), "{path}");
+        }
     }
 
     #[test]

@@ -76,6 +76,10 @@ impl Pipeline {
             door::check_standing(&self.store, lease, now)?;
         }
         let permit = permit::permit(lease, target, &method, client, now)?;
+        if target.has_encoded_slash {
+            let template = self.catalog.borrow().get(&permit.binding().provider);
+            target.check_encoded_slash(template.as_deref())?;
+        }
         check_upgrade(session, ctx)?;
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
         ctx.permit = Some(permit);

@@ -37,6 +37,7 @@ pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -
             .iter()
             .filter_map(|name| check.parameter(name))
             .collect(),
+        encoded_slash: raw.encoded_slash,
         injections: injections
             .into_iter()
             .map(|(injection, _)| injection)

@@ -157,6 +157,7 @@ impl Reader<'_, '_> {
                 "placeholders" => raw.placeholders = self.entries(value, place).value,
                 "strip" => raw.strip = self.list(value, place),
                 "strip_query" => raw.strip_query = self.list(value, place),
+                "encoded_slash" => raw.encoded_slash = self.flag(value, &place),
                 "inject" => raw.inject = self.injections(value, &place),
                 _ => self.unknown(&place, TEMPLATE_FIELDS),
             }
@@ -237,6 +238,14 @@ impl Reader<'_, '_> {
             self.wrong_type(value, &place, "a string");
         }
         text.map(|text| At::new(text, place))
+    }
+
+    fn flag(&mut self, value: &Spanned<DeValue<'_>>, place: &Place) -> bool {
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.wrong_type(value, place, "true or false");
+        }
+        flag.unwrap_or(false)
     }
 
     fn strings(
@@ -322,5 +331,4 @@ impl Reader<'_, '_> {
 
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
-const TEMPLATE_FIELDS: &str =
-    "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, inject";
+const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, inject";
