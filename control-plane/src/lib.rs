@@ -19,6 +19,7 @@ pub mod openapi;
 pub mod problem;
 mod router;
 mod routes;
+mod server;
 mod templates;
 mod text;
 mod timestamp;
@@ -43,10 +44,12 @@ pub use error::{ApiError, ErrorKind};
 pub use jwt::{JwtKey, JwtKeyError};
 pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey};
 pub use metrics::Metrics;
+pub use server::serve;
 
 /// The REST API as a router, ready to be served.
 ///
-/// Serve it by `into_make_service_with_connect_info::<std::net::SocketAddr>()`, so that events and limits know the peer.
+/// [`serve`] serves it within bounds. Any other server must put `ConnectInfo<SocketAddr>` into each request, so that events and
+/// limits know the peer.
 pub fn app(state: AppState) -> Router {
     router::build(state)
 }

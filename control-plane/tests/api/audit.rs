@@ -102,7 +102,7 @@ async fn events_are_found_by_filter_under_both_names() {
         assert_eq!(found["events"], json!([]));
         let found = world
             .get(
-                &format!("{name}?to=2026-11-22T07:00:00Z"),
+                &format!("{name}?to=2026-11-22T06:59:59Z"),
                 &world.home.admin,
             )
             .await
