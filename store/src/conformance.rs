@@ -35,6 +35,7 @@ async fn the_first_organisation_is_made_once() {
     assert_eq!(orgs.first().await.unwrap(), None);
     let first = orgs.ensure_first_org("first").await.unwrap();
     assert_eq!(orgs.ensure_first_org("again").await.unwrap(), first);
+    world.clock.advance(Duration::from_millis(1));
     orgs.create("second", &person()).await.unwrap();
     assert_eq!(orgs.first().await.unwrap(), Some(first.clone()));
     assert_eq!(orgs.get(&first.id).await.unwrap(), Some(first));

@@ -99,6 +99,18 @@ async fn of_64_uses_of_a_request_lease_exactly_one_wins() {
     assert_eq!(lease.unwrap().uses, 1);
 }
 
+/// Gives the thread a job while it is not its turn, and waits until it has taken it.
+async fn occupy(
+    world: &World,
+    request: UseRequest,
+) -> oneshot::Receiver<Result<RecordedUse, UseRefusal>> {
+    let (answer, answered) = oneshot::channel();
+    let queue = &world.store.ledger().shared.queue;
+    queue.push(Waiting::Use(request, answer)).unwrap();
+    eventually("the batch", || queue.len() == 0).await;
+    answered
+}
+
 #[tokio::test]
 async fn within_one_batch_a_request_lease_is_used_once() {
     let world = World::new().await;
@@ -106,13 +118,7 @@ async fn within_one_batch_a_request_lease_is_used_once() {
     let request = one.lease(&world.store, Kind::Request).await;
     let first = one.lease(&world.store, Kind::Workflow).await;
     let turn = world.store.inner.turn.lock().await;
-    let ledger = world.store.ledger().clone();
-    let blocker = tokio::spawn(async move { ledger.record_use(first).await });
-    eventually("the first batch", || {
-        world.store.ledger().health().queue_length == 0
-    })
-    .await;
-    tokio::task::yield_now().await;
+    let blocker = occupy(&world, first).await;
     let race = race(&world, &request, 8);
     let free = async {
         eventually("the queue", || {
@@ -518,12 +524,7 @@ async fn a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing() {
     let single = one.lease(&world.store, Kind::Request).await;
     let turn = world.store.inner.turn.lock().await;
     let ledger = world.store.ledger();
-    let waits = tokio::spawn({
-        let ledger = ledger.clone();
-        async move { ledger.record_use(taken).await }
-    });
-    eventually("the first batch", || ledger.health().queue_length == 0).await;
-    tokio::task::yield_now().await;
+    let waits = occupy(&world, taken).await;
     let gone = tokio::spawn({
         let (ledger, single) = (ledger.clone(), single.clone());
         async move { ledger.record_use(single).await }
@@ -542,14 +543,7 @@ async fn a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end() {
     let one = tenant(&world.store, "one").await;
     let single = one.lease(&world.store, Kind::Request).await;
     let turn = world.store.inner.turn.lock().await;
-    let ledger = world.store.ledger();
-    let (answer, answered) = oneshot::channel();
-    ledger
-        .shared
-        .queue
-        .push(Waiting::Use(single.clone(), answer))
-        .unwrap();
-    eventually("the batch", || ledger.health().queue_length == 0).await;
+    let answered = occupy(&world, single.clone()).await;
     // Taken and filtered, the job now waits for its turn; only then does its caller go.
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(answered);
