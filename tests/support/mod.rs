@@ -15,4 +15,4 @@ pub(crate) mod wire;
 pub(crate) use scene::Access;
 pub(crate) use stack::Stack;
 pub(crate) use upstream::Upstream;
-pub(crate) use wire::Reply;
+pub(crate) use wire::{Reply, Wire};
