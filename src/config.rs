@@ -443,6 +443,10 @@ impl Loaded {
                 }
             }
         }
+        mistakes.sort_by_key(|mistake| match mistake.origin {
+            Origin::File { line, .. } => line,
+            _ => 0,
+        });
     }
 
     fn read_variables(&mut self, variables: &[(String, String)], mistakes: &mut Vec<Mistake>) {
@@ -454,7 +458,7 @@ impl Loaded {
             let key = path.to_ascii_lowercase().replacen("__", ".", 1);
             match setting(&key) {
                 Some(setting) => {
-                    self.set(setting.key, &split(setting.shape, value), origin, mistakes)
+                    self.set(setting.key, &split(setting.shape, value), origin, mistakes);
                 }
                 None => mistakes.push(Mistake {
                     origin,

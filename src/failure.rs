@@ -8,6 +8,7 @@ pub(crate) struct Failure {
     reason: String,
     hint: Option<String>,
     code: Option<String>,
+    is_usage: bool,
 }
 
 impl Failure {
@@ -17,6 +18,7 @@ impl Failure {
             reason: reason.into(),
             hint: None,
             code: None,
+            is_usage: false,
         }
     }
 
@@ -30,6 +32,16 @@ impl Failure {
     pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self
+    }
+
+    /// Marks a command that was written wrongly.
+    pub(crate) fn usage(mut self) -> Self {
+        self.is_usage = true;
+        self
+    }
+
+    pub(crate) fn is_usage(&self) -> bool {
+        self.is_usage
     }
 
     pub(crate) fn reason(&self) -> &str {

@@ -18,10 +18,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::commands::Cli;
+use crate::failure::Failure;
 use crate::output::Output;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The status of a command that was written wrongly, as clap gives it.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     // Every TLS configuration of the process takes the installed provider; there is one, ring.
@@ -34,7 +38,14 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output.failure(&error);
-            ExitCode::FAILURE
+            let is_usage = error
+                .downcast_ref::<Failure>()
+                .is_some_and(Failure::is_usage);
+            if is_usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -91,9 +91,9 @@ impl Output {
             self.note(format!("warning: {}", clean(warning)));
         }
         if self.json {
-            self.value(value)
+            self.value(value);
         } else {
-            self.say(sentence)
+            self.say(sentence);
         }
     }
 
@@ -118,7 +118,7 @@ impl Output {
             );
         }
         for line in table.lines() {
-            self.say(line.trim_end());
+            self.say(line.strip_prefix(' ').unwrap_or(&line).trim_end());
         }
     }
 
@@ -127,12 +127,8 @@ impl Output {
         if self.json {
             return self.value(value);
         }
-        let Some(object) = value.as_object() else {
-            return self.say(cell(value));
-        };
-        let width = object.keys().map(String::len).max().unwrap_or(0);
-        for (field, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-            self.say(format!("{field:width$}  {}", cell(value)));
+        for line in lines_of(value, "") {
+            self.say(line);
         }
     }
 
@@ -198,6 +194,32 @@ fn is_control(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Aligned `field  value` lines; what lies deeper is indented under its field.
+fn lines_of(value: &Value, indent: &str) -> Vec<String> {
+    let Some(object) = value.as_object() else {
+        return vec![format!("{indent}{}", cell(value))];
+    };
+    let width = object.keys().map(String::len).max().unwrap_or(0);
+    let deeper = format!("{indent}  ");
+    let mut lines = Vec::new();
+    for (field, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+        match value {
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for item in items {
+                    lines.push(format!("{indent}{field}"));
+                    lines.extend(lines_of(item, &deeper));
+                }
+            }
+            Value::Object(fields) if !fields.is_empty() => {
+                lines.push(format!("{indent}{field}"));
+                lines.extend(lines_of(value, &deeper));
+            }
+            _ => lines.push(format!("{indent}{field:width$}  {}", cell(value))),
+        }
+    }
+    lines
+}
+
 fn pointer(field: &str) -> String {
     format!("/{}", field.replace('.', "/"))
 }
@@ -239,6 +261,25 @@ mod tests {
         assert_eq!(cell(&json!(["A", "B"])), "A,B");
         assert_eq!(cell(&Value::Null), "-");
         assert_eq!(cell(&json!({"a": 1})), "{\"a\":1}");
+    }
+
+    #[test]
+    fn what_lies_deeper_is_indented_under_its_field() {
+        let value = json!({ "id": "x", "limits": { "hosts": ["a", "b"] }, "blocks": [{ "n": 1 }, { "n": 2 }], "none": {} });
+        let lines = lines_of(&value, "");
+        assert_eq!(
+            lines,
+            [
+                "blocks",
+                "  n  1",
+                "blocks",
+                "  n  2",
+                "id      x",
+                "limits",
+                "  hosts  a,b",
+                "none    {}"
+            ]
+        );
     }
 
     #[test]

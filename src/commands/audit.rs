@@ -170,9 +170,9 @@ async fn tail(context: &Context, client: &Client, query: &str) -> anyhow::Result
 
 fn show(output: Output, event: &Value) {
     if output.is_json() {
-        output.value(event)
+        output.value(event);
     } else {
-        output.say(sentence(output, event))
+        output.say(sentence(output, event));
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) async fn run(context: &Context, _: &Args) -> anyhow::Result<()> {
         .await
         .context("the stand-in cannot listen")?;
     let server = Server::start(&stand_in).await?;
+    stage.command("claviger serve");
+    stage.check("both planes answer", true, server.api());
     let outcome = story(&mut stage, &server, &stand_in).await;
     let log = server.stop(&mut stage).await?;
     let key = outcome?;
@@ -71,7 +73,7 @@ async fn story(
 ) -> anyhow::Result<Zeroizing<String>> {
     stage.chapter("Your side: store a key, name an agent, grant it the use");
     let cast = prepare(stage, server).await?;
-    // It lives for a second, so the story has to be quicker than that nowhere else.
+    // Minted early, so that its second is over when the story comes to it.
     let brief = mint(&cast, "request", 1).await?;
     let until_expired = tokio::time::sleep(Duration::from_millis(1_500));
 
@@ -411,7 +413,7 @@ async fn trail(stage: &mut Stage, cast: &Cast) -> anyhow::Result<()> {
     for event in events.iter().rev().filter(|event| {
         text(event, "action").starts_with("lease.") && text(event, "action") != "lease.mint"
     }) {
-        stage.line(&audit::sentence(stage.output(), event));
+        stage.line(&format!("      {}", audit::sentence(stage.output(), event)));
     }
     let uses = events
         .iter()

@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, _: &Args) -> anyhow::Result<()> {
             for (name, fix) in PARTS {
                 report.add(name, part(&health, name, fix));
             }
-            report.add("clocks", clock(date));
+            report.add("clock skew", clock(date));
             match context.connection.client().await {
                 Err(error) => report.add("key", broken(&error)),
                 Ok(client) => {

@@ -136,7 +136,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             let client = context.connection.client().await?;
             let leases = client.all("/v1/vault/leases", "leases").await?;
             let columns = [
-                ("ID", "id"),
+                ("ID", "lease_id"),
                 ("KIND", "kind"),
                 ("ACTION", "action"),
                 ("AGENT", "agent_id"),
@@ -179,7 +179,7 @@ pub(crate) async fn request(client: &Client, mint: &Mint) -> anyhow::Result<Valu
     let mut body = json!({ "kind": mint.kind.as_str(), "action": mint.action.as_str(), "ttl_seconds": mint.ttl });
     match (&mint.agent, client.caller()) {
         (Some(agent), Caller::Person) => {
-            body["agent_id"] = json!(text(&client.agent(agent).await?, "id"))
+            body["agent_id"] = json!(text(&client.agent(agent).await?, "id"));
         }
         (None, Caller::Person) => {
             return Err(
@@ -194,7 +194,7 @@ pub(crate) async fn request(client: &Client, mint: &Mint) -> anyhow::Result<Valu
     match mint.set.as_slice() {
         [set] => body["secret_set"] = json!(set.to_string()),
         sets => {
-            body["secret_set"] = json!(sets.iter().map(ToString::to_string).collect::<Vec<_>>())
+            body["secret_set"] = json!(sets.iter().map(ToString::to_string).collect::<Vec<_>>());
         }
     }
     if !mint.keys.is_empty() {

@@ -4,6 +4,7 @@ use serde_json::json;
 use store::Store;
 
 use super::Context;
+use super::serve::plant;
 use crate::failure::Failure;
 
 /// Bring the database's schema up to date; `serve` does the same when it starts
@@ -12,8 +13,8 @@ use crate::failure::Failure;
 pub(crate) struct Args {}
 
 pub(crate) async fn run(context: &Context, _: &Args) -> anyhow::Result<()> {
-    let data = context.connection.data_dir()?;
-    let database = data.database();
+    let (config, data) = plant::installation(context)?;
+    let database = plant::database(&config, &data);
     if !database.exists() {
         return Err(
             Failure::new(format!("{} does not exist", database.display()))

@@ -61,9 +61,9 @@ const NOT_RUNNABLE: u8 = 126;
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     // The wrapped program often runs as the same user; it must not read the key from this process's memory.
     crate::hardening::keep_memory_private();
-    // Before any thread starts, so that all of them hold the signals back for `Signals`.
-    let signals = Signals::hold()?;
     super::block_on(async {
+        // Before anything else starts a thread, so that all of them hold the signals back.
+        let signals = Signals::hold()?;
         let client = context.connection.client().await?;
         let lease = Lease::mint(&client, args).await?;
         let outcome = lease.accompany(context, args, signals).await;
@@ -150,11 +150,9 @@ async fn start(
     let Some((program, arguments)) = command.split_first() else {
         anyhow::bail!("no program is named")
     };
-    let spawned = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(environment)
-        .spawn();
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment);
+    let spawned = signals.spawning(|| command.spawn())?;
     match spawned {
         Ok(child) => Ok(exit_code(attend(child, signals).await?)),
         Err(error) => {

@@ -45,8 +45,9 @@ pub(crate) struct Args {
     /// Where the injector listens; port 0 takes a free one [default: 127.0.0.1:8182] [env: CLAVIGER_PROXY]
     #[arg(long, value_name = "ADDR", value_parser = config::checked("server.proxy"))]
     proxy: Option<String>,
+    // A URL may carry a password, and clap repeats what it refuses.
     /// The database: sqlite:PATH [default: DIR/claviger.db] [env: CLAVIGER_DATABASE]
-    #[arg(long, value_name = "URL", value_parser = config::checked("database.url"))]
+    #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// PEM certificates trusted beside the public roots when dialling providers [env: CLAVIGER_UPSTREAM_CA]
     #[arg(long, value_name = "FILE", value_parser = config::checked("network.upstream_ca"))]

@@ -74,15 +74,15 @@ pub(crate) struct Put {
 
     /// KEY=@FILE, KEY=- (standard input, one key at most), KEY=VALUE, or KEY= to drop a key
     #[arg(required = true, value_name = "KEY=…")]
-    entries: Vec<Assignment>,
+    entries: Vec<String>,
 
     /// For provider `custom`: a host that gets the credential; repeatable
     #[arg(long, value_name = "HOST", conflicts_with = "template")]
     host: Vec<String>,
 
     /// For provider `custom`: a header that carries it, as 'authorization: Bearer ${KEY}'; repeatable
-    #[arg(long, value_name = "HEADER: VALUE", value_parser = injection, conflicts_with = "template")]
-    inject: Vec<(String, String)>,
+    #[arg(long, value_name = "HEADER: VALUE", conflicts_with = "template")]
+    inject: Vec<String>,
 
     /// For provider `custom`: hosts and injections from a template file
     #[arg(long, value_name = "FILE")]
@@ -90,9 +90,15 @@ pub(crate) struct Put {
 }
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    if let Command::Put(put) = &command {
+        // What is written wrongly is told before a server is asked.
+        let prepared = prepare(context, put)?;
+        return store(context, &context.connection.client().await?, prepared).await;
+    }
     let client = context.connection.client().await?;
     match command {
-        Command::Put(put) => store(context, &client, &put).await,
+        // Answered above.
+        Command::Put(_) => Ok(()),
         Command::Import { set, file } => import(context, &client, &set, &file).await,
         Command::List => {
             let sets = client.all("/v1/vault/secret-sets", "secret_sets").await?;
@@ -159,21 +165,13 @@ async fn versions(context: &Context, client: &Client, set: &SetName) -> anyhow::
     Ok(())
 }
 
-async fn store(context: &Context, client: &Client, put: &Put) -> anyhow::Result<()> {
-    if let Some(seen) = put
-        .entries
-        .iter()
-        .find(|entry| matches!(entry.source, Source::Argument(_)))
-    {
-        context.output.note(format!(
-            "note: {key}'s value stands in the shell's history and in the process list; safer: claviger set put {set} {key}=-",
-            key = seen.key,
-            set = put.set
-        ));
-    }
-    let entries = entries(&put.entries)?;
-    let custom = custom(put)?;
-    let existing = client.set(&put.set).await;
+async fn store(context: &Context, client: &Client, put: Prepared) -> anyhow::Result<()> {
+    let Prepared {
+        set: name,
+        entries,
+        custom,
+    } = put;
+    let existing = client.set(&name).await;
     let (answer, verb) = match existing {
         Ok(set) => {
             let mut body = json!({ "entries": entries });
@@ -198,17 +196,14 @@ async fn store(context: &Context, client: &Client, put: &Put) -> anyhow::Result<
         {
             (
                 client
-                    .post(
-                        "/v1/vault/secret-sets",
-                        &new_set(&put.set, entries, custom)?,
-                    )
+                    .post("/v1/vault/secret-sets", &new_set(&name, entries, custom)?)
                     .await?,
                 "stored",
             )
         }
         Err(error) => return Err(error),
     };
-    report(context, &put.set, &answer, verb);
+    report(context, &name, &answer, verb);
     Ok(())
 }
 
@@ -263,6 +258,41 @@ fn report(context: &Context, set: &SetName, answer: &Value, verb: &str) {
             keys.join(", ")
         ),
     );
+}
+
+/// A set as it goes to the server.
+struct Prepared {
+    set: SetName,
+    entries: Map<String, Value>,
+    custom: Option<Value>,
+}
+
+/// Reads the arguments and the values that they name. Parsed here and not by clap, which repeats what it refuses.
+fn prepare(context: &Context, put: &Put) -> anyhow::Result<Prepared> {
+    let parse = |text: &String| text.parse::<Assignment>();
+    let assignments = put.entries.iter().map(parse).collect::<Result<Vec<_>, _>>();
+    let assignments = assignments.map_err(|reason| {
+        Failure::new(reason)
+            .hint(format!("claviger set put {} KEY=-", put.set))
+            .usage()
+    })?;
+    if let Some(seen) = assignments
+        .iter()
+        .find(|entry| matches!(entry.source, Source::Argument(_)))
+    {
+        context.output.note(format!(
+            "note: {key}'s value stands in the shell's history and in the process list; safer: claviger set put {set} {key}=-",
+            key = seen.key,
+            set = put.set
+        ));
+    }
+    let keys: Vec<&str> = assignments.iter().map(|entry| entry.key.as_str()).collect();
+    let custom = custom(put, &keys)?;
+    Ok(Prepared {
+        set: put.set.clone(),
+        entries: entries(&assignments)?,
+        custom,
+    })
 }
 
 /// The entries with their values; `null` drops a key.
@@ -336,7 +366,7 @@ fn injection(text: &str) -> Result<(String, String), String> {
 }
 
 /// What a `custom` set carries beside its keys: where they go and how.
-fn custom(put: &Put) -> anyhow::Result<Option<Value>> {
+fn custom(put: &Put, keys: &[&str]) -> anyhow::Result<Option<Value>> {
     let given = put.template.is_some() || !put.host.is_empty() || !put.inject.is_empty();
     if !given {
         return Ok(None);
@@ -344,26 +374,30 @@ fn custom(put: &Put) -> anyhow::Result<Option<Value>> {
     if put.set.provider != "custom" {
         return Err(Failure::new(format!("{} has a template of its own: --host, --inject and --template are for provider `custom`", put.set.provider))
             .hint(format!("name the set custom/{}/{}", put.set.environment, put.set.name))
+            .usage()
             .into());
     }
     if let Some(path) = &put.template {
-        return from_template(path).map(Some);
+        return from_template(path, keys).map(Some);
     }
+    let example = "as --host api.acme.example --inject 'x-api-key: ${ACME_KEY}'";
     if put.host.is_empty() || put.inject.is_empty() {
         return Err(Failure::new("a custom set needs --host and --inject")
-            .hint("as --host api.acme.example --inject 'x-api-key: ${ACME_KEY}'")
+            .hint(example)
+            .usage()
             .into());
     }
-    let inject: Vec<Value> = put
-        .inject
-        .iter()
-        .map(|(header, value)| json!({ "header": header, "value": value }))
-        .collect();
+    let slot = |text: &String| {
+        let (header, value) =
+            injection(text).map_err(|reason| Failure::new(reason).hint(example).usage())?;
+        anyhow::Ok(json!({ "header": header, "value": value }))
+    };
+    let inject = put.inject.iter().map(slot).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(json!({ "hosts": put.host, "inject": inject })))
 }
 
 /// Hosts, slots and variables of a template file; the rest of a template a set says by itself.
-fn from_template(path: &Path) -> anyhow::Result<Value> {
+fn from_template(path: &Path, keys: &[&str]) -> anyhow::Result<Value> {
     let wrong = |reason: String| {
         Failure::new(reason).hint("examples/provider-template.toml explains the format")
     };
@@ -377,6 +411,26 @@ fn from_template(path: &Path) -> anyhow::Result<Value> {
             None if field == "env" => {}
             None => return Err(wrong(format!("{} has no `{field}`", path.display())).into()),
         }
+    }
+    // As for a template: the slot of an optional key is left out when the set has none.
+    let optional = table
+        .get("keys")
+        .and_then(toml::Value::as_table)
+        .into_iter()
+        .flatten();
+    let optional = optional
+        .filter(|(_, used)| used.as_str() == Some("optional"))
+        .map(|(key, _)| key.as_str());
+    let absent: Vec<String> = optional
+        .filter(|key| !keys.contains(key))
+        .map(|key| format!("${{{key}}}"))
+        .collect();
+    if let Some(Value::Array(slots)) = custom.get_mut("inject") {
+        slots.retain(|slot| {
+            !absent
+                .iter()
+                .any(|reference| slot.to_string().contains(reference))
+        });
     }
     Ok(Value::Object(custom))
 }
@@ -448,8 +502,9 @@ mod tests {
         let template = providers::parse_template(path, &text).unwrap();
         assert_eq!(template.name(), "acme");
         let spec: providers::CustomSpec =
-            serde_json::from_value(from_template(Path::new(path)).unwrap()).unwrap();
-        assert_eq!((spec.hosts.len(), spec.inject.len()), (3, 2));
+            serde_json::from_value(from_template(Path::new(path), &["ACME_API_KEY"]).unwrap())
+                .unwrap();
+        assert_eq!((spec.hosts.len(), spec.inject.len()), (3, 1));
     }
 
     #[test]

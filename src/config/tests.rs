@@ -76,17 +76,16 @@ fn all_mistakes_are_reported_at_once_with_their_lines() {
         "[server]\napi = \"localhost\"\nport = 1\nworkers = \"4\"\n\n[cache]\nttl = \"30\"\n[netwrok]\nx = 1\n[network]\nresolve = \"a:1=1.2.3.4:5\"\n",
     )
     .unwrap_err();
-    let mut found = messages(&mistakes);
-    found.sort();
+    let found = messages(&mistakes);
     assert_eq!(
         found,
         [
-            "claviger.toml:11: network.resolve takes a list of strings, not string",
             "claviger.toml:2: server.api: `localhost` is no address and port, as 127.0.0.1:8181 or [::1]:8181",
             "claviger.toml:3: `server.port` is no setting; there are: server.data, server.api, server.proxy, server.workers, server.drain, server.allow_plaintext_listener",
             "claviger.toml:4: server.workers takes a whole number, not string",
             "claviger.toml:7: cache.ttl: `30` has no unit: write it as 30s, 15m, 8h or 2d",
             "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, log",
+            "claviger.toml:11: network.resolve takes a list of strings, not string",
         ]
     );
 }

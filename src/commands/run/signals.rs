@@ -3,8 +3,12 @@
 //! A terminal sends its signals to the whole foreground group, so the program has them already; what was sent to this
 //! process alone is passed on. Linux tells the two apart.
 
+use std::task::Poll;
+
+use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// A signal that reached this process.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +27,65 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGUSR2,
 ];
 
+/// The signals of this process, none of which ends it before the program has ended.
+#[derive(Debug)]
+pub(super) struct Signals {
+    origin: platform::Origin,
+    caught: Vec<(Signal, Stream)>,
+}
+
+impl Signals {
+    /// Holds the signals back. To be called while this is the process's only thread, inside a runtime.
+    pub(super) fn hold() -> anyhow::Result<Self> {
+        let origin = platform::Origin::hold()?;
+        let catch = |kind: Signal| {
+            let stream =
+                signal(SignalKind::from_raw(kind as i32)).context("cannot catch signals")?;
+            anyhow::Ok((kind, stream))
+        };
+        Ok(Self {
+            origin,
+            caught: wanted().into_iter().map(catch).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Starts a program that gets every signal as if it had been started by a shell.
+    ///
+    /// A child inherits what its parent's thread holds back, so nothing is held back for this moment; what arrives in
+    /// it is caught.
+    pub(super) fn spawning<T>(&self, spawn: impl FnOnce() -> T) -> anyhow::Result<T> {
+        self.origin.released(spawn)
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Received> {
+        let caught = &mut self.caught;
+        let any = std::future::poll_fn(|cx| {
+            let ready = caught
+                .iter_mut()
+                .find_map(|(kind, stream)| stream.poll_recv(cx).is_ready().then_some(*kind));
+            ready.map_or(Poll::Pending, Poll::Ready)
+        });
+        tokio::select! {
+            signal = any => Ok(Received { signal, by_terminal: platform::may_be_terminals(signal) }),
+            received = self.origin.next() => received,
+        }
+    }
+}
+
+/// Those that the caller did not have ignored, as `nohup` does with SIGHUP: the program inherits that.
+fn wanted() -> Vec<Signal> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    FORWARDED
+        .into_iter()
+        .filter(|signal| ignored & (1 << (*signal as i32 - 1)) == 0)
+        .collect()
+}
+
 /// Passes the signal on, unless the terminal did.
 pub(super) fn forward(received: Received, to: u32) {
     if received.by_terminal {
@@ -37,37 +100,48 @@ pub(super) fn forward(received: Received, to: u32) {
 #[cfg(target_os = "linux")]
 mod platform {
     use anyhow::Context as _;
+    use nix::errno::Errno;
     use nix::libc;
     use nix::sys::signal::{SigSet, Signal};
     use nix::sys::signalfd::{SfdFlags, SignalFd};
     use tokio::sync::mpsc;
 
-    use super::{FORWARDED, Received};
+    use super::Received;
 
-    /// The signals, held back from their default actions and read one by one.
+    /// The signals, blocked on every thread and read one by one with their origin.
     #[derive(Debug)]
-    pub(in super::super) struct Signals {
+    pub(super) struct Origin {
+        set: SigSet,
         received: mpsc::Receiver<Received>,
     }
 
-    impl Signals {
-        /// Holds the signals back on this thread and on those it starts; a child starts without the hold.
-        pub(in super::super) fn hold() -> anyhow::Result<Self> {
-            let set: SigSet = FORWARDED.into_iter().collect();
+    impl Origin {
+        pub(super) fn hold() -> anyhow::Result<Self> {
+            let set: SigSet = super::wanted().into_iter().collect();
             set.thread_block().context("cannot hold signals back")?;
             let source =
                 SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("cannot read signals")?;
             let (sender, received) = mpsc::channel(16);
             // It waits in the kernel, and ends with the process.
-            std::thread::Builder::new()
-                .name("signals".to_owned())
+            let thread = std::thread::Builder::new().name("signals".to_owned());
+            thread
                 .spawn(move || read(&source, &sender))
                 .context("cannot wait for signals")?;
-            Ok(Self { received })
+            Ok(Self { set, received })
         }
 
-        /// The next signal, with who sent it.
-        pub(in super::super) async fn next(&mut self) -> anyhow::Result<Received> {
+        pub(super) fn released<T>(&self, action: impl FnOnce() -> T) -> anyhow::Result<T> {
+            self.set
+                .thread_unblock()
+                .context("cannot let signals through")?;
+            let outcome = action();
+            self.set
+                .thread_block()
+                .context("cannot hold signals back")?;
+            Ok(outcome)
+        }
+
+        pub(super) async fn next(&mut self) -> anyhow::Result<Received> {
             self.received
                 .recv()
                 .await
@@ -79,24 +153,31 @@ mod platform {
         loop {
             match source.read_signal() {
                 Ok(Some(info)) => {
-                    let signal = i32::try_from(info.ssi_signo)
-                        .ok()
-                        .and_then(|number| Signal::try_from(number).ok());
-                    let Some(signal) = signal else { continue };
+                    let number = i32::try_from(info.ssi_signo).ok();
+                    let Some(signal) = number.and_then(|number| Signal::try_from(number).ok())
+                    else {
+                        continue;
+                    };
+                    let by_terminal = info.ssi_code == libc::SI_KERNEL;
                     if sender
                         .blocking_send(Received {
                             signal,
-                            by_terminal: info.ssi_code == libc::SI_KERNEL,
+                            by_terminal,
                         })
                         .is_err()
                     {
                         return;
                     }
                 }
-                Ok(None) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(None) | Err(Errno::EINTR) => {}
                 Err(_) => return,
             }
         }
+    }
+
+    /// Caught while nothing is held back, so without an origin; twice is better than never.
+    pub(super) fn may_be_terminals(_: Signal) -> bool {
+        false
     }
 }
 
@@ -105,54 +186,35 @@ mod platform {
     use std::io::IsTerminal as _;
 
     use nix::sys::signal::Signal;
-    use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-    use super::{FORWARDED, Received};
+    use super::Received;
 
-    /// The signals, caught in place of their default actions.
+    /// Nobody tells the origin here.
     #[derive(Debug)]
-    pub(in super::super) struct Signals {
-        streams: Vec<(Signal, Stream)>,
+    pub(super) struct Origin;
+
+    impl Origin {
+        pub(super) fn hold() -> anyhow::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(super) fn released<T>(&self, action: impl FnOnce() -> T) -> anyhow::Result<T> {
+            Ok(action())
+        }
+
+        pub(super) async fn next(&mut self) -> anyhow::Result<Received> {
+            std::future::pending().await
+        }
     }
 
-    impl Signals {
-        /// Nothing needs to happen before the runtime starts.
-        pub(in super::super) fn hold() -> anyhow::Result<Self> {
-            Ok(Self {
-                streams: Vec::new(),
-            })
-        }
-
-        /// The next signal. Who sent it is not told here: on a terminal, its own are taken for its own.
-        pub(in super::super) async fn next(&mut self) -> anyhow::Result<Received> {
-            if self.streams.is_empty() {
-                for kind in FORWARDED {
-                    self.streams
-                        .push((kind, signal(SignalKind::from_raw(kind as i32))?));
-                }
-            }
-            let received = std::future::poll_fn(|cx| {
-                for (kind, stream) in &mut self.streams {
-                    if stream.poll_recv(cx).is_ready() {
-                        return std::task::Poll::Ready(*kind);
-                    }
-                }
-                std::task::Poll::Pending
-            })
-            .await;
-            let from_terminal = [
-                Signal::SIGINT,
-                Signal::SIGQUIT,
-                Signal::SIGWINCH,
-                Signal::SIGHUP,
-            ]
-            .contains(&received);
-            Ok(Received {
-                signal: received,
-                by_terminal: from_terminal && std::io::stdin().is_terminal(),
-            })
-        }
+    /// On a terminal, its own signals are taken for its own.
+    pub(super) fn may_be_terminals(signal: Signal) -> bool {
+        let of_terminals = [
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGWINCH,
+            Signal::SIGHUP,
+        ];
+        of_terminals.contains(&signal) && std::io::stdin().is_terminal()
     }
 }
-
-pub(super) use platform::Signals;

@@ -94,8 +94,8 @@ pub(super) fn workers(config: &Config) -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
 
-/// Ends the owner's key and writes another, while no server runs.
-pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathBuf> {
+/// What the offline commands work on: the configuration that a server here would run with, and its directory.
+pub(crate) fn installation(context: &Context) -> anyhow::Result<(Config, DataDir)> {
     let given = context
         .connection
         .data
@@ -104,6 +104,12 @@ pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathB
     let overrides = vec![("server.data", "--data", given.into_iter().collect())];
     let config = Loaded::read(None, &overrides)?.config;
     let data = DataDir::or_default(config.server.data.clone())?;
+    Ok((config, data))
+}
+
+/// Ends the owner's key and writes another, while no server runs.
+pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathBuf> {
+    let (config, data) = installation(context)?;
     if !database(&config, &data).exists() {
         return Err(Failure::new(format!("{} holds no database", data.path().display()))
             .hint("the first `claviger serve` makes the key; name another directory with --data DIR")
@@ -220,7 +226,7 @@ fn read_passphrase(file: &Path) -> Result<Secret, Failure> {
     Ok(Secret::new(text[..end].to_vec()))
 }
 
-fn database(config: &Config, data: &DataDir) -> PathBuf {
+pub(crate) fn database(config: &Config, data: &DataDir) -> PathBuf {
     config
         .database
         .file
@@ -248,18 +254,17 @@ async fn open_store(
 }
 
 async fn authority(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<Authority> {
-    let opened = match chest.current(CA).await? {
-        Some(opened) => opened,
-        None => {
-            let new = Authority::generate("Claviger CA", clock.now())?;
-            let public = new.certificate_pem.into_bytes();
-            chest
-                .load_or_create(CA, |_| NewKey {
-                    secret: new.key,
-                    public,
-                })
-                .await?
-        }
+    let opened = if let Some(opened) = chest.current(CA).await? {
+        opened
+    } else {
+        let new = Authority::generate("Claviger CA", clock.now())?;
+        let public = new.certificate_pem.into_bytes();
+        chest
+            .load_or_create(CA, |_| NewKey {
+                secret: new.key,
+                public,
+            })
+            .await?
     };
     // The certificate lies beside the sealed key; that it belongs to that key is checked when it is loaded.
     let certificate = String::from_utf8(opened.public).context("the CA certificate is no text")?;

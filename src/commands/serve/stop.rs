@@ -3,12 +3,11 @@
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGHUP, each of which asks for a drain; a second one for an end at once.
+/// SIGTERM and SIGINT, each of which asks for a drain; a second one for an end at once.
 #[derive(Debug)]
 pub(super) struct Stop {
     term: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Stop {
@@ -17,7 +16,6 @@ impl Stop {
         Ok(Self {
             term: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
-            hangup: catch(SignalKind::hangup())?,
         })
     }
 
@@ -26,7 +24,6 @@ impl Stop {
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }
