@@ -215,11 +215,6 @@ async fn lists_are_paged_and_named_after_their_resource() {
     seen.dedup();
 
     assert_eq!(seen.len(), 5);
-    stack
-        .admin()
-        .get("/v1/agents?limit=100000")
-        .await
-        .expect_status(400);
     stack.finish().await;
 }
 
