@@ -264,6 +264,7 @@ pub(crate) struct AuthLimits {
     by_source: DefaultKeyedRateLimiter<IpAddr>,
     records: DefaultDirectRateLimiter,
     unrecorded: AtomicU64,
+    denials: DefaultDirectRateLimiter,
 }
 
 impl AuthLimits {
@@ -274,6 +275,7 @@ impl AuthLimits {
                 Quota::per_second(NonZeroU32::MIN).allow_burst(RECORD_BURST),
             ),
             unrecorded: AtomicU64::new(0),
+            denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND)),
         }
     }
 
@@ -297,6 +299,13 @@ impl AuthLimits {
     }
 }
 
+impl AuthLimits {
+    /// Whether a principal's denial is recorded.
+    pub(crate) fn may_record_denial(&self) -> bool {
+        self.denials.check().is_ok()
+    }
+}
+
 /// One customer of IPv6 has a /64 at least, so that is one source.
 fn network(source: IpAddr) -> IpAddr {
     match source {
@@ -309,6 +318,7 @@ fn network(source: IpAddr) -> IpAddr {
 
 /// Clawb's name for the header.
 static ALIAS: HeaderName = HeaderName::from_static("x-clawb-api-key");
+const DENIALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 const MAX_SOURCES: usize = 10_000;
 const RECORD_BURST: NonZeroU32 = NonZeroU32::new(20).expect("twenty is not zero");
 

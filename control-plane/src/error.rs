@@ -15,6 +15,7 @@ use store::{
 use vault::{OpenError, SealError};
 
 use crate::keys::KeyChestError;
+use crate::operator_templates::OperatorTemplatesError;
 use crate::problem::{Code, Problem};
 
 /// A refusal on its way to the caller.
@@ -271,6 +272,17 @@ impl From<KeyChestError> for ApiError {
             KeyChestError::Store(error) => error.into(),
             KeyChestError::Open { .. } | KeyChestError::Seal { .. } => key_unavailable(error),
             KeyChestError::NoVault(_) | KeyChestError::Malformed { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<OperatorTemplatesError> for ApiError {
+    fn from(error: OperatorTemplatesError) -> Self {
+        match error {
+            OperatorTemplatesError::NameTaken(_) => Self::new(Code::NameTaken, error.to_string()),
+            OperatorTemplatesError::Full => Self::invalid("template", error),
+            OperatorTemplatesError::Template { .. } => Self::internal(error),
+            OperatorTemplatesError::Chest(error) => error.into(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Audit events that belong to no change of a row: authentication.
 
-use leases::id::{AgentId, OrgId};
+use leases::id::{AgentId, OrgId, SetId};
 use store::{Actor, ActorKind, Decision, NewEvent};
 
 use crate::AppState;
-use crate::auth::Principal;
+use crate::auth::{Caller, Principal};
 use crate::context::RequestContext;
+use crate::problem::Code;
 
 /// Records that a credential was refused, with how many before it were not recorded.
 ///
@@ -63,6 +64,31 @@ pub(crate) async fn agent_exchanged(
         .store
         .audit()
         .append(org, event, &actor)
+        .await
+        .map(|_| ())
+}
+
+/// Records that a lease was not minted, within the limit of denials.
+pub(crate) async fn mint_denied(
+    state: &AppState,
+    caller: &Caller,
+    agent: &AgentId,
+    set: &SetId,
+) -> Result<(), store::StoreError> {
+    if !state.auth_limits.may_record_denial() {
+        return Ok(());
+    }
+    let event = NewEvent {
+        action: "lease.mint",
+        decision: Decision::Deny,
+        error: Some(Code::GrantDenied.as_str().to_owned()),
+        agent_id: Some(agent.clone()),
+        secret_set_id: Some(set.clone()),
+        ..NewEvent::default()
+    };
+    let audit = state.store.audit();
+    audit
+        .append(caller.org(), event, &caller.actor())
         .await
         .map(|_| ())
 }

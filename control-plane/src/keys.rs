@@ -171,7 +171,8 @@ impl KeyChest {
         self.put(name, version, make(version), actor).await
     }
 
-    async fn put(
+    /// Stores a version of a key; a conflict if it is not the next one.
+    pub(crate) async fn put(
         &self,
         name: &str,
         version: u64,

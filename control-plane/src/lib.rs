@@ -16,6 +16,7 @@ pub mod keys;
 mod metrics;
 mod middleware;
 pub mod openapi;
+mod operator_templates;
 pub mod problem;
 mod router;
 mod routes;
@@ -44,6 +45,7 @@ pub use error::{ApiError, ErrorKind};
 pub use jwt::{JwtKey, JwtKeyError};
 pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey};
 pub use metrics::Metrics;
+pub use operator_templates::{OperatorTemplatesError, load_templates};
 pub use server::serve;
 
 /// The REST API as a router, ready to be served.

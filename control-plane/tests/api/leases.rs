@@ -134,6 +134,12 @@ async fn an_agent_mints_for_itself_alone() {
         detail.contains("holds no active grant") && detail.contains("POST /v1/vault/grants"),
         "{detail}"
     );
+    let denied = world.events("?action=lease.mint").await.pop().unwrap();
+    assert_eq!(
+        (&denied["decision"], &denied["error"]),
+        (&json!("deny"), &json!("grant_denied"))
+    );
+    assert_eq!(denied["secret_set_id"], granted.set_id.as_str());
 }
 
 #[tokio::test]

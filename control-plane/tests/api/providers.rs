@@ -118,3 +118,34 @@ async fn another_organisation_adds_no_template() {
         .await
         .refused(403, "forbidden");
 }
+
+#[tokio::test]
+async fn a_template_of_ones_own_is_there_after_a_restart_and_on_record() {
+    let world = World::new().await;
+    world
+        .post("/v1/providers", &world.home.admin, json!({"template": OWN}))
+        .await
+        .ok(201);
+    let second = OWN.replace("\"acme\"", "\"beta\"");
+    world
+        .post(
+            "/v1/providers",
+            &world.home.admin,
+            json!({"template": second}),
+        )
+        .await
+        .ok(201);
+    let chest = control_plane::KeyChest::of(&world.store, &world.vault, &world.home.org)
+        .await
+        .unwrap();
+    let mut catalog = ::providers::Catalog::builtin();
+    assert_eq!(
+        control_plane::load_templates(&chest, &mut catalog)
+            .await
+            .unwrap(),
+        2
+    );
+    assert!(catalog.get("acme").is_some() && catalog.get("beta").is_some());
+    let events = world.events("?action=provider.create").await;
+    assert_eq!((events.len(), &events[0]["path"]), (2, &json!("acme")));
+}

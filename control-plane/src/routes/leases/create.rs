@@ -233,8 +233,11 @@ impl Wish {
         let good = grants
             .into_iter()
             .filter(|grant| self.lacks(grant).is_none());
-        good.max_by_key(ends_last)
-            .ok_or_else(|| self.denied(agent, set, lacks))
+        if let Some(grant) = good.max_by_key(ends_last) {
+            return Ok(grant);
+        }
+        crate::events::mint_denied(state, caller, agent, &set.id).await?;
+        Err(self.denied(agent, set, lacks))
     }
 
     /// What a grant does not allow of this wish.

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use providers::parse_template;
 use serde::Deserialize;
+use store::NewEvent;
 use utoipa::ToSchema;
 
 use super::ProviderView;
@@ -11,6 +12,8 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::keys::KeyChest;
+use crate::operator_templates;
 use crate::problem::{Code, Problem};
 use crate::templates::{self, CUSTOM};
 
@@ -38,6 +41,7 @@ pub(crate) async fn handle(
         return Err(taken(template.name()));
     }
     let view = ProviderView::from(&template);
+    save(&state, &person, template.name(), &body.template).await?;
     state.add_template(template);
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
@@ -57,6 +61,22 @@ fn check(state: &AppState, person: &Person, body: &CreateProvider) -> Result<(),
             ),
         ));
     }
+    Ok(())
+}
+
+async fn save(state: &AppState, person: &Person, name: &str, text: &str) -> Result<(), ApiError> {
+    let chest = KeyChest::of(&state.store, &state.vault, &person.org).await?;
+    operator_templates::add(&chest, name, text, &person.actor).await?;
+    let event = NewEvent {
+        action: "provider.create",
+        path: Some(name.to_owned()),
+        ..NewEvent::default()
+    };
+    state
+        .store
+        .audit()
+        .append(&person.org, event, &person.actor)
+        .await?;
     Ok(())
 }
 
