@@ -325,6 +325,15 @@ fn digits(out: &mut String, mut value: u64) {
 /// Escapes what RFC 8259 section 7 says must be, and DEL and the C1 controls, which terminals obey.
 fn escaped(out: &mut String, value: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    // Nearly every value is plain ASCII. Without an early exit the compiler looks at many bytes at
+    // once.
+    let special = value.bytes().fold(false, |special, byte| {
+        special | !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\')
+    });
+    if !special {
+        out.push_str(value);
+        return;
+    }
     let mut plain = 0;
     for (index, character) in value.char_indices() {
         let code = u32::from(character);
