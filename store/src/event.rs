@@ -327,10 +327,11 @@ fn escaped(out: &mut String, value: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     // Nearly every value is plain ASCII. Without an early exit the compiler looks at many bytes at
     // once.
-    let special = value.bytes().fold(false, |special, byte| {
-        special | !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\')
-    });
-    if !special {
+    let special = value
+        .bytes()
+        .map(|byte| u8::from(matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f..)))
+        .fold(0, std::ops::BitOr::bitor);
+    if special == 0 {
         out.push_str(value);
         return;
     }
