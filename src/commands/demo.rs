@@ -129,7 +129,7 @@ async fn prepare(stage: &mut Stage, server: &Server) -> anyhow::Result<Cast> {
         "constraints": { "hosts": [HOST], "methods": ["GET", "POST"], "paths": ["/v1/**"] },
     });
     let grant = client.post("/v1/vault/grants", &grant).await?;
-    stage.command(&format!("claviger grant create --agent {AGENT} --set {SET} --host {HOST} --method GET,POST --path '/v1/**'"));
+    stage.command(&format!("claviger grant create --agent {AGENT} --set {SET} --actions proxy_use,mint_workflow_lease --host {HOST} --method GET,POST --path '/v1/**'"));
     stage.check(
         "a person grants it the use, within limits",
         !text(&grant, "id").is_empty(),
@@ -390,7 +390,7 @@ async fn exported(stage: &mut Stage, cast: &Cast, server: &Server) -> anyhow::Re
         .and_then(Failure::error_code)
         .unwrap_or_default()
         .to_owned();
-    let is_refused = refusal.is_some() && code != "unreachable";
+    let is_refused = matches!(code.as_str(), "export_denied" | "grant_denied");
     stage.check("ask for the key itself", is_refused, &code);
     stage.aside(refusal.as_ref().map(Failure::reason).unwrap_or_default());
     Ok(())

@@ -282,3 +282,39 @@ fn announce(context: &Context, plant: &Plant, addresses: &Addresses) -> anyhow::
     context.output.done(&ready, line);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(proxy: &str, allow: bool) -> Result<(), Failure> {
+        let mut config = Config::default();
+        config.server.proxy = proxy.parse().unwrap();
+        config.server.allow_plaintext_listener = allow;
+        guard_listeners(&config)
+    }
+
+    #[test]
+    fn leases_are_taken_in_cleartext_on_loopback_alone() {
+        listening("127.0.0.1:8182", false).unwrap();
+        listening("[::1]:8182", false).unwrap();
+        for beyond in ["0.0.0.0:8182", "[::]:8182", "192.0.2.1:8182"] {
+            let refusal = listening(beyond, false).unwrap_err();
+            assert!(
+                refusal
+                    .next_action()
+                    .unwrap()
+                    .contains("--allow-plaintext-listener"),
+                "{beyond}"
+            );
+            listening(beyond, true).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_told_with_the_option_that_chooses_another() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let refusal = bind("API", "--api", taken.local_addr().unwrap()).unwrap_err();
+        assert!(refusal.next_action().unwrap().contains("--api 127.0.0.1:0"));
+    }
+}

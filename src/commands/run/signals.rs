@@ -218,3 +218,45 @@ mod platform {
         of_terminals.contains(&signal) && std::io::stdin().is_terminal()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use tokio::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_starts_with_no_signal_held_back() {
+        let signals = Signals::hold().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -TERM $$; exit 0"]);
+        let mut child = signals.spawning(|| command.spawn()).unwrap().unwrap();
+        assert_eq!(
+            child.wait().await.unwrap().signal(),
+            Some(Signal::SIGTERM as i32)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_signal_to_this_process_alone_is_passed_on() {
+        let mut signals = Signals::hold().unwrap();
+        let mut command = Command::new("sleep");
+        let mut child = signals
+            .spawning(|| command.arg("60").spawn())
+            .unwrap()
+            .unwrap();
+        kill(Pid::this(), Signal::SIGUSR1).unwrap();
+        let received = signals.next().await.unwrap();
+        assert_eq!(
+            (received.signal, received.by_terminal),
+            (Signal::SIGUSR1, false)
+        );
+        forward(received, child.id().unwrap());
+        assert_eq!(
+            child.wait().await.unwrap().signal(),
+            Some(Signal::SIGUSR1 as i32)
+        );
+    }
+}
