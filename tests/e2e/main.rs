@@ -13,6 +13,7 @@ mod support;
 
 mod address;
 mod audit;
+mod checks;
 mod crash;
 mod curl;
 mod demo;

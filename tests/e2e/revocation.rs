@@ -1,9 +1,17 @@
 //! A revocation holds from the moment it commits, in tunnels that are open already.
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use crate::support::tunnel::Tunnel;
+use crate::support::wire::Framing;
 use crate::support::{Access, Stack};
+
+/// One second by design, and room for a busy machine.
+const CUT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A stack with a tunnel in which one request has passed.
 async fn in_use() -> (Stack, Access, String, Tunnel) {
@@ -136,5 +144,74 @@ async fn a_new_version_of_the_secret_is_sent_from_the_next_request_on() {
         .map(|event| event["secret_version"].clone())
         .collect();
     assert_eq!(versions, [json!(1), json!(2), json!(3)]);
+    stack.finish().await;
+}
+
+/// Opens a stream in the tunnel and reads its first event.
+async fn streaming(stack: &Stack, tunnel: &mut Tunnel) -> (mpsc::Sender<Bytes>, Framing) {
+    let events = stack.upstream.stream("events");
+    tunnel
+        .send("GET", "/stream/events", &[], b"")
+        .await
+        .unwrap();
+    let (head, mut framing) = tunnel.wire.open("GET").await.unwrap();
+    assert_eq!(head.status, 200);
+    events.send("data: 1\n\n".into()).await.unwrap();
+    assert_eq!(
+        tunnel.wire.piece(&mut framing).await.unwrap().unwrap(),
+        "data: 1\n\n"
+    );
+    (events, framing)
+}
+
+/// Waits for the stream to break off, which the upstream alone would never do.
+async fn expect_cut(tunnel: &mut Tunnel, framing: &mut Framing) {
+    let cut = loop {
+        match tunnel.wire.piece(framing).await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(cut.is_err(), "a cut stream does not look complete: {cut:?}");
+}
+
+#[tokio::test]
+async fn a_live_stream_is_cut_soon_after_its_lease_is_revoked() {
+    let (stack, _, lease, mut tunnel) = in_use().await;
+    let (events, mut framing) = streaming(&stack, &mut tunnel).await;
+
+    stack
+        .admin()
+        .delete(&format!("/v1/vault/leases/{lease}"))
+        .await
+        .expect_status(204);
+    let revoked = Instant::now();
+    expect_cut(&mut tunnel, &mut framing).await;
+
+    assert!(revoked.elapsed() < CUT_WITHIN, "{:?}", revoked.elapsed());
+    drop(events);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_live_stream_is_cut_soon_after_its_lease_expires() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let body = json!({
+        "secret_set_id": access.set, "agent_id": access.agent, "kind": "workflow", "ttl_seconds": 3,
+    });
+    let token = stack.mint(&body).await;
+    let minted = Instant::now();
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let (events, mut framing) = streaming(&stack, &mut tunnel).await;
+
+    expect_cut(&mut tunnel, &mut framing).await;
+
+    assert!(
+        minted.elapsed() < Duration::from_secs(3) + CUT_WITHIN,
+        "{:?}",
+        minted.elapsed()
+    );
+    drop(events);
     stack.finish().await;
 }
