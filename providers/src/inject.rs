@@ -135,6 +135,10 @@ impl Plan {
                 else {
                     return Ok(());
                 };
+                // Where the key itself is too short to look for, its whole slot may be long enough.
+                if inject.keys().iter().any(|key| is_short(secrets, key)) {
+                    reflected.derived.push(Zeroizing::new(value.to_vec()));
+                }
                 self.headers.push(Slot {
                     injection,
                     set: (name.clone(), header::sensitive(value)),
@@ -349,6 +353,12 @@ impl<'t> Reflected<'t> {
         keys.filter_map(|key| secrets.get(key))
             .chain(self.derived.iter().map(|value| value.as_slice()))
     }
+}
+
+fn is_short(secrets: &Secrets, key: &str) -> bool {
+    secrets
+        .get(key)
+        .is_some_and(|value| value.len() < crate::scrub::SHORTEST)
 }
 
 impl Inject {

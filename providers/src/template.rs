@@ -141,6 +141,19 @@ impl Template {
         &self.env
     }
 
+    /// Names of the keys that some slot uses, sorted: those that a request may be sent with.
+    pub fn sent_keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self
+            .injections
+            .iter()
+            .flat_map(|injection| injection.inject.keys())
+            .map(str::to_owned)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     /// Whether `%2F` may stand in a path: in the provider's API it is part of a segment and never a separator
     /// (GitLab's `/projects/group%2Fproject`). Everywhere else it is refused, since servers differ.
     pub fn allows_encoded_slash(&self) -> bool {

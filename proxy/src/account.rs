@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use leases::id::OrgId;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use time::OffsetDateTime;
 use ulid::Ulid;
 
@@ -51,7 +51,7 @@ pub(crate) fn finish(
         .credential
         .as_ref()
         .map_or("", |c| c.plan.template().name());
-    let agent_gone = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+    let agent_gone = error.is_some_and(is_agent_gone);
     let outcome = match &ctx.refusal {
         _ if agent_gone => "agent_gone",
         Some(refusal) => refusal.code.kind(),
@@ -78,6 +78,18 @@ pub(crate) fn finish(
             .inc();
     }
     log_line(session, ctx, outcome, seconds, error);
+}
+
+/// Whether the agent's connection ended before its answer did.
+pub(crate) fn is_agent_gone(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
+        && matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed
+                | ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::WriteTimedout
+        )
 }
 
 fn log_line(

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use crate::refuse::{Code, Refusal};
 
-/// How many verified leases are kept, a few KiB each.
-const CAPACITY: u64 = 10_000;
+/// How many verified leases are kept. Each remembers some decisions, so an agent that narrows without end is bounded.
+const CAPACITY: u64 = 2_000;
 /// How long one is kept after its last use.
 const IDLE: Duration = Duration::from_mins(15);
 

@@ -3,12 +3,16 @@
 //! Pingora replays a body that was read early only from its own small retry buffer. The buffer is turned on
 //! for the last part alone, and the body filter puts the whole body in that part's place.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use pingora::proxy::Session;
 use providers::inject::sigv4::{AgentScope, Payload, PayloadHash, SigV4Refusal};
 use providers::inject::{BodyNeed, SigV4};
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::context::RequestContext;
 use crate::refuse::{Code, Refusal};
@@ -16,9 +20,44 @@ use crate::refuse::{Code, Refusal};
 /// What Pingora's retry buffer holds.
 const REPLAYED: usize = 64 * 1024;
 
+/// How long a body that is to be hashed may take.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The memory that bodies read to be hashed may take.
+#[derive(Debug)]
+pub(crate) struct HeldBodies {
+    one: usize,
+    room: Arc<Semaphore>,
+}
+
+impl HeldBodies {
+    /// At most `one` byte count for a body and `all` for all of them.
+    pub(crate) fn new(one: usize, all: usize) -> Self {
+        Self {
+            one,
+            room: Arc::new(Semaphore::new(all)),
+        }
+    }
+
+    /// Room for the body of a request, whose length is what its head says.
+    fn take(&self, session: &Session, bound: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let length = content_length(session).unwrap_or(bound.min(REPLAYED));
+        let bytes = u32::try_from(length.min(bound)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room)
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| Refusal {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Refusal::new(
+                    Code::Overloaded,
+                    "too many bodies are being hashed at once; try again in a second",
+                )
+            })
+    }
+}
+
 /// Reads the agent's signature scope, and the body where its hash is signed.
 pub(crate) async fn hold_if_signed(
-    max: usize,
+    bounds: &HeldBodies,
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Refusal> {
@@ -36,18 +75,25 @@ pub(crate) async fn hold_if_signed(
         target.query.as_deref(),
     )?;
     let bound = match credential.plan.reads_body() {
-        BodyNeed::HashUpTo(bound) => bound.min(max),
+        BodyNeed::HashUpTo(bound) => bound.min(bounds.one),
         BodyNeed::None => 0,
     };
+    if scope.needs_body() && content_length(session).is_some_and(|length| length > bound) {
+        return Err(too_large(bound));
+    }
     answer_expectation(session).await?;
     let payload = match &scope.payload {
         Payload::Unsigned => PayloadHash::Unsigned,
         Payload::Declared(hash) => PayloadHash::Sha256(declared(hash)?),
         Payload::Hash if session.is_body_empty() => PayloadHash::Empty,
         Payload::Hash => {
-            let body = read_body(session, bound).await?;
+            let room = bounds.take(session, bound)?;
+            let body = tokio::time::timeout(READ_DEADLINE, read_body(session, bound))
+                .await
+                .map_err(|_| gone())??;
             let hash = Sha256::digest(&body).into();
             ctx.held_body = Some(body);
+            ctx.held_room = Some(room);
             PayloadHash::Sha256(hash)
         }
     };
@@ -86,18 +132,15 @@ async fn answer_expectation(session: &mut Session) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn content_length(session: &Session) -> Option<usize> {
+    let value = session.req_header().headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
 async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let error = SigV4Refusal::BodyTooLarge { limit: bound };
-        Refusal::new(Code::BodyTooLarge, error.to_string())
-    };
-    let length = session
-        .req_header()
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = content_length(session);
     if length.is_some_and(|length| length > bound) {
-        return Err(too_large());
+        return Err(too_large(bound));
     }
     // Without a length the last part cannot be told in advance, so the whole body must fit the buffer.
     let bound = if length.is_some() {
@@ -121,13 +164,20 @@ async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal
         };
         body.extend_from_slice(&chunk);
         if body.len() > bound {
-            return Err(too_large());
+            return Err(too_large(bound));
         }
     }
-    if session.get_retry_buffer().is_none() {
-        return Err(too_large());
+    if !body.is_empty() && session.get_retry_buffer().is_none() {
+        return Err(too_large(bound));
     }
     Ok(body.freeze())
+}
+
+fn too_large(limit: usize) -> Refusal {
+    Refusal::new(
+        Code::BodyTooLarge,
+        SigV4Refusal::BodyTooLarge { limit }.to_string(),
+    )
 }
 
 fn declared(hash: &str) -> Result<[u8; 32], Refusal> {

@@ -33,7 +33,7 @@ use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
-use crate::normalize::{Endpoint, scheme_name};
+use crate::normalize::{Endpoint, RawTarget, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
 use crate::stream::{Conn, Cut};
@@ -47,6 +47,8 @@ const HEAD_BUFFER: usize = 2048;
 const IDLE: Duration = Duration::from_mins(1);
 /// How long a tunnel may take from its 200 to the end of its TLS handshake (threats.md H3).
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Length of HTTP/2's opening bytes.
+const H2_PREFACE: usize = 24;
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal `unrecognized_name` alert in a record of its own (RFC 6066 section 3).
@@ -132,9 +134,9 @@ impl Front {
         };
         let refusal = match end {
             Ok(None) => return None,
-            Ok(Some(end)) => match Head::parse(&read[..end]) {
-                Ok(_) => return Some((end, read.freeze())),
-                Err(error) => Refusal::from(error),
+            Ok(Some(end)) => match check_head(&read[..end], tunnel) {
+                Ok(()) => return Some((end, read.freeze())),
+                Err(refusal) => refusal,
             },
             Err(error) => Refusal::from(error),
         };
@@ -184,14 +186,24 @@ impl Front {
         let request_id = self.request_id();
         match self.admit(head, client, &request_id).await {
             Ok(tunnel) => {
+                let (io, ahead) = conn.into_parts();
                 let io = ReadAhead {
-                    tcp: conn.into_inner().tcp,
-                    bytes: Bytes::copy_from_slice(rest),
+                    tcp: io.tcp,
+                    bytes: [rest, &ahead].concat().into(),
                 };
                 self.tunnel(io, tunnel, client, &request_id, shutdown).await;
                 None
             }
             Err(refusal) => {
+                if matches!(
+                    refusal.code,
+                    Code::LeaseMissing | Code::LeaseInvalid | Code::AmbiguousRequest
+                ) {
+                    // Nobody is known by it, so it is counted and not written: writing is for those who bear a lease.
+                    self.pipeline.metrics.count(refusal.code.kind(), "");
+                    tracing::info!(request.id = request_id, client.address = %client, error.code = refusal.code.as_str(),
+                        "refused CONNECT: {}", refusal.code.as_str());
+                }
                 // What follows a refused CONNECT is its retry, unless the client sent more without waiting.
                 let keep = rest.is_empty() && refusal.code != Code::AmbiguousRequest;
                 match answer(&mut conn, &refusal, Door::Proxy, &request_id, keep).await {
@@ -284,18 +296,23 @@ impl Front {
             self.serve_inside(conn, inside, shutdown).await;
             return;
         }
-        let Ok(Some(tls)) =
+        let Ok(Some(mut tls)) =
             timeout_at(deadline, self.handshake(io, &tunnel, client, request_id)).await
         else {
             return;
         };
         let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let mut preface = BytesMut::new();
+        if is_h2 && !read_preface(&mut tls, &mut preface, deadline).await {
+            return;
+        }
         let digest = link(client, &cut, Some(tunnel));
-        let conn = Conn::new(tls, fd)
+        let mut conn = Conn::new(tls, fd)
             .with_alpn(Some(if is_h2 { ALPN::H2 } else { ALPN::H1 }))
             .with_digest(Arc::clone(&digest))
             .with_cut(cut);
         if is_h2 {
+            conn.put_back(preface.freeze());
             ServerApp::process_new(&self.proxy, Box::new(conn), shutdown).await;
         } else {
             let inside = Link::in_digest(&digest).expect("made with a link");
@@ -395,6 +412,20 @@ impl Front {
     }
 }
 
+/// Reads a head strictly, and what it names, before a parser that would answer in its own words.
+fn check_head(head: &[u8], link: Option<&Link>) -> Result<(), Refusal> {
+    let head = Head::parse(head)?;
+    if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {
+        if let Some(host) = head.host {
+            tunnel.endpoint.agrees(host)?;
+        }
+        if let Some(authority) = RawTarget::parse(head.target)?.authority {
+            tunnel.endpoint.agrees(authority)?;
+        }
+    }
+    Ok(())
+}
+
 /// Host on a CONNECT may leave the port out; where it is written, it must be the target's.
 fn agrees(endpoint: &Endpoint, host: &str) -> Result<(), Refusal> {
     if host == endpoint.host.as_str() {
@@ -445,6 +476,17 @@ async fn read_head<S: Transport>(
             return Ok(None);
         }
     }
+}
+
+/// Reads HTTP/2's opening bytes (RFC 9113 section 3.4) within the tunnel's own deadline: Pingora waits for them for ever.
+async fn read_preface<S: Transport>(tls: &mut S, read: &mut BytesMut, deadline: Instant) -> bool {
+    read.reserve(HEAD_BUFFER);
+    while read.len() < H2_PREFACE {
+        if !matches!(timeout_at(deadline, tls.read_buf(read)).await, Ok(Ok(1..))) {
+            return false;
+        }
+    }
+    true
 }
 
 async fn answer<S: Transport>(

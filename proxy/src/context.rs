@@ -1,6 +1,6 @@
 //! What one request has learned so far. Each step fills its part, and the end reads all of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use providers::inject::sigv4::{AgentScope, PayloadHash};
 use store::ledger::{RecordedUse, RequestFacts};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::credential::Credential;
 use crate::normalize::{Endpoint, Target, scheme_name};
@@ -62,9 +63,12 @@ pub(crate) struct RequestContext {
     pub(crate) signing: Option<(AgentScope, PayloadHash)>,
     /// A body that was read to be hashed, to be sent as a whole.
     pub(crate) held_body: Option<Bytes>,
+    /// The room that it takes, given back with the request's end.
+    pub(crate) held_room: Option<OwnedSemaphorePermit>,
     pub(crate) scrub: Option<ResponseScrub>,
     pub(crate) watched: Option<Watched>,
     pub(crate) attempts: u32,
+    pub(crate) dialled: Option<SocketAddr>,
     pub(crate) upstream_h2_only: bool,
     pub(crate) status: Option<u16>,
     pub(crate) refusal: Option<Refusal>,
@@ -85,9 +89,11 @@ impl RequestContext {
             credential: None,
             signing: None,
             held_body: None,
+            held_room: None,
             scrub: None,
             watched: None,
             attempts: 0,
+            dialled: None,
             upstream_h2_only: false,
             status: None,
             refusal: None,

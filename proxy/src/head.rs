@@ -150,7 +150,10 @@ fn request_line(line: &[u8]) -> Result<(&str, &str), HeadError> {
     if target.len() > MAX_TARGET {
         return Err(HeadError::TargetTooLong);
     }
-    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+    // RFC 3986 has no place for these, and a fragment is never sent.
+    let is_odd =
+        |b: u8| !b.is_ascii_graphic() || matches!(b, b'<' | b'>' | b'"' | b'`' | b'#' | b'\\');
+    if target.bytes().any(is_odd) {
         return Err(HeadError::RequestLine);
     }
     match version {
@@ -279,6 +282,8 @@ mod tests {
             ("GET\t/ HTTP/1.1\r\n\r\n", HeadError::RequestLine),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", HeadError::RequestLine),
             ("G\"T / HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET /<a> HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET /a#b HTTP/1.1\r\n\r\n", HeadError::RequestLine),
             ("GET / HTTP/1.2\r\n\r\n", HeadError::Version),
             ("GET / HTTP/2.0\r\n\r\n", HeadError::Version),
             ("GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n", HeadError::Folded),

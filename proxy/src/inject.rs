@@ -2,29 +2,35 @@
 
 use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, IF_RANGE, RANGE, REFERER};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
+use leases::token::PREFIX;
+use memchr::memmem;
 use pingora::http::RequestHeader;
 use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
 use providers::inject::{Plan, is_routing_header};
 use time::OffsetDateTime;
 
 use crate::normalize::{RawTarget, Target, default_port};
-use crate::refuse::{Code, Refusal};
+use crate::refuse::{Code, Door, Refusal};
 
 /// Refuses a `Connection` field that names a field we must keep or set (threats.md C9).
-pub(crate) fn check_nominations(headers: &HeaderMap, plan: &Plan) -> Result<(), Refusal> {
+pub(crate) fn check_nominations(headers: &HeaderMap) -> Result<(), Refusal> {
     for value in headers.get_all(CONNECTION) {
         let named = value.to_str().unwrap_or("\u{0}").split(',').map(str::trim);
         for name in named.filter(|name| !name.is_empty()) {
-            let name = name.to_ascii_lowercase();
-            let ours = matches!(
-                &*name,
-                "host" | "content-length" | "transfer-encoding" | "authorization" | "cookie"
-            ) || plan.is_slot(&name)
-                || HeaderName::try_from(&*name).is_err();
-            if ours {
+            let is_hop_by_hop = [
+                "close",
+                "keep-alive",
+                "upgrade",
+                "te",
+                "http2-settings",
+                "proxy-connection",
+            ]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known));
+            if !is_hop_by_hop {
                 return Err(Refusal::new(
                     Code::AmbiguousRequest,
-                    "Connection names a field that may not be hop-by-hop; send only `keep-alive`, `close` or `upgrade`",
+                    "Connection names a field that may not be hop-by-hop; send only `keep-alive`, `close`, `te` or `upgrade`",
                 ));
             }
         }
@@ -35,6 +41,7 @@ pub(crate) fn check_nominations(headers: &HeaderMap, plan: &Plan) -> Result<(), 
 /// Rewrites the head that goes upstream. `signing` is there for a scheme that signs.
 pub(crate) fn inject(
     request: &mut RequestHeader,
+    door: Door,
     plan: &Plan,
     target: &Target,
     signing: Option<&(AgentScope, PayloadHash)>,
@@ -42,6 +49,9 @@ pub(crate) fn inject(
     now: OffsetDateTime,
 ) -> Result<(), Refusal> {
     drop_unwanted(request, plan);
+    if door == Door::Gateway {
+        drop_lease(request);
+    }
     set_target(request, plan, target)?;
     // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
     // encoded all the same is decoded before it is scanned.
@@ -115,6 +125,19 @@ fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
     request.remove_header(&EXPECT);
 }
 
+/// In the gateway form the lease stood in a slot of the URL's provider, which need not be one of the set's.
+fn drop_lease(request: &mut RequestHeader) {
+    let bearing: Vec<HeaderName> = request
+        .headers
+        .iter()
+        .filter(|(_, value)| memmem::find(value.as_bytes(), PREFIX.as_bytes()).is_some())
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in bearing {
+        request.remove_header(&name);
+    }
+}
+
 /// Credentials and routing overrides that no template wants from an agent.
 fn is_unwanted(name: &str) -> bool {
     match name {
@@ -139,12 +162,12 @@ fn is_unwanted(name: &str) -> bool {
 fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Result<(), Refusal> {
     let query = plan.rewrite_query(target.host.as_str(), &target.path, target.query.as_deref());
     let raw = RawTarget::of(request)?;
-    let is_origin_form = raw.is_origin_form() && raw.path == &*target.path;
+    // Over HTTP/2 the path stands alone anyway; in HTTP/1 an absolute form must become one.
+    let is_as_decided =
+        raw.path == &*target.path && (raw.is_origin_form() || request.version == Version::HTTP_2);
     let query = match &query {
         Some(rewritten) => rewritten.as_str(),
-        None if is_origin_form || request.version == Version::HTTP_2 => {
-            return set_host(request, target);
-        }
+        None if is_as_decided => return set_host(request, target),
         None => target.query.as_deref(),
     };
     let text = match query {

@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 pub(crate) struct Metrics {
     requests: IntCounterVec,
     pub(crate) duration: Histogram,
-    pub(crate) tunnels: IntGauge,
+    connections: IntGauge,
     pub(crate) reflections: IntCounter,
     pub(crate) upstream_errors: IntCounterVec,
     pub(crate) shed: IntCounter,
@@ -31,7 +31,7 @@ impl Metrics {
                 )
                 .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 20)?),
             )?,
-            tunnels: IntGauge::new(
+            connections: IntGauge::new(
                 "proxy_connections",
                 "Connections from agents that are open now.",
             )?,
@@ -53,15 +53,36 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.tunnels.clone()))?;
+        registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.reflections.clone()))?;
         registry.register(Box::new(metrics.upstream_errors.clone()))?;
         registry.register(Box::new(metrics.shed.clone()))?;
         Ok(metrics)
     }
 
+    /// Counts a connection for as long as the answer lives.
+    pub(crate) fn count_connection(&self) -> impl Drop + use<> {
+        Counted::new(self.connections.clone())
+    }
+
     /// Counts a finished request.
     pub(crate) fn count(&self, outcome: &str, provider: &str) {
         self.requests.with_label_values(&[outcome, provider]).inc();
+    }
+}
+
+/// One connection in the gauge, also when its task panics.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -64,6 +64,12 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether a Host without a port means this endpoint. Cleartext inside a tunnel to port 443 is meant, too, so that
+    /// it is refused for being cleartext.
+    fn is_common_port(&self) -> bool {
+        self.port == default_port(self.scheme) || (self.scheme == Scheme::Http && self.port == 443)
+    }
+
     /// Reads the target of a CONNECT: a host and, always, a port. Its scheme is known with the first bytes inside.
     pub(crate) fn of_connect(target: &str) -> Result<Self, Refusal> {
         let authority = parse_authority(target)?;
@@ -83,7 +89,11 @@ impl Endpoint {
             return Ok(());
         }
         let named = parse_authority(authority)?;
-        if named.host == self.host && named.port.unwrap_or(default_port(self.scheme)) == self.port {
+        if named.host == self.host
+            && named
+                .port
+                .map_or(self.is_common_port(), |port| port == self.port)
+        {
             return Ok(());
         }
         Err(Refusal::new(
@@ -102,7 +112,7 @@ impl Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawTarget<'a> {
     scheme: Option<&'a str>,
-    authority: Option<&'a str>,
+    pub(crate) authority: Option<&'a str>,
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
 }
@@ -124,7 +134,7 @@ impl<'a> RawTarget<'a> {
         Self::parse(raw)
     }
 
-    fn parse(raw: &'a str) -> Result<Self, Refusal> {
+    pub(crate) fn parse(raw: &'a str) -> Result<Self, Refusal> {
         if raw == "*" || raw.starts_with('/') {
             let (path, query) = split_query(raw);
             return Ok(Self {
@@ -177,6 +187,9 @@ fn split_query(text: &str) -> (&str, Option<&str>) {
 pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Target, Refusal> {
     method(request)?;
     let raw = RawTarget::of(request)?;
+    if raw.path == "*" && request.method != http::Method::OPTIONS {
+        return Err(ambiguous("only OPTIONS takes the target `*`"));
+    }
     if let Some(authority) = raw.authority {
         if raw.scheme()? != tunnel.scheme {
             return Err(ambiguous(
@@ -272,22 +285,22 @@ fn check_path(path: &str) -> Result<bool, Refusal> {
             "the path holds a backslash, a quote or a fragment",
         ));
     }
-    if memchr::memmem::find(bytes, b"//").is_some() {
-        return Err(ambiguous("the path holds an empty segment (`//`)"));
-    }
     let has_escapes = memchr::memchr(b'%', bytes).is_some();
     let has_encoded_slash = has_escapes && check_escapes(path)?;
     if has_encoded_slash {
         let separated = path.replace("%2f", "/").replace("%2F", "/");
-        check_dots(&separated)?;
+        check_segments(&separated)?;
     } else {
-        check_dots(path)?;
+        check_segments(path)?;
     }
     Ok(has_encoded_slash)
 }
 
-/// No segment may be `.` or `..`, however its dots are written.
-fn check_dots(path: &str) -> Result<(), Refusal> {
+/// No segment may be empty, but the last, nor `.` or `..`, however its dots are written.
+fn check_segments(path: &str) -> Result<(), Refusal> {
+    if memchr::memmem::find(path.as_bytes(), b"//").is_some() {
+        return Err(ambiguous("the path holds an empty segment (`//`)"));
+    }
     for segment in path.split('/') {
         if !segment.starts_with(['.', '%']) {
             continue;
@@ -518,7 +531,13 @@ mod tests {
                 "{path}"
             );
         }
-        for path in ["/a%2f..%2fb", "/a%2f%2e%2e", "/%2f.%2F"] {
+        for path in [
+            "/a%2f..%2fb",
+            "/a%2f%2e%2e",
+            "/%2f.%2F",
+            "/%2f%2fx",
+            "/%2fx",
+        ] {
             assert!(check_path(path).is_err(), "{path}");
         }
     }

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use leases::clock::Clock;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 use store::Store;
 use store::ledger::Refused;
 
 use crate::account;
 use crate::authenticate::Authenticator;
+use crate::body::HeldBodies;
 use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
@@ -24,7 +24,7 @@ use crate::head::{self, HeadError};
 use crate::metrics::Metrics;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
-use crate::upstream::{UpstreamTimeouts, Upstreams};
+use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
 use crate::{body, inject, permit, record, upstream};
 
@@ -51,7 +51,7 @@ pub(crate) struct Pipeline {
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) metrics: Metrics,
     pub(crate) timeouts: UpstreamTimeouts,
-    pub(crate) max_signed_body: usize,
+    pub(crate) held_bodies: HeldBodies,
 }
 
 impl Pipeline {
@@ -76,21 +76,21 @@ impl Pipeline {
             door::check_standing(&self.store, lease, now)?;
         }
         let permit = permit::permit(lease, target, &method, client, now)?;
-        if target.has_encoded_slash {
-            let template = self.catalog.borrow().get(&permit.binding().provider);
-            target.check_encoded_slash(template.as_deref())?;
-        }
+        let template = self.catalog.borrow().get(&permit.binding().provider);
+        target.check_encoded_slash(template.as_deref())?;
         check_upgrade(session, ctx)?;
+        inject::check_nominations(&session.req_header().headers)?;
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
         ctx.permit = Some(permit);
         let permit = ctx.permit.as_ref().expect("set above");
-        let used = record::record_use(self.store.ledger(), permit, ctx.facts(&method)).await?;
+        let facts = ctx.facts(&method);
+        let used =
+            record::record_use(self.store.ledger(), permit, template.as_deref(), facts).await?;
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");
         let credential = self.opener.open(used, permit, target).await?;
-        inject::check_nominations(&session.req_header().headers, &credential.plan)?;
         ctx.credential = Some(credential);
-        body::hold_if_signed(self.max_signed_body, session, ctx).await
+        body::hold_if_signed(&self.held_bodies, session, ctx).await
     }
 
     /// Answers with a refusal and records it. The connection is kept where nothing of the request is left unread.
@@ -99,7 +99,7 @@ impl Pipeline {
         ctx.status = Some(head.status.as_u16());
         self.record_refusal(session, ctx, &refusal).await;
         ctx.refusal = Some(refusal);
-        if session.response_written().is_some() {
+        if is_answered(session) {
             return;
         }
         let unread = !session.is_body_done()
@@ -230,21 +230,23 @@ impl ProxyHttp for Shared {
         let address = addresses
             .get(attempt as usize)
             .ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address is left to try"))?;
-        // The provider speaks what the agent speaks, so that streams, trailers and framing stay what they are.
-        let alpn = if ctx.upstream_h2_only {
-            ALPN::H2
+        let protocol = if ctx.upstream_h2_only {
+            Protocol::Http2Only
         } else if session.is_http2() {
-            ALPN::H2H1
+            Protocol::Http2
+        } else if session.is_upgrade_req() {
+            Protocol::WebSocket
         } else {
-            ALPN::H1
+            Protocol::Http1
         };
         ctx.attempts += 1;
+        ctx.dialled = Some(address);
         let group = account::group(permit.lease().org());
         Ok(Box::new(upstream::peer(
             address,
             target.scheme,
             &target.host,
-            alpn,
+            protocol,
             group,
             self.timeouts,
         )))
@@ -263,6 +265,7 @@ impl ProxyHttp for Shared {
         };
         let injected = inject::inject(
             request,
+            ctx.door,
             &credential.plan,
             target,
             ctx.signing.as_ref(),
@@ -314,6 +317,10 @@ impl ProxyHttp for Shared {
         )?;
         ctx.scrub = Some(scrub);
         ctx.status = Some(head.status.as_u16());
+        if is_upgrade {
+            // A WebSocket may stay silent for long, and must not outlive its lease meanwhile.
+            self.watch(ctx);
+        }
         Ok(())
     }
 
@@ -350,7 +357,9 @@ impl ProxyHttp for Shared {
             let found = clean_fields(trailers, credential.plan.scrubber());
             self.metrics.reflections.inc_by(found as u64);
         }
-        Ok(None)
+        // Pingora sends what is returned here in the trailers' place; only an answer whose last bytes look like the
+        // beginning of the credential needs it.
+        Ok(ctx.scrub.as_mut().and_then(ResponseScrub::rest))
     }
 
     fn error_while_proxy(
@@ -401,9 +410,8 @@ impl ProxyHttp for Shared {
             .refusal
             .take()
             .unwrap_or_else(|| upstream::refusal(error));
-        let agent_gone = *error.esource() == ErrorSource::Downstream;
         let status = refusal.status(ctx.door);
-        if agent_gone || session.response_written().is_some() {
+        if account::is_agent_gone(error) || is_answered(session) {
             ctx.refusal = Some(refusal);
         } else {
             self.refuse(session, ctx, refusal).await;
@@ -458,10 +466,24 @@ impl ProxyHttp for Shared {
     }
 }
 
+/// Whether a final answer, or the switch to another protocol, went out.
+fn is_answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    })
+}
+
 /// The bounds on an HTTP/2 head. An HTTP/1 head was read, strictly, before Pingora saw it.
 fn check_h2_head(session: &Session) -> Result<(), Refusal> {
     if session.req_header().headers.len() > head::MAX_FIELDS {
         return Err(HeadError::TooLarge.into());
+    }
+    let lengths = session
+        .req_header()
+        .headers
+        .get_all(http::header::CONTENT_LENGTH);
+    if lengths.iter().count() > 1 {
+        return Err(HeadError::ContentLength.into());
     }
     let target = session
         .req_header()

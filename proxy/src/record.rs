@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use leases::authorize::Permit;
 use leases::scope::Keys;
+use providers::template::Template;
 use store::ledger::{Ledger, Outcome, RecordedUse, RequestFacts, UseRequest};
 
 use crate::context::RequestContext;
@@ -13,6 +14,7 @@ use crate::refuse::Refusal;
 pub(crate) async fn record_use(
     ledger: &Ledger,
     permit: &Permit,
+    template: Option<&Template>,
     request: RequestFacts,
 ) -> Result<RecordedUse, Refusal> {
     let lease = permit.lease();
@@ -27,17 +29,23 @@ pub(crate) async fn record_use(
         action: permit.action(),
         revocation_ids: lease.shared_revocation_ids(),
         expires_at: lease.effective_expiry(),
-        keys: names(&binding.keys),
+        keys: usable(&binding.keys, template),
         request,
     };
     Ok(ledger.record_use(request).await?)
 }
 
-/// The names that the grant allows; the ledger records what a plan takes of them.
-fn names(keys: &Keys) -> Arc<[String]> {
-    match keys {
-        Keys::All => Arc::from([]),
-        Keys::Only(names) => names.as_slice().into(),
+/// The names that may be used: what the template sends, of what the grant allows. Empty means all, which is what a
+/// `custom` set says of itself. The ledger records those of them that the set has.
+fn usable(allowed: &Keys, template: Option<&Template>) -> Arc<[String]> {
+    let sent = template.map(Template::sent_keys);
+    match (allowed, sent) {
+        (Keys::All, None) => Arc::from([]),
+        (Keys::All, Some(sent)) => sent.into(),
+        (Keys::Only(names), None) => names.as_slice().into(),
+        (Keys::Only(names), Some(sent)) => {
+            sent.into_iter().filter(|key| names.contains(key)).collect()
+        }
     }
 }
 
@@ -52,7 +60,6 @@ pub(crate) fn record_outcome(
         return;
     };
     let (lease, binding) = (permit.lease(), permit.binding());
-    let dialled = ctx.attempts.saturating_sub(1) as usize;
     ledger.record_outcome(Outcome {
         use_id: used.use_id().clone(),
         org: lease.org().clone(),
@@ -70,10 +77,6 @@ pub(crate) fn record_outcome(
         bytes_down,
         duration_ms: u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         attempts: ctx.attempts,
-        address: ctx
-            .addresses
-            .as_ref()
-            .and_then(|a| a.get(dialled))
-            .map(|a| a.ip()),
+        address: ctx.dialled.map(|address| address.ip()),
     });
 }

@@ -1,11 +1,11 @@
 //! Step 9: nothing of the credential comes back, in headers, trailers or bodies.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use providers::inject::Plan;
-use providers::scrub::{BodyDecoder, ScrubStream, Scrubber};
+use providers::scrub::{BodyDecoder, SHORTEST, ScrubStream, Scrubber};
 
 use crate::refuse::{Code, Refusal};
 
@@ -23,6 +23,8 @@ const HOP_BY_HOP: [&str; 6] = [
 pub(crate) struct ResponseScrub {
     stream: Option<ScrubStream>,
     decoder: Option<BodyDecoder>,
+    /// Each message must arrive before the next is asked for, so nothing may wait for what follows.
+    is_interactive: bool,
     in_headers: usize,
 }
 
@@ -44,11 +46,15 @@ impl ResponseScrub {
             head.remove_header(name);
         }
         let scrubber = plan.scrubber();
+        // The reason phrase is free text of the provider's, and nothing reads it (RFC 9112 section 4).
+        head.set_reason_phrase(None)
+            .expect("no phrase is always accepted");
         let in_headers = clean_head(head, scrubber);
         if scrubber.is_empty() || !has_body {
             return Ok(Self {
                 stream: None,
                 decoder: None,
+                is_interactive: false,
                 in_headers,
             });
         }
@@ -61,6 +67,7 @@ impl ResponseScrub {
         Ok(Self {
             stream: Some(scrubber.stream()),
             decoder,
+            is_interactive: is_upgrade || is_grpc(head),
             in_headers,
         })
     }
@@ -81,6 +88,10 @@ impl ResponseScrub {
             (_, chunk) => chunk,
         };
         let mut out = chunk.map(|chunk| stream.push(chunk));
+        if self.is_interactive && !end {
+            let rest = stream.finish();
+            out = Some(join(out, rest));
+        }
         if end {
             if let Some(decoder) = &mut self.decoder {
                 let rest = decoder.finish().map_err(|error| undecodable(&error))?;
@@ -91,6 +102,12 @@ impl ResponseScrub {
         Ok(out.filter(|bytes| !bytes.is_empty()))
     }
 
+    /// What was held back, for an answer that ends in trailers instead of a last part.
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
+        let rest = self.stream.as_mut()?.finish();
+        (!rest.is_empty()).then_some(rest)
+    }
+
     /// How often the credential was found and masked.
     pub(crate) fn reflections(&self) -> usize {
         self.in_headers + self.stream.as_ref().map_or(0, ScrubStream::reflections)
@@ -99,7 +116,14 @@ impl ResponseScrub {
 
 /// Masks the credential in header values; names and counts stay.
 pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize {
-    let mut found = 0;
+    if scrubber.is_empty() {
+        return 0;
+    }
+    let named = named_after(fields, scrubber);
+    let mut found = named.len();
+    for name in named {
+        fields.remove(name);
+    }
     for value in fields.values_mut() {
         if let Some(clean) = scrubber.header(value.as_bytes()) {
             *value =
@@ -113,6 +137,10 @@ pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize
 fn clean_head(head: &mut ResponseHeader, scrubber: &Scrubber) -> usize {
     if scrubber.is_empty() {
         return 0;
+    }
+    let named = named_after(&head.headers, scrubber);
+    for name in &named {
+        head.remove_header(name);
     }
     let dirty: Vec<_> = head
         .headers
@@ -132,7 +160,24 @@ fn clean_head(head: &mut ResponseHeader, scrubber: &Scrubber) -> usize {
                 .expect("a typed name and value are always accepted");
         }
     }
-    dirty.len()
+    named.len() + dirty.len()
+}
+
+/// Fields whose very name holds the credential.
+fn named_after(fields: &HeaderMap, scrubber: &Scrubber) -> Vec<HeaderName> {
+    fields
+        .keys()
+        .filter(|name| {
+            name.as_str().len() >= SHORTEST && scrubber.header(name.as_str().as_bytes()).is_some()
+        })
+        .cloned()
+        .collect()
+}
+
+fn is_grpc(head: &ResponseHeader) -> bool {
+    head.headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The decoder for a body that came encoded although `identity` was asked for; the head then says that it is plain.

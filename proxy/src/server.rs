@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vault::Vault;
 
 use crate::authenticate::Authenticator;
+use crate::body::HeldBodies;
 use crate::connect::Front;
 use crate::credential::Opener;
 use crate::metrics::Metrics;
@@ -41,6 +42,8 @@ const H2_IDLE: Duration = Duration::from_mins(1);
 const IDLE_UPSTREAMS: usize = 1024;
 /// The largest body that is read to be hashed for a signature.
 const MAX_SIGNED_BODY: usize = 8 * 1024 * 1024;
+/// What all such bodies together may take.
+const MAX_HELD_BODIES: usize = 64 * 1024 * 1024;
 /// How long a drain waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -116,7 +119,10 @@ pub async fn serve(
     options: ProxyOptions,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let front = Arc::new(front(deps, &options, &shutdown)?);
+    let (ledger, clock) = (deps.store.ledger().clone(), Arc::clone(&deps.clock));
+    let front = Arc::new(front(deps, &options)?);
+    // The watch goes on through the drain: its streams are the ones that last.
+    let watch = tokio::spawn(Arc::clone(&front.pipeline.watcher).run(ledger, clock));
     listener
         .set_nonblocking(true)
         .map_err(ServeError::Listener)?;
@@ -145,14 +151,11 @@ pub async fn serve(
     {
         tracing::warn!("some connections were still open after the drain and are cut");
     }
+    watch.abort();
     Ok(())
 }
 
-fn front(
-    deps: ProxyDeps,
-    options: &ProxyOptions,
-    shutdown: &watch::Receiver<bool>,
-) -> Result<Front, ServeError> {
+fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
     // Pingora panics on a root file that it cannot read, so it is looked at first.
     if !std::fs::read(&options.upstream_roots).is_ok_and(|pem| {
         pem.starts_with(b"-----BEGIN")
@@ -163,11 +166,6 @@ fn front(
         });
     }
     let watcher = Arc::new(Watcher::default());
-    tokio::spawn(Arc::clone(&watcher).run(
-        deps.store.ledger().clone(),
-        Arc::clone(&deps.clock),
-        shutdown.clone(),
-    ));
     let policy = AddressPolicy::new(
         options.allowed_addresses.clone(),
         options.own_addresses.clone(),
@@ -184,7 +182,7 @@ fn front(
         watcher,
         metrics: Metrics::register(&deps.registry)?,
         timeouts: UpstreamTimeouts::default(),
-        max_signed_body: MAX_SIGNED_BODY,
+        held_bodies: HeldBodies::new(MAX_SIGNED_BODY, MAX_HELD_BODIES),
         clock: deps.clock,
         store: deps.store,
         catalog: deps.catalog,
@@ -237,9 +235,8 @@ async fn serve_one(
     shutdown: &watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
 ) {
-    front.pipeline.metrics.tunnels.inc();
+    let _counted = front.pipeline.metrics.count_connection();
     front.serve(tcp, client, shutdown).await;
-    front.pipeline.metrics.tunnels.dec();
     drop(place);
 }
 

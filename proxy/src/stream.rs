@@ -70,8 +70,12 @@ impl<S> Conn<S> {
 
     /// Bytes which were read already and come first for the next reader.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        debug_assert!(self.read_ahead.is_empty(), "bytes are put back once");
-        self.read_ahead = bytes;
+        // A head that was read in small pieces may have left some of what was put back before.
+        self.read_ahead = if self.read_ahead.is_empty() {
+            bytes
+        } else {
+            [bytes, self.read_ahead.split_off(0)].concat().into()
+        };
     }
 
     /// The context that every request on this connection finds in its session.
@@ -90,16 +94,32 @@ impl<S> Conn<S> {
         self
     }
 
-    /// The stream below.
-    pub(crate) fn into_inner(self) -> S {
-        self.io
+    /// The stream below, and what was read ahead of it.
+    pub(crate) fn into_parts(self) -> (S, Bytes) {
+        (self.io, self.read_ahead)
+    }
+}
+
+impl<S> Conn<S> {
+    fn check_cut(&self) -> io::Result<()> {
+        if self.cut.is_done() {
+            Err(cut())
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl<S: AsyncWrite + Unpin> Conn<S> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))?;
+            self.check_cut()?;
+            let written = Pin::new(&mut self.io).poll_write(cx, &self.unsent);
+            if written.is_pending() {
+                self.cut.waker.register(cx.waker());
+                self.check_cut()?;
+            }
+            let sent = ready!(written)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -147,9 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.cut.is_done() {
-            return Poll::Ready(Err(cut()));
-        }
+        this.check_cut()?;
         if this.unsent.len() + buf.len() <= COALESCE {
             this.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
@@ -159,7 +177,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
             this.unsent.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
-        Pin::new(&mut this.io).poll_write(cx, buf)
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        if written.is_pending() {
+            this.cut.waker.register(cx.waker());
+            this.check_cut()?;
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

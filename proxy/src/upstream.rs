@@ -75,25 +75,29 @@ impl AddressPolicy {
 }
 
 fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
-    own.port() == port && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+    own.port() == port && (own.ip() == ip || (own.ip().is_unspecified() && is_this_machine(ip)))
+}
+
+/// Only an address of this machine can be bound to.
+fn is_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
 /// Metadata services of the clouds: their answers are credentials.
 fn is_metadata(ip: IpAddr) -> bool {
-    const V4: [Ipv4Addr; 3] = [
+    const V4: [Ipv4Addr; 4] = [
+        Ipv4Addr::new(192, 0, 0, 192),
         Ipv4Addr::new(169, 254, 169, 254),
         Ipv4Addr::new(100, 100, 100, 200),
         Ipv4Addr::new(168, 63, 129, 16),
-    ];
-    const V6: [Ipv6Addr; 2] = [
-        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     ];
     match ip {
         // Other link-local services (ECS task roles at 169.254.170.2, ...) hand out credentials as well.
         IpAddr::V4(v4) => V4.contains(&v4) || (v4.octets()[0] == 169 && v4.octets()[1] == 254),
         IpAddr::V6(v6) => {
-            V6.contains(&v6) || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4)))
+            // AWS (instance, task and pod services) and Google.
+            matches!(v6.segments(), [0xfd00, 0xec2, ..] | [0xfd20, 0xce, ..])
+                || embedded(v6).is_some_and(|v4| is_metadata(IpAddr::V4(v4)))
         }
     }
 }
@@ -295,6 +299,19 @@ pub(crate) struct UpstreamTimeouts {
     pub(crate) read: Duration,
     pub(crate) write: Duration,
     pub(crate) idle: Duration,
+    /// How long a WebSocket may be silent.
+    pub(crate) silence: Duration,
+}
+
+/// What is spoken with the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    WebSocket,
+    /// HTTP/2 where the provider has it.
+    Http2,
+    /// For a provider that has nothing else.
+    Http2Only,
 }
 
 impl Default for UpstreamTimeouts {
@@ -305,6 +322,7 @@ impl Default for UpstreamTimeouts {
             read: Duration::from_mins(10),
             write: Duration::from_secs(30),
             idle: Duration::from_mins(1),
+            silence: Duration::from_hours(1),
         }
     }
 }
@@ -315,7 +333,7 @@ pub(crate) fn peer(
     address: SocketAddr,
     scheme: Scheme,
     host: &Host,
-    alpn: ALPN,
+    protocol: Protocol,
     group: u64,
     timeouts: UpstreamTimeouts,
 ) -> HttpPeer {
@@ -325,31 +343,29 @@ pub(crate) fn peer(
     let options = &mut peer.options;
     options.verify_cert = true;
     options.verify_hostname = true;
-    options.alpn = alpn;
+    // The provider speaks what the agent speaks, so that streams, trailers and framing stay what they are.
+    options.alpn = match protocol {
+        Protocol::Http1 | Protocol::WebSocket => ALPN::H1,
+        Protocol::Http2 => ALPN::H2H1,
+        Protocol::Http2Only => ALPN::H2,
+    };
     options.max_h2_streams = 100;
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect * 2);
-    options.read_timeout = Some(timeouts.read);
+    options.read_timeout = Some(match protocol {
+        Protocol::WebSocket => timeouts.silence,
+        Protocol::Http1 | Protocol::Http2 | Protocol::Http2Only => timeouts.read,
+    });
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
     peer
 }
 
 /// Whether the provider refused the handshake because it speaks HTTP/2 only (ALPN, RFC 7301 section 3.2).
+///
+/// Pingora keeps only the text of a TLS error.
 pub(crate) fn wants_h2(error: &Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        let alert = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .or_else(|| cause.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = alert {
-            return *alert == rustls::AlertDescription::NoApplicationProtocol;
-        }
-        source = cause.source();
-    }
-    false
+    format!("{error:?}").contains("NoApplicationProtocol")
 }
 
 /// Whether another address of the same name may do better.
@@ -367,6 +383,10 @@ pub(crate) fn is_connect_failure(error: &Error) -> bool {
 /// What the agent is told of a failure on the upstream leg. Addresses and causes stay in the log.
 pub(crate) fn refusal(error: &Error) -> Refusal {
     let (code, detail) = match error.etype() {
+        _ if *error.esource() == ErrorSource::Downstream => (
+            Code::AmbiguousRequest,
+            "the request is not proper HTTP; send it in its one plain form (RFC 9112)",
+        ),
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => (
             Code::UpstreamTimeout,
             "the provider did not accept a connection in time; try again",
@@ -390,10 +410,6 @@ pub(crate) fn refusal(error: &Error) -> Refusal {
         | ErrorType::ConnectProxyFailure => (
             Code::UpstreamConnect,
             "the provider cannot be reached; nothing was sent, so try again",
-        ),
-        ErrorType::InvalidHTTPHeader if *error.esource() == ErrorSource::Downstream => (
-            Code::AmbiguousRequest,
-            "the request is not proper HTTP; send it in its one plain form (RFC 9112)",
         ),
         _ => (
             Code::UpstreamProtocol,

@@ -4,7 +4,7 @@
 //! a second and cut within a second of their lease's expiry or revocation (threats.md A13).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use leases::clock::Clock;
@@ -12,7 +12,7 @@ use leases::id::GrantId;
 use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
 use store::ledger::{Ledger, Standing};
-use tokio::sync::watch;
+use time::OffsetDateTime;
 
 use crate::door::holding;
 use crate::refuse::Code;
@@ -37,6 +37,11 @@ struct Stream {
 const LIVE: u8 = 0;
 const EXPIRED: u8 = 1;
 const REVOKED: u8 = 2;
+const DENIED: u8 = 3;
+const UNKNOWN: u8 = 4;
+
+/// Looks that may fail in a row before streams are cut unseen: three seconds.
+const MAX_FAILURES: u32 = 6;
 
 impl Watched {
     /// Why the stream was cut, if it was.
@@ -44,6 +49,8 @@ impl Watched {
         match self.stream.cut.load(Ordering::Acquire) {
             EXPIRED => Some(Code::LeaseExpired),
             REVOKED => Some(Code::LeaseRevoked),
+            DENIED => Some(Code::GrantDenied),
+            UNKNOWN => Some(Code::LedgerUnavailable),
             _ => None,
         }
     }
@@ -53,6 +60,7 @@ impl Watched {
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     streams: Mutex<Vec<std::sync::Weak<Stream>>>,
+    failures: AtomicU32,
 }
 
 impl Watcher {
@@ -73,52 +81,59 @@ impl Watcher {
         Watched { stream }
     }
 
-    /// Looks at the streams until `shutdown`.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        ledger: Ledger,
-        clock: Arc<dyn Clock>,
-        mut shutdown: watch::Receiver<bool>,
-    ) {
+    /// Looks at the streams for as long as it is polled.
+    pub(crate) async fn run(self: Arc<Self>, ledger: Ledger, clock: Arc<dyn Clock>) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => self.look(&ledger, clock.as_ref()),
-                _ = shutdown.wait_for(|down| *down) => return,
+            ticks.tick().await;
+            let live = self.live();
+            if live.is_empty() {
+                continue;
+            }
+            let (watcher, ledger, now) = (Arc::clone(&self), ledger.clone(), clock.now());
+            // The reads are short but many, so they stay off the threads that serve requests.
+            let looked =
+                tokio::task::spawn_blocking(move || watcher.look(live, &ledger, now)).await;
+            if looked.is_err() {
+                tracing::error!("the watch over live streams panicked");
             }
         }
     }
 
-    fn look(&self, ledger: &Ledger, clock: &dyn Clock) {
-        let live: Vec<Arc<Stream>> = {
-            let mut streams = self.streams.lock();
-            streams.retain(|stream| stream.strong_count() > 0);
-            streams
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
-                .collect()
-        };
-        if live.is_empty() {
-            return;
-        }
-        let now = clock.now();
-        let (expired, standing): (Vec<_>, Vec<_>) = live
-            .into_iter()
-            .partition(|stream| stream.lease.effective_expiry() <= now);
-        for stream in expired {
-            stream.end(EXPIRED);
-        }
-        for stream in standing {
+    fn live(&self) -> Vec<Arc<Stream>> {
+        let mut streams = self.streams.lock();
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .collect()
+    }
+
+    fn look(&self, live: Vec<Arc<Stream>>, ledger: &Ledger, now: OffsetDateTime) {
+        let mut failed = None;
+        for stream in live {
+            if stream.lease.effective_expiry() <= now {
+                stream.end(EXPIRED);
+                continue;
+            }
             match ledger.standing(&holding(&stream.lease, stream.grant.as_ref())) {
                 Ok(Standing::Good) => {}
-                Ok(_) => stream.end(REVOKED),
-                // Whether they still stand cannot be known, and new requests are refused meanwhile.
-                Err(error) => {
-                    tracing::warn!(%error, "live streams could not be checked for revocation");
-                    return;
+                Ok(Standing::Revoked | Standing::Unknown) => stream.end(REVOKED),
+                Ok(Standing::GrantRevoked | Standing::AgentInactive) => stream.end(DENIED),
+                // Whether it still stands cannot be known; after a while that is a no.
+                Err(_) if self.failures.load(Ordering::Relaxed) >= MAX_FAILURES => {
+                    stream.end(UNKNOWN);
                 }
+                Err(error) => failed = Some(error),
             }
+        }
+        match failed {
+            Some(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "live streams could not be checked for revocation");
+            }
+            None => self.failures.store(0, Ordering::Relaxed),
         }
     }
 }

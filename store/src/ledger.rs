@@ -53,7 +53,8 @@ pub struct UseRequest {
     pub revocation_ids: Arc<[RevocationId]>,
     /// The earliest end of all blocks.
     pub expires_at: OffsetDateTime,
-    /// Names of the entries that will be used.
+    /// Names of the entries that may be used; empty for all. What is recorded, and may be opened, are those of them
+    /// that the set's current version has.
     pub keys: Arc<[String]>,
     /// The request itself.
     pub request: RequestFacts,

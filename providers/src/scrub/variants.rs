@@ -14,6 +14,8 @@ pub(super) fn of(secret: &[u8]) -> Vec<Variant> {
     let mut variants = vec![
         Zeroizing::new(secret.to_vec()),
         Zeroizing::new(secret.iter().rev().copied().collect()),
+        // Header names are lower-cased on their way.
+        Zeroizing::new(secret.to_ascii_lowercase()),
     ];
     variants.extend(base64(secret));
     variants.extend([

@@ -11,7 +11,7 @@ use std::time::Duration as StdDuration;
 use moka::sync::Cache;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -85,6 +85,7 @@ impl Leaves {
         now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, LeafError> {
         let mut params = CertificateParams::default();
+        params.serial_number = Some(serial());
         params.distinguished_name = DistinguishedName::new();
         // The common name is bounded to 64 bytes (RFC 5280 appendix A.1); the name that counts is the SAN.
         if host.len() <= 64 {
@@ -102,4 +103,12 @@ impl Leaves {
         params.not_after = now + VALIDITY;
         Ok(params.signed_by(&self.key, self.authority.issuer())?.into())
     }
+}
+
+/// A random serial of 127 bits, positive (RFC 5280 section 4.1.2.2): no two leaves share one.
+fn serial() -> SerialNumber {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system has a source of random bytes");
+    bytes[0] = (bytes[0] & 0x7f) | 0x40;
+    SerialNumber::from_slice(&bytes)
 }

@@ -1,7 +1,8 @@
 //! The rows that decide about uses, and the decision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::leases::RevocationId;
@@ -51,6 +52,17 @@ struct SetRow {
     org: String,
     version: i64,
     is_deleted: bool,
+    /// Names of the current version's entries, sorted.
+    keys: Arc<[String]>,
+}
+
+/// What is opened for a use that is allowed.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// The version of the secret set.
+    pub(super) version: u64,
+    /// Names of its entries among those that the request may use.
+    pub(super) keys: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -100,22 +112,21 @@ impl Book {
         Ok(())
     }
 
-    /// Decides about a use, and counts it if it is allowed. `Ok(Ok(version))` is the version of
-    /// the secret set to open.
+    /// Decides about a use, and counts it if it is allowed.
     pub(super) fn decide(
         &mut self,
         db: &Connection,
         request: &UseRequest,
         now: i64,
-    ) -> rusqlite::Result<Result<u64, UseRefusal>> {
+    ) -> rusqlite::Result<Result<Opening, UseRefusal>> {
         if let Err(refusal) = self.check_lease(db, request, now)? {
             return Ok(Err(refusal));
         }
         if let Err(refusal) = self.check_agent(db, request)? {
             return Ok(Err(refusal));
         }
-        let version = match self.check_set(db, request)? {
-            Ok(version) => version,
+        let opening = match self.check_set(db, request)? {
+            Ok(opening) => opening,
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Err(refusal) = self.check_grant(db, request, now)? {
@@ -125,7 +136,7 @@ impl Book {
             return Ok(Err(refusal));
         }
         self.count(request, now);
-        Ok(Ok(version))
+        Ok(Ok(opening))
     }
 
     /// Writes the windows that this transaction changed.
@@ -219,15 +230,20 @@ impl Book {
         &mut self,
         db: &Connection,
         request: &UseRequest,
-    ) -> rusqlite::Result<Result<u64, UseRefusal>> {
+    ) -> rusqlite::Result<Result<Opening, UseRefusal>> {
         let row = kept(&mut self.sets, &request.set, || {
             find(db, SET, request.set.as_str(), read_set)
         })?;
-        let version = row
+        let opening = row
             .as_ref()
             .filter(|set| !set.is_deleted && set.org == request.org.as_str())
-            .and_then(|set| u64::try_from(set.version).ok());
-        Ok(version.ok_or(UseRefusal::SetGone))
+            .and_then(|set| {
+                Some(Opening {
+                    version: u64::try_from(set.version).ok()?,
+                    keys: set.named(&request.keys),
+                })
+            });
+        Ok(opening.ok_or(UseRefusal::SetGone))
     }
 
     fn check_grant(
@@ -300,6 +316,17 @@ impl Book {
     }
 }
 
+impl SetRow {
+    /// The names of the set that are among `usable`, or all when nothing is said.
+    fn named(&self, usable: &[String]) -> Arc<[String]> {
+        let is_usable = |key: &&String| usable.is_empty() || usable.contains(key);
+        if self.keys.iter().all(|key| is_usable(&key)) {
+            return Arc::clone(&self.keys);
+        }
+        self.keys.iter().filter(is_usable).cloned().collect()
+    }
+}
+
 impl Window {
     /// The window as it stands at `now`: a new one if the last is over or none began.
     const fn at(self, now: i64, per_ms: i64) -> Self {
@@ -343,7 +370,8 @@ fn find<T>(
 const LEASE: &str =
     "SELECT org_id, agent_id, kind, expires_at, revoked_at, uses FROM leases WHERE id = ?1";
 const AGENT: &str = "SELECT org_id, is_active, deleted_at FROM agents WHERE id = ?1";
-const SET: &str = "SELECT org_id, version, deleted_at FROM secret_sets WHERE id = ?1";
+const SET: &str = "SELECT s.org_id, s.version, s.deleted_at, v.manifest FROM secret_sets s \
+    JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version WHERE s.id = ?1";
 const GRANT: &str = "SELECT g.org_id, g.agent_id, g.secret_set_id, g.expires_at, g.revoked_at, \
     g.rate_requests, g.rate_per_seconds, w.started_at, w.used \
     FROM grants g LEFT JOIN rate_windows w ON w.grant_id = g.id WHERE g.id = ?1";
@@ -377,7 +405,16 @@ fn read_set(row: &Row<'_>) -> rusqlite::Result<SetRow> {
         org: row.get(0)?,
         version: row.get(1)?,
         is_deleted: row.get::<_, Option<i64>>(2)?.is_some(),
+        keys: read_keys(row.get_ref(3)?.as_str()?)?,
     })
+}
+
+/// The keys of a manifest, `{"KEY": version, …}`.
+fn read_keys(manifest: &str) -> rusqlite::Result<Arc<[String]>> {
+    let manifest: BTreeMap<String, u64> = serde_json::from_str(manifest).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(manifest.into_keys().collect())
 }
 
 fn read_grant(row: &Row<'_>) -> rusqlite::Result<GrantRow> {

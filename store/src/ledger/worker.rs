@@ -9,7 +9,7 @@ use ::leases::id::{AgentId, LeaseId, UseId};
 use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use ulid::Ulid;
 
-use super::book::Book;
+use super::book::{Book, Opening};
 use super::queue::{MAX_OUTCOMES, Waiting, Wake};
 use super::{
     LedgerError, Outcome, RecordedUse, Refused, RequestFacts, Shared, UseRefusal, UseRequest,
@@ -298,9 +298,9 @@ impl Worker {
                 Waiting::Use(request, _) => {
                     let decided = book.decide(db, request, writer.now)?;
                     let answer = match decided {
-                        Ok(version) => {
+                        Ok(opening) => {
                             let recorded =
-                                writer.record_use(stream, &mut insert, request, version)?;
+                                writer.record_use(stream, &mut insert, request, opening)?;
                             batch.uses.push((recorded.use_id.clone(), writer.link.seq));
                             Ok(recorded)
                         }
@@ -617,23 +617,24 @@ impl Writer {
         stream: &Stream,
         insert: &mut CachedStatement<'_>,
         request: &UseRequest,
-        version: u64,
+        opening: Opening,
     ) -> rusqlite::Result<RecordedUse> {
         self.next_id();
         let use_id = UseId::parse(&format!("{}{}", UseId::PREFIX, &self.id[4..]))
             .expect("a ULID after the prefix is an id");
         let draft = Draft {
             action: "lease.use",
-            secret_version: Some(version),
+            secret_version: Some(opening.version),
             use_id: Some(use_id.as_str()),
+            keys: &opening.keys,
             ..use_draft(request)
         };
         self.insert(stream, insert, &draft)?;
         Ok(RecordedUse {
             use_id,
             set: request.set.clone(),
-            secret_set_version: version,
-            keys: Arc::clone(&request.keys),
+            secret_set_version: opening.version,
+            keys: opening.keys,
             at: at(self.now),
         })
     }
