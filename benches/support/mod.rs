@@ -8,7 +8,9 @@ pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let model =
         field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let memory = field("/proc/meminfo", "MemTotal").unwrap_or_else(|| "unknown".to_owned());
+    let kib = field("/proc/meminfo", "MemTotal")
+        .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+    let memory = kib.map_or("unknown".to_owned(), |kib| format!("{} GiB", kib >> 20));
     format!("{cores} cores, {model}, memory {memory}")
 }
 
