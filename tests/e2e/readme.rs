@@ -1,6 +1,7 @@
 //! The README's path, by the command line alone: serve, store, agent, grant, run.
 
 use crate::support::Stack;
+use crate::support::stack::built;
 
 /// Stores a Stripe key and grants it to a new agent, as the README says.
 async fn prepare(stack: &Stack) -> String {
@@ -305,5 +306,54 @@ async fn doctor_and_explain_and_ca_answer() {
         "{ca:#?}"
     );
 
+    stack.finish().await;
+}
+
+/// The README's own commands, in a shell, on the machine of the server: no key and no data directory is named.
+const SCRIPT: &str = r#"
+set -eu
+printf %s "$SECRET" | claviger set put openai/prod/assistant OPENAI_API_KEY=-
+unset SECRET
+claviger agent create helper >agent.txt
+claviger grant create --agent helper --set openai/prod/assistant --actions proxy_use,mint_workflow_lease
+claviger run --agent helper --set openai/prod/assistant -- \
+  curl -sS --fail https://api.openai.com/v1/models -H "Authorization: Bearer ${OPENAI_API_KEY:-none}"
+claviger audit list
+TOKEN=$(claviger lease mint --agent helper --set openai/prod/assistant)
+curl -sS --fail -x "http://lease:$TOKEN@$PROXY" --cacert "$(claviger ca)" https://api.openai.com/v1/models
+TOKEN=$(claviger lease mint --agent helper --set openai/prod/assistant)
+NARROW=$(echo "$TOKEN" | claviger lease narrow --method GET --path '/v1/models' --ttl 30s)
+curl -sS --fail -x "http://lease:$NARROW@$PROXY" --cacert "$(claviger ca)" https://api.openai.com/v1/models
+claviger audit verify
+"#;
+
+#[tokio::test]
+async fn the_readmes_commands_work_as_they_stand() {
+    let stack = Stack::builder().default_data().start().await;
+    let secret = stack.secret("sk-proj-");
+    let mut shell = tokio::process::Command::new("sh");
+    let path = std::env::join_paths(
+        std::iter::once(built().parent().unwrap().to_owned())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    shell
+        .args(["-c", SCRIPT])
+        .current_dir(stack.home.path())
+        .env_clear()
+        .env("HOME", stack.home.path())
+        .env("PATH", path.unwrap())
+        .env("SECRET", secret.text())
+        .env("CLAVIGER_URL", format!("http://{}", stack.api_addr))
+        .env("PROXY", stack.proxy_addr.to_string());
+
+    stack.run(shell).await.expect_success();
+
+    assert_eq!(stack.upstream.count(), 3);
+    for request in stack.upstream.requests() {
+        assert_eq!(
+            request.field("authorization"),
+            format!("Bearer {}", secret.text())
+        );
+    }
     stack.finish().await;
 }

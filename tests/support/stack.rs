@@ -46,6 +46,7 @@ pub(crate) const HOSTS: &[&str] = &[
 /// How to start a [`Stack`].
 pub(crate) struct Builder {
     data: Option<PathBuf>,
+    names_data: bool,
     log: &'static str,
     loopback: bool,
     alpn: &'static [&'static [u8]],
@@ -73,6 +74,12 @@ impl Builder {
     /// Keeps the data in `dir`.
     pub(crate) fn data(mut self, dir: &Path) -> Self {
         self.data = Some(dir.to_owned());
+        self
+    }
+
+    /// Lets the server choose its data directory: the platform's, below `HOME`.
+    pub(crate) fn default_data(mut self) -> Self {
+        self.names_data = false;
         self
     }
 
@@ -134,11 +141,18 @@ impl Builder {
         let upstream = Upstream::start_with(&named, self.alpn).await;
         let upstream_ca = home.path().join("upstream-ca.pem");
         std::fs::write(&upstream_ca, upstream.ca_pem()).expect("the directory is ours");
-        let data = self.data.unwrap_or_else(|| home.path().join("data"));
+        let usual = if self.names_data {
+            "data"
+        } else {
+            ".local/share/claviger"
+        };
+        let data = self.data.unwrap_or_else(|| home.path().join(usual));
 
         let mut arguments = vec!["serve".to_owned()];
         let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        option("--data", data.display().to_string());
+        if self.names_data {
+            option("--data", data.display().to_string());
+        }
         option("--api", self.api.clone());
         option("--proxy", "127.0.0.1:0".to_owned());
         option("--upstream-ca", upstream_ca.display().to_string());
@@ -190,12 +204,17 @@ impl Launch {
     }
 }
 
+/// Where the built binary is.
+pub(crate) fn built() -> PathBuf {
+    // A test archive carries the binary along and says where it is; else it is where cargo built it.
+    std::env::var_os("NEXTEST_BIN_EXE_claviger")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_claviger").into())
+        .into()
+}
+
 /// The built binary with a clean environment and `home` for whatever it keeps.
 pub(crate) fn binary(home: &Path) -> Command {
-    // A test archive carries the binary along and says where it is; else it is where cargo built it.
-    let built = std::env::var_os("NEXTEST_BIN_EXE_claviger")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_claviger").into());
-    let mut command = Command::new(built);
+    let mut command = Command::new(built());
     command
         .env_clear()
         .env("HOME", home)
@@ -228,6 +247,7 @@ impl Stack {
     pub(crate) fn builder() -> Builder {
         Builder {
             data: None,
+            names_data: true,
             log: "trace",
             loopback: true,
             alpn: &[b"http/1.1"],
