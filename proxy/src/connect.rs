@@ -33,7 +33,7 @@ use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
-use crate::normalize::{Endpoint, RawTarget, scheme_name};
+use crate::normalize::{Endpoint, RawTarget, check_method, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
 use crate::stream::{Conn, Cut};
@@ -253,7 +253,9 @@ impl Front {
             agrees(endpoint, host)?;
         }
         door::check_standing(&self.pipeline.store, lease, now)?;
-        covers_host(lease, endpoint.host.as_str(), endpoint.port, now)?;
+        covers_host(lease, endpoint.host.as_str(), endpoint.port, now).map_err(|denial| {
+            Refusal::of_denial(&denial, |_| format!("{}:{}", endpoint.host, endpoint.port))
+        })?;
         self.pipeline
             .upstreams
             .addresses(&endpoint.host, endpoint.port)
@@ -416,6 +418,7 @@ impl Front {
 fn check_head(head: &[u8], link: Option<&Link>) -> Result<(), Refusal> {
     let head = Head::parse(head)?;
     if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {
+        check_method(head.method)?;
         if let Some(host) = head.host {
             tunnel.endpoint.agrees(host)?;
         }

@@ -254,7 +254,12 @@ fn check_query(query: &str) -> Result<(), Refusal> {
 }
 
 pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
-    match request.method.as_str() {
+    check_method(request.method.as_str())
+}
+
+/// Only methods of a short list are proxied; their names are case-sensitive (RFC 9110 section 9.1).
+pub(crate) fn check_method(method: &str) -> Result<(), Refusal> {
+    match method {
         "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => Ok(()),
         other => Err(Refusal::new(
             Code::MethodNotAllowed,

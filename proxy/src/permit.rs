@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use leases::authorize::{AccessRequest, Permit, authorize};
+use leases::authorize::{AccessRequest, Dimension, Permit, authorize};
 use leases::scope::Action;
 use leases::verify::VerifiedLease;
 use providers::host::Scheme;
@@ -38,7 +38,16 @@ pub(crate) fn permit(
         path: &target.path,
         client_ip,
     };
-    Ok(authorize(lease, &request, now)?)
+    authorize(lease, &request, now).map_err(|denial| {
+        Refusal::of_denial(&denial, |what| match what {
+            Dimension::Host => format!("{}:{}", target.host, target.port),
+            Dimension::Method => method.to_owned(),
+            Dimension::Path => target.path.to_string(),
+            Dimension::Client => client_ip.to_string(),
+            Dimension::Time => now.to_string(),
+            Dimension::Key | Dimension::Action | Dimension::Other => String::new(),
+        })
+    })
 }
 
 fn lease_scheme(scheme: Scheme) -> leases::Scheme {

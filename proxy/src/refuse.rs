@@ -399,24 +399,21 @@ impl From<UseRefusal> for Refusal {
     }
 }
 
-impl From<Denial> for Refusal {
-    fn from(denial: Denial) -> Self {
-        let detail = denial.to_string();
-        let code = match denial {
-            Denial::Expired { .. } => Code::LeaseExpired,
-            Denial::Scope { .. } | Denial::Limits => Code::LeaseScope,
-            Denial::Plaintext => Code::PlaintextDenied,
-            Denial::Grant { what, .. } => match what {
-                Dimension::Host
-                | Dimension::Method
-                | Dimension::Path
-                | Dimension::Client
-                | Dimension::Time
-                | Dimension::Key
-                | Dimension::Action
-                | Dimension::Other => Code::GrantDenied,
-            },
+impl Refusal {
+    /// What a lease does not allow, told with the value that lies outside.
+    pub(crate) fn of_denial(denial: &Denial, value: impl Fn(Dimension) -> String) -> Self {
+        let (code, what) = match denial {
+            Denial::Expired { .. } => (Code::LeaseExpired, None),
+            Denial::Limits => (Code::LeaseScope, None),
+            Denial::Plaintext => (Code::PlaintextDenied, None),
+            Denial::Scope { what, .. } => (Code::LeaseScope, Some(*what)),
+            Denial::Grant { what, .. } => (Code::GrantDenied, Some(*what)),
         };
+        let detail = denial.to_string();
+        let detail = what.map_or(detail.clone(), |what| {
+            let named = format!("{what} {} is outside", value(what));
+            detail.replacen(&format!("{what} is outside"), &named, 1)
+        });
         Self::new(code, detail)
     }
 }
