@@ -12,25 +12,33 @@ use time::OffsetDateTime;
 use crate::normalize::{RawTarget, Target, default_port};
 use crate::refuse::{Code, Door, Refusal};
 
-/// Refuses a `Connection` field that names a field we must keep or set (threats.md C9).
-pub(crate) fn check_nominations(headers: &HeaderMap) -> Result<(), Refusal> {
+/// How many fields `Connection` may name.
+const MAX_NOMINATIONS: usize = 8;
+
+/// Refuses a `Connection` field that names a field which we must keep or set (threats.md C9). Others it may name: they
+/// end here, as RFC 9110 section 7.6.1 says.
+pub(crate) fn check_nominations(headers: &HeaderMap, plan: Option<&Plan>) -> Result<(), Refusal> {
+    let mut count = 0;
     for value in headers.get_all(CONNECTION) {
         let named = value.to_str().unwrap_or("\u{0}").split(',').map(str::trim);
         for name in named.filter(|name| !name.is_empty()) {
-            let is_hop_by_hop = [
-                "close",
-                "keep-alive",
-                "upgrade",
-                "te",
-                "http2-settings",
-                "proxy-connection",
-            ]
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known));
-            if !is_hop_by_hop {
+            count += 1;
+            let name = name.to_ascii_lowercase();
+            let is_kept = matches!(
+                &*name,
+                "host" | "content-length" | "content-type" | "transfer-encoding" | "cookie"
+            );
+            let is_ours = is_unwanted_credential(&name)
+                || is_routing_header(&name)
+                || plan.is_some_and(|plan| plan.is_slot(&name));
+            if is_kept
+                || is_ours
+                || count > MAX_NOMINATIONS
+                || HeaderName::try_from(&*name).is_err()
+            {
                 return Err(Refusal::new(
                     Code::AmbiguousRequest,
-                    "Connection names a field that may not be hop-by-hop; send only `keep-alive`, `close`, `te` or `upgrade`",
+                    "Connection names too many fields, or one that may not be hop-by-hop; send `keep-alive`, `close` or `upgrade` alone",
                 ));
             }
         }
@@ -140,22 +148,20 @@ fn drop_lease(request: &mut RequestHeader) {
 
 /// Credentials and routing overrides that no template wants from an agent.
 fn is_unwanted(name: &str) -> bool {
-    match name {
-        "authorization"
-        | "proxy-authorization"
-        | "proxy-connection"
-        | "keep-alive"
-        | "x-api-key"
-        | "api-key" => true,
-        _ => {
-            is_routing_header(name)
-                || (name.contains('_')
-                    && matches!(
-                        &*name.replace('_', "-"),
-                        "authorization" | "proxy-authorization" | "x-api-key" | "api-key"
-                    ))
-        }
-    }
+    matches!(name, "proxy-connection" | "keep-alive")
+        || is_unwanted_credential(name)
+        || is_routing_header(name)
+}
+
+/// The usual slots of credentials, also spelled with `_`, which some servers read as `-`.
+fn is_unwanted_credential(name: &str) -> bool {
+    let is_usual = |name: &str| {
+        matches!(
+            name,
+            "authorization" | "proxy-authorization" | "x-api-key" | "api-key"
+        )
+    };
+    is_usual(name) || (name.contains('_') && is_usual(&name.replace('_', "-")))
 }
 
 /// Sets the target in origin form, with the query as the plan wants it, and one Host.

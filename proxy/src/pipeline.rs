@@ -79,7 +79,7 @@ impl Pipeline {
         let template = self.catalog.borrow().get(&permit.binding().provider);
         target.check_encoded_slash(template.as_deref())?;
         check_upgrade(session, ctx)?;
-        inject::check_nominations(&session.req_header().headers)?;
+        inject::check_nominations(&session.req_header().headers, None)?;
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
         ctx.permit = Some(permit);
         let permit = ctx.permit.as_ref().expect("set above");
@@ -89,6 +89,7 @@ impl Pipeline {
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");
         let credential = self.opener.open(used, permit, target).await?;
+        inject::check_nominations(&session.req_header().headers, Some(&credential.plan))?;
         ctx.credential = Some(credential);
         body::hold_if_signed(&self.held_bodies, session, ctx).await
     }
@@ -406,10 +407,16 @@ impl ProxyHttp for Shared {
         error: &Error,
         ctx: &mut RequestContext,
     ) -> FailToProxy {
-        let refusal = ctx
-            .refusal
-            .take()
-            .unwrap_or_else(|| upstream::refusal(error));
+        let refusal = ctx.refusal.take().unwrap_or_else(|| {
+            if account::is_agent_gone(error) {
+                Refusal::new(
+                    Code::AgentGone,
+                    "the agent closed its connection before the end",
+                )
+            } else {
+                upstream::refusal(error)
+            }
+        });
         let status = refusal.status(ctx.door);
         if account::is_agent_gone(error) || is_answered(session) {
             ctx.refusal = Some(refusal);

@@ -61,6 +61,8 @@ pub enum Code {
     UpstreamProtocol,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// The agent closed its connection before the end. Never sent: there is nobody to send it to.
+    AgentGone,
     /// No durable record can be written, so nothing is forwarded.
     LedgerUnavailable,
     /// The key provider cannot open the credential.
@@ -95,6 +97,7 @@ impl Code {
             Self::UpstreamTls => "upstream_tls",
             Self::UpstreamProtocol => "upstream_protocol",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::AgentGone => "agent_gone",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::KeyUnavailable => "key_unavailable",
             Self::Overloaded => "overloaded",
@@ -113,7 +116,7 @@ impl Code {
             | Self::DestinationBlocked
             | Self::PlaintextDenied
             | Self::UpgradeDenied => 403,
-            Self::AmbiguousRequest => 400,
+            Self::AmbiguousRequest | Self::AgentGone => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTooLarge => 413,
@@ -151,6 +154,7 @@ impl Code {
             Self::UpstreamTls => "The provider's certificate was not accepted",
             Self::UpstreamProtocol => "The provider did not answer with proper HTTP",
             Self::UpstreamTimeout => "The provider did not answer in time",
+            Self::AgentGone => "The agent is gone",
             Self::LedgerUnavailable => "No durable record can be written",
             Self::KeyUnavailable => "The credential cannot be opened",
             Self::Overloaded => "The injector is at its limit",
@@ -169,6 +173,7 @@ impl Code {
                 "proxy_internal_error"
             }
             Self::AmbiguousRequest
+            | Self::AgentGone
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::BodyTooLarge
@@ -192,6 +197,7 @@ impl Code {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::AmbiguousRequest
+            | Self::AgentGone
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::BodyTooLarge
