@@ -211,10 +211,19 @@ async fn a_websocket_passes_in_both_directions() {
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
     ];
 
+    let accept = stack.upstream.stream("chat");
     tunnel
-        .send("GET", "/websocket", &fields, b"")
+        .send("GET", "/websocket/chat", &fields, b"")
         .await
         .unwrap();
+    // Pingora ends an upgrade whose 101 overtakes its own mark for the end of the request, which only a provider on the
+    // same machine can bring about: it answers once the injector has served another request in between.
+    stack.upstream.reached(1).await;
+    stack
+        .get("api.stripe.com", "/v1/balance", &token)
+        .await
+        .expect_status(200);
+    accept.send(bytes::Bytes::new()).await.unwrap();
     let (head, _) = tunnel.wire.open("GET").await.unwrap();
     assert_eq!(head.status, 101);
     for message in [
@@ -227,7 +236,7 @@ async fn a_websocket_passes_in_both_directions() {
     drop(tunnel);
 
     assert_eq!(
-        stack.upstream.last().field("authorization"),
+        stack.upstream.requests()[0].field("authorization"),
         format!("Bearer {}", access.secret.text())
     );
     stack.finish().await;

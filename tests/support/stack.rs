@@ -224,6 +224,8 @@ pub(crate) fn binary(home: &Path) -> Command {
 
 /// One server, one upstream, one org.
 pub(crate) struct Stack {
+    /// Before the directory, because fields are dropped in order and the log lies there.
+    pub(crate) process: Option<Process>,
     pub(crate) home: TempDir,
     pub(crate) data: PathBuf,
     pub(crate) upstream: Upstream,
@@ -231,7 +233,6 @@ pub(crate) struct Stack {
     pub(crate) proxy_addr: SocketAddr,
     pub(crate) ca: PathBuf,
     pub(crate) admin_key: String,
-    pub(crate) process: Option<Process>,
     /// What agents received. Provider secrets may not be in it.
     pub(crate) seen: Seen,
     /// The provider secrets of this test.

@@ -42,7 +42,7 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
             body: Vec::new(),
         },
         ("status", status) => Answer::json(status.parse().unwrap_or(500), &json!({ "status": status })),
-        ("websocket", _) => Answer::Echoing("websocket".into()),
+        ("websocket", name) => websocket(name, shared).await,
         ("hang", _) => Answer::Silence,
         ("close-before", _) => Answer::Raw(Vec::new()),
         ("close-midway", _) => Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this".to_vec()),
@@ -228,6 +228,19 @@ fn named_stream(name: &str, shared: &Shared) -> Answer {
         },
         None => Answer::json(404, &json!({ "error": "no such stream" })),
     }
+}
+
+/// Accepts a WebSocket as soon as the test says so through the stream of this name.
+async fn websocket(name: &str, shared: &Shared) -> Answer {
+    let gate = shared
+        .streams
+        .lock()
+        .expect("no holder panics")
+        .remove(name);
+    if let Some(mut gate) = gate {
+        gate.recv().await;
+    }
+    Answer::Echoing("websocket".into())
 }
 
 fn bearer(request: &Recorded) -> bool {
