@@ -1,5 +1,7 @@
 //! Logs: lines to stderr through a buffer that never makes a request wait, and a panic hook that prints no values.
 
+mod line;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,7 +50,10 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<Telemetry
         .with_writer(sink.clone())
         .with_ansi(false);
     let lines = match format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines
+            .fmt_fields(line::Fields)
+            .event_format(line::Line)
+            .boxed(),
         LogFormat::Json => lines
             .json()
             .flatten_event(true)

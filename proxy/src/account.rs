@@ -23,14 +23,21 @@ pub(crate) fn request_id(now: OffsetDateTime) -> String {
     let value = Ulid::from_parts(milliseconds, random).0;
     // The version and variant bits of RFC 9562 section 5.8 (UUIDv8: made by our own rule).
     let value = value & !(0xf000 << 64) & !(0b11 << 62) | (0x8000 << 64) | (0b10 << 62);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        value >> 96,
-        value >> 80 & 0xffff,
-        value >> 64 & 0xffff,
-        value >> 48 & 0xffff,
-        value & 0xffff_ffff_ffff
-    )
+    hyphenated(value)
+}
+
+/// The 8-4-4-4-12 form of RFC 9562 section 4.
+fn hyphenated(value: u128) -> String {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(36);
+    for (index, byte) in value.to_be_bytes().into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// What keeps the pooled connections of one org apart from every other's.
@@ -111,7 +118,7 @@ fn log_line(
     let binding = ctx.permit.as_ref().map(leases::authorize::Permit::binding);
     // The cause of an upstream failure names addresses and libraries, never a header.
     let cause = error.map(|error| error.etype().as_str());
-    let span = tracing::info_span!("request", request.id = %ctx.request_id);
+    let span = tracing::info_span!("request", request.id = ctx.request_id.as_str());
     let _entered = span.enter();
     tracing::info!(
         principal.id = lease.map(|l| l.agent().as_str()),
@@ -151,6 +158,12 @@ impl std::fmt::Display for Reason<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_id_has_the_form_of_a_uuid() {
+        let text = hyphenated(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(text, "01234567-89ab-cdef-0123-456789abcdef");
+    }
 
     #[test]
     fn request_ids_are_uuids_and_differ() {

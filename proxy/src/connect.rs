@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -239,7 +239,11 @@ impl Front {
             self.record(&lease, &endpoint, client, request_id, refusal)
                 .await;
         }
-        admitted.map(|()| Tunnel { endpoint, lease })
+        admitted.map(|()| Tunnel {
+            endpoint,
+            lease,
+            usable_keys: OnceLock::new(),
+        })
     }
 
     async fn admit_lease(

@@ -1,11 +1,12 @@
 //! What one request has learned so far. Each step fills its part, and the end reads all of them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use leases::authorize::Permit;
+use leases::id::SetId;
 use leases::verify::VerifiedLease;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
@@ -34,6 +35,8 @@ pub(crate) struct Link {
 pub(crate) struct Tunnel {
     pub(crate) endpoint: Endpoint,
     pub(crate) lease: Arc<VerifiedLease>,
+    /// Names of the keys that its requests may use: one host is one set of the lease.
+    pub(crate) usable_keys: OnceLock<(SetId, Arc<[String]>)>,
 }
 
 impl Link {

@@ -84,8 +84,9 @@ impl Pipeline {
         ctx.permit = Some(permit);
         let permit = ctx.permit.as_ref().expect("set above");
         let facts = ctx.facts(&method);
-        let used =
-            record::record_use(self.store.ledger(), permit, template.as_deref(), facts).await?;
+        let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
+        let keys = record::usable_keys(permit, tunnel, template.as_deref());
+        let used = record::record_use(self.store.ledger(), permit, keys, facts).await?;
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");
         let credential = self.opener.open(used, permit, target).await?;

@@ -7,14 +7,14 @@ use leases::scope::Keys;
 use providers::template::Template;
 use store::ledger::{Ledger, Outcome, RecordedUse, RequestFacts, UseRequest};
 
-use crate::context::RequestContext;
+use crate::context::{RequestContext, Tunnel};
 use crate::refuse::Refusal;
 
 /// Asks the ledger to re-check the lease, count and record the use. What comes back is committed.
 pub(crate) async fn record_use(
     ledger: &Ledger,
     permit: &Permit,
-    template: Option<&Template>,
+    keys: Arc<[String]>,
     request: RequestFacts,
 ) -> Result<RecordedUse, Refusal> {
     let lease = permit.lease();
@@ -29,7 +29,7 @@ pub(crate) async fn record_use(
         action: permit.action(),
         revocation_ids: lease.shared_revocation_ids(),
         expires_at: lease.effective_expiry(),
-        keys: usable(&binding.keys, template),
+        keys,
         request,
     };
     Ok(ledger.record_use(request).await?)
@@ -37,6 +37,24 @@ pub(crate) async fn record_use(
 
 /// The names that may be used: what the template sends, of what the grant allows. Empty means all, which is what a
 /// `custom` set says of itself. The ledger records those of them that the set has.
+pub(crate) fn usable_keys(
+    permit: &Permit,
+    tunnel: Option<&Tunnel>,
+    template: Option<&Template>,
+) -> Arc<[String]> {
+    let binding = permit.binding();
+    let Some(tunnel) = tunnel else {
+        return usable(&binding.keys, template);
+    };
+    let (set, keys) = tunnel
+        .usable_keys
+        .get_or_init(|| (binding.set.clone(), usable(&binding.keys, template)));
+    if *set == binding.set {
+        return Arc::clone(keys);
+    }
+    usable(&binding.keys, template)
+}
+
 fn usable(allowed: &Keys, template: Option<&Template>) -> Arc<[String]> {
     let sent = template.map(Template::sent_keys);
     match (allowed, sent) {
