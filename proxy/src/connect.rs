@@ -408,9 +408,7 @@ impl Front {
             endpoint.host,
             refusal.code.as_str(),
         );
-        if let Err(error) = self.pipeline.store.ledger().record_refusal(refused).await {
-            tracing::error!(request.id = request_id, %error, "a refusal could not be recorded");
-        }
+        self.pipeline.write_refusal(refused).await;
     }
 
     fn request_id(&self) -> String {

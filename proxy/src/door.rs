@@ -66,7 +66,7 @@ fn gateway(
     let template = pipeline.catalog.borrow().get(provider).ok_or_else(|| {
         Refusal::new(
             Code::NotFound,
-            "there is no provider of this name; see `claviger providers list`",
+            "there is no provider of this name; `GET /v1/providers` on the API address lists them",
         )
     })?;
     let token = template

@@ -11,6 +11,7 @@ mod door;
 pub mod fuzz;
 mod head;
 mod inject;
+mod meter;
 mod metrics;
 mod normalize;
 mod permit;

@@ -11,6 +11,7 @@ pub(crate) struct Metrics {
     pub(crate) reflections: IntCounter,
     pub(crate) upstream_errors: IntCounterVec,
     pub(crate) shed: IntCounter,
+    pub(crate) unrecorded_refusals: IntCounter,
 }
 
 impl Metrics {
@@ -50,6 +51,10 @@ impl Metrics {
                 "shed_total",
                 "Connections and requests refused because of load.",
             )?,
+            unrecorded_refusals: IntCounter::new(
+                "proxy_unrecorded_refusals_total",
+                "Refusals beyond what one lease may have recorded.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
@@ -57,6 +62,7 @@ impl Metrics {
         registry.register(Box::new(metrics.reflections.clone()))?;
         registry.register(Box::new(metrics.upstream_errors.clone()))?;
         registry.register(Box::new(metrics.shed.clone()))?;
+        registry.register(Box::new(metrics.unrecorded_refusals.clone()))?;
         Ok(metrics)
     }
 

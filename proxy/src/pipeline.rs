@@ -21,6 +21,7 @@ use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
 use crate::head::{self, HeadError};
+use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
@@ -50,6 +51,7 @@ pub(crate) struct Pipeline {
     pub(crate) opener: Opener,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) metrics: Metrics,
+    pub(crate) refusals: RefusalMeter,
     pub(crate) timeouts: UpstreamTimeouts,
     pub(crate) held_bodies: HeldBodies,
 }
@@ -139,8 +141,22 @@ impl Pipeline {
             grant: ctx.permit.as_ref().map(|p| p.binding().grant.clone()),
             request: ctx.facts(session.req_header().method.as_str()),
         };
+        self.write_refusal(refused).await;
+    }
+
+    /// Commits a refusal's record, within what its lease may write.
+    pub(crate) async fn write_refusal(&self, refused: Refused) {
+        if refused
+            .lease
+            .as_ref()
+            .is_some_and(|lease| !self.refusals.admits(lease))
+        {
+            self.metrics.unrecorded_refusals.inc();
+            return;
+        }
+        let request_id = refused.request.request_id.clone();
         if let Err(error) = self.store.ledger().record_refusal(refused).await {
-            tracing::error!(request.id = ctx.request_id, %error, "a refusal could not be recorded");
+            tracing::error!(request.id = request_id, %error, "a refusal could not be recorded");
         }
     }
 

@@ -27,6 +27,7 @@ use crate::authenticate::Authenticator;
 use crate::body::HeldBodies;
 use crate::connect::Front;
 use crate::credential::Opener;
+use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
 use crate::tls::ca::Authority;
@@ -181,6 +182,7 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         ),
         watcher,
         metrics: Metrics::register(&deps.registry)?,
+        refusals: RefusalMeter::new(),
         timeouts: UpstreamTimeouts::default(),
         held_bodies: HeldBodies::new(MAX_SIGNED_BODY, MAX_HELD_BODIES),
         clock: deps.clock,
