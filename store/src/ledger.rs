@@ -19,6 +19,7 @@ use crate::{CheckpointSigner, OpenError, StoreError, StoreOptions};
 
 mod book;
 mod keeper;
+mod pace;
 mod queue;
 mod standing;
 mod start;

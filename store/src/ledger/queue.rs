@@ -128,12 +128,14 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Waits until there is something to do, at the latest until `due`, and takes it.
+    /// Waits until there is something to do, at the latest until `due`, and takes it. Jobs wait
+    /// `linger` longer for others to come.
     pub(super) fn take(
         &self,
         waiting: &mut Vec<Waiting>,
         outcomes: &mut VecDeque<Outcome>,
         due: Instant,
+        linger: Option<Duration>,
     ) -> Wake {
         let mut state = self.state.lock();
         // Right after a batch its outcomes are about to come: a light sleep spares their callers
@@ -157,6 +159,15 @@ impl Queue {
             if timed_out {
                 next_sleep = Sleep::Deep;
             }
+        }
+        if let Some(linger) = linger
+            && !state.waiting.is_empty()
+            && !state.ended
+        {
+            // It is not asleep meanwhile, so that those who come need no system call to wake it.
+            drop(state);
+            std::thread::sleep(linger);
+            state = self.state.lock();
         }
         if state.waiting.len() > MAX_BATCH {
             waiting.extend(state.waiting.drain(..MAX_BATCH));
@@ -203,7 +214,7 @@ mod tests {
         let refused = queue.push(job(oneshot::channel().0));
         assert!(matches!(refused, Err(NotQueued::Full)));
         let mut waiting = Vec::new();
-        let wake = queue.take(&mut waiting, &mut VecDeque::new(), Instant::now());
+        let wake = queue.take(&mut waiting, &mut VecDeque::new(), Instant::now(), None);
         assert_eq!((wake, waiting.len()), (Wake::Work, MAX_BATCH));
         queue.push(job(oneshot::channel().0)).unwrap();
     }
@@ -217,7 +228,7 @@ mod tests {
         queue.end();
         let refused = queue.push(job(oneshot::channel().0));
         assert!(matches!(refused, Err(NotQueued::Ended)));
-        let take = || queue.take(&mut Vec::new(), &mut VecDeque::new(), Instant::now());
+        let take = || queue.take(&mut Vec::new(), &mut VecDeque::new(), Instant::now(), None);
         assert_eq!(take(), Wake::Work);
         assert_eq!(take(), Wake::End);
     }

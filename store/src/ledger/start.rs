@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::book::Book;
 use super::keeper::{Keeper, Keeping};
+use super::pace::Pace;
 use super::queue::Queue;
 use super::standing::Readers;
 use super::stats::Stats;
@@ -78,6 +79,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         is_stale: false,
         retry_at: None,
         note_at: Instant::now(),
+        pace: Pace::new(Instant::now()),
         _lock: Arc::clone(&lock),
     };
     let keeping = Keeping {

@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use ulid::Ulid;
 
 use super::book::{Book, Opening};
+use super::pace::Pace;
 use super::queue::{MAX_OUTCOMES, Waiting, Wake};
 use super::{
     LedgerError, Outcome, RecordedUse, Refused, RequestFacts, Shared, UseRefusal, UseRequest,
@@ -54,6 +55,7 @@ pub(super) struct Worker {
     pub(super) is_stale: bool,
     pub(super) retry_at: Option<Instant>,
     pub(super) note_at: Instant,
+    pub(super) pace: Pace,
     /// Held until the thread has ended.
     pub(super) _lock: Arc<Lock>,
 }
@@ -138,8 +140,10 @@ impl Worker {
         let mut batch = Batch::default();
         loop {
             let wake = {
-                let due = self.due();
-                self.shared.queue.take(&mut waiting, &mut self.held, due)
+                let (due, linger) = (self.due(), self.pace.linger());
+                self.shared
+                    .queue
+                    .take(&mut waiting, &mut self.held, due, linger)
             };
             self.work(&mut waiting, &mut batch);
             if wake == Wake::End {
@@ -370,6 +374,7 @@ impl Worker {
             .stats
             .held_outcomes
             .store(0, std::sync::atomic::Ordering::Relaxed);
+        self.pace.note(batch.uses.len(), Instant::now());
         let uses = u64::try_from(batch.uses.len()).unwrap_or(u64::MAX);
         self.shared
             .stats
