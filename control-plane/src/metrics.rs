@@ -1,5 +1,7 @@
 //! Counters of this plane; every label comes from a closed list.
 
+mod ledger;
+
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -14,6 +16,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     auth_failures: IntCounterVec,
+    ledger: ledger::LedgerMetrics,
 }
 
 impl Metrics {
@@ -38,6 +41,7 @@ impl Metrics {
             requests: IntCounterVec::new(requests, &["route", "method", "status", "kind"])?,
             duration: HistogramVec::new(duration, &["route"])?,
             auth_failures: IntCounterVec::new(failures, &["outcome"])?,
+            ledger: ledger::LedgerMetrics::register(&registry)?,
             registry,
         };
         metrics
@@ -50,6 +54,11 @@ impl Metrics {
             .registry
             .register(Box::new(metrics.auth_failures.clone()))?;
         Ok(metrics)
+    }
+
+    /// Takes over what the ledger counted, for the exposition that follows.
+    pub(crate) fn take_ledger(&self, health: &store::ledger::LedgerHealth) {
+        self.ledger.take(health);
     }
 
     /// The registry, for the exposition.

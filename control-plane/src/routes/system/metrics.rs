@@ -22,6 +22,7 @@ pub(crate) async fn handle(
     if !(local || auth::is_person(&state, &headers).await?) {
         return Err(auth::refuse(&state, &context, "a credential for metrics was refused").await);
     }
+    state.metrics.take_ledger(&state.store.ledger().health());
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     encoder
