@@ -6,11 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use leases::authorize::Permit;
 use leases::clock::Clock;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use providers::template::Template;
 use store::Store;
 use store::ledger::Refused;
 
@@ -78,8 +80,9 @@ impl Pipeline {
             door::check_standing(&self.store, lease, now)?;
         }
         let permit = permit::permit(lease, target, &method, client, now)?;
-        let template = self.catalog.borrow().get(&permit.binding().provider);
-        target.check_encoded_slash(template.as_deref())?;
+        if target.has_encoded_slash {
+            target.check_encoded_slash(self.template(&permit).as_deref())?;
+        }
         check_upgrade(session, ctx)?;
         inject::check_nominations(&session.req_header().headers, None)?;
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
@@ -87,7 +90,7 @@ impl Pipeline {
         let permit = ctx.permit.as_ref().expect("set above");
         let facts = ctx.facts(&method);
         let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
-        let keys = record::usable_keys(permit, tunnel, template.as_deref());
+        let keys = record::usable_keys(permit, tunnel, || self.template(permit));
         let used = record::record_use(self.store.ledger(), permit, keys, facts).await?;
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");
@@ -95,6 +98,11 @@ impl Pipeline {
         inject::check_nominations(&session.req_header().headers, Some(&credential.plan))?;
         ctx.credential = Some(credential);
         body::hold_if_signed(&self.held_bodies, session, ctx).await
+    }
+
+    /// The provider's template; a `custom` set has none here.
+    fn template(&self, permit: &Permit) -> Option<Arc<Template>> {
+        self.catalog.borrow().get(&permit.binding().provider)
     }
 
     /// Answers with a refusal and records it. The connection is kept where nothing of the request is left unread.
@@ -124,9 +132,8 @@ impl Pipeline {
 
     /// Refusals that the ledger did not decide itself are recorded here, and those after a use as its outcome.
     async fn record_refusal(&self, session: &Session, ctx: &RequestContext, refusal: &Refusal) {
-        let decided_by_ledger =
-            ctx.permit.is_some() && ctx.used.is_none() && ctx.addresses.is_some();
-        if ctx.used.is_some() || decided_by_ledger {
+        // The permit is noted right before the ledger is asked.
+        if ctx.permit.is_some() {
             return;
         }
         let Some(lease) = &ctx.lease else {
@@ -137,8 +144,8 @@ impl Pipeline {
             error: refusal.code.as_str().to_owned(),
             agent: Some(lease.agent().clone()),
             lease: Some(lease.lease().clone()),
-            set: ctx.permit.as_ref().map(|p| p.binding().set.clone()),
-            grant: ctx.permit.as_ref().map(|p| p.binding().grant.clone()),
+            set: None,
+            grant: None,
             request: ctx.facts(session.req_header().method.as_str()),
         };
         self.write_refusal(refused).await;

@@ -37,22 +37,25 @@ pub(crate) async fn record_use(
 
 /// The names that may be used: what the template sends, of what the grant allows. Empty means all, which is what a
 /// `custom` set says of itself. The ledger records those of them that the set has.
+///
+/// `template` is asked for once a tunnel: one host is one set of its lease.
 pub(crate) fn usable_keys(
     permit: &Permit,
     tunnel: Option<&Tunnel>,
-    template: Option<&Template>,
+    template: impl Fn() -> Option<Arc<Template>>,
 ) -> Arc<[String]> {
     let binding = permit.binding();
+    let usable = || usable(&binding.keys, template().as_deref());
     let Some(tunnel) = tunnel else {
-        return usable(&binding.keys, template);
+        return usable();
     };
     let (set, keys) = tunnel
         .usable_keys
-        .get_or_init(|| (binding.set.clone(), usable(&binding.keys, template)));
+        .get_or_init(|| (binding.set.clone(), usable()));
     if *set == binding.set {
         return Arc::clone(keys);
     }
-    usable(&binding.keys, template)
+    usable()
 }
 
 fn usable(allowed: &Keys, template: Option<&Template>) -> Arc<[String]> {
