@@ -162,12 +162,19 @@ impl<'a> Envelope<'a> {
         self.wrapped_dek
     }
 
+    /// Whether `dek` is the one that sealed this envelope.
+    pub(crate) fn check_commitment(&self, dek: &Dek) -> Result<(), Mismatch> {
+        let commitment = dek.derive(COMMITMENT_LABEL);
+        if commitment.bytes().ct_eq(self.commitment).into() {
+            Ok(())
+        } else {
+            Err(Mismatch)
+        }
+    }
+
     /// Opens the ciphertext with its unwrapped DEK, for `row`.
     pub(crate) fn open(&self, dek: &Dek, row: &RowBinding<'_>) -> Result<Secret, Mismatch> {
-        let commitment = dek.derive(COMMITMENT_LABEL);
-        if !bool::from(commitment.bytes().ct_eq(self.commitment)) {
-            return Err(Mismatch);
-        }
+        self.check_commitment(dek)?;
         let mut buffer = Zeroizing::new(self.ciphertext.to_vec());
         dek.derive(SEALING_KEY_LABEL).open(
             self.nonce,

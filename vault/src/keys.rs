@@ -1,13 +1,21 @@
 //! Key providers: who holds the KEKs, and what they are asked to do.
+//!
+//! The first byte of a wrapped DEK tells the provider and its form: `0x01` software, `0x02` and `0x03` PKCS#11 (by
+//! AES-GCM, by key wrap and a bound commitment), `0x10` Google Cloud KMS.
 
+pub mod gcp_kms;
+pub mod pkcs11;
+pub mod providers;
 pub mod software;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 
 pub use crate::aead::NoRandomness;
 use crate::aead::{KEY_LEN, Key};
+use pkcs11::Pkcs11Error;
 use software::KeyFileError;
 
 /// A data encryption key: 256 random bits that seal one value, once.
@@ -138,11 +146,112 @@ pub trait KeyWrapper: fmt::Debug + Send + Sync {
     /// or the version that wrapped it; otherwise what the provider met.
     async fn unwrap(&self, kek: &KekId, wrapped: &[u8], aad: &[u8]) -> Result<Dek, KeyError>;
 
+    /// Makes a new version of `kek`, which is current from then on, and gives its number. The versions before it go on
+    /// unwrapping.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownKek`] if the provider does not hold `kek`; otherwise what the provider met.
+    async fn rotate_kek(&self, kek: &KekId) -> Result<u64, KeyError>;
+
+    /// What the provider holds under this name, asked anew where that needs a question.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownKek`] if the provider does not hold `kek`; otherwise what the provider met.
+    async fn describe(&self, kek: &KekId) -> Result<KekInfo, KeyError>;
+
+    /// The version that [`wrap`](Self::wrap) would use now. Providers that can answer from what they know override
+    /// this; what they know is then at most a few seconds old.
+    ///
+    /// # Errors
+    /// As [`describe`](Self::describe).
+    async fn current_version(&self, kek: &KekId) -> Result<u64, KeyError> {
+        Ok(self.describe(kek).await?.current)
+    }
+
+    /// The version of the KEK that made this wrapped DEK, read from its form without opening it. `None` if it is not of
+    /// this provider's form. Nothing is authenticated.
+    fn wrapped_version(&self, wrapped: &[u8]) -> Option<u64>;
+
     /// Whether the provider could answer now, for health checks.
     ///
     /// # Errors
     /// What would make it fail.
     async fn check(&self) -> Result<(), KeyError>;
+}
+
+/// Ed25519 keys that are made in a key provider and stay there: the key that signs JWTs, the root key of leases.
+#[async_trait]
+pub trait KeySigner: fmt::Debug + Send + Sync {
+    /// The provider's name: `pkcs11`, `gcp-kms`.
+    fn provider(&self) -> &'static str;
+
+    /// Makes version `version` of the signing key `name` (`jwt`, `lease-root`), or finds it, and gives its public key.
+    ///
+    /// # Errors
+    /// [`KeyError::BadName`] if `name` cannot name a key; otherwise what the provider met.
+    async fn create_signing_key(&self, name: &str, version: u64) -> Result<[u8; 32], KeyError>;
+
+    /// Signs `message` with pure Ed25519. Spec: RFC 8032 section 5.1.6.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownSigningKey`] if the provider does not hold that version of the key; otherwise what the
+    /// provider met.
+    async fn sign(&self, name: &str, version: u64, message: &[u8]) -> Result<[u8; 64], KeyError>;
+}
+
+/// What a provider holds under one KEK's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KekInfo {
+    /// The KEK.
+    pub kek: KekId,
+    /// The version that wraps.
+    pub current: u64,
+    /// All versions that the provider knows of, the oldest first.
+    pub versions: Vec<KekVersion>,
+}
+
+/// One version of a KEK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KekVersion {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was made, where the provider knows.
+    pub created_at: Option<OffsetDateTime>,
+    /// Whether it can be used.
+    pub state: KekState,
+    /// How it wraps, e.g. `AES-256-GCM`, `CKM_AES_GCM`, `CKM_AES_KEY_WRAP_PAD+HMAC`.
+    pub mechanism: &'static str,
+}
+
+/// Whether a version of a KEK can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KekState {
+    /// It unwraps, and wraps if it is the current one.
+    Enabled,
+    /// It is known and does not unwrap for now; that can be undone.
+    Disabled,
+    /// Its key is gone for good.
+    Destroyed,
+}
+
+impl KekState {
+    /// `enabled`, `disabled` or `destroyed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+/// The longest name of a vault or a signing key that can name a key, in bytes.
+pub(crate) const MAX_NAME_LEN: usize = 64;
+
+/// Whether `name` can name a key in every provider: 1 to 64 of the characters A-Z a-z 0-9 _ -.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 /// Why a key provider did not do what it was asked.
@@ -186,6 +295,21 @@ pub enum KeyError {
         /// What the provider said.
         reason: String,
     },
+    /// The provider holds no such signing key.
+    #[error(
+        "key provider {provider} holds no version {version} of signing key {name}; restore it, or rotate that key"
+    )]
+    UnknownSigningKey {
+        /// The provider's name.
+        provider: &'static str,
+        /// The key's name.
+        name: String,
+        /// Its version.
+        version: u64,
+    },
+    /// The PKCS#11 module, its token, its PIN or a key in it cannot be used.
+    #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Error),
     /// A key file of the software provider cannot be used.
     #[error(transparent)]
     File(#[from] KeyFileError),
@@ -203,6 +327,8 @@ impl KeyError {
             Self::UnknownKek { .. }
             | Self::Tampered { .. }
             | Self::BadName { .. }
+            | Self::UnknownSigningKey { .. }
+            | Self::Pkcs11(_)
             | Self::Denied { .. } => false,
         }
     }

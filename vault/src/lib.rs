@@ -4,6 +4,7 @@ mod aead;
 pub mod cache;
 pub mod envelope;
 pub mod keys;
+mod rewrap;
 pub mod secret;
 
 use std::{sync::Arc, time::Duration};
@@ -14,9 +15,12 @@ pub use crate::{
     cache::{CacheKey, OpenedCache},
     envelope::RowBinding,
     keys::{
-        Dek, KekId, KeyError, KeyWrapper, NoRandomness,
+        Dek, KekId, KekInfo, KekState, KekVersion, KeyError, KeySigner, KeyWrapper, NoRandomness,
+        pkcs11::{PinSource, Pkcs11Error, Pkcs11Keys, Pkcs11Options, TokenRef},
+        providers::Providers,
         software::{KeyFileError, Protection, SoftwareKeys},
     },
+    rewrap::RewrapError,
     secret::Secret,
 };
 
@@ -106,6 +110,8 @@ impl From<KeyError> for OpenError {
             KeyError::BadName { .. }
             | KeyError::Unavailable { .. }
             | KeyError::Denied { .. }
+            | KeyError::UnknownSigningKey { .. }
+            | KeyError::Pkcs11(_)
             | KeyError::File(_)
             | KeyError::NoRandomness(_) => Self::Key(error),
         }

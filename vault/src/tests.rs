@@ -276,6 +276,18 @@ impl KeyWrapper for Hanging {
         std::future::pending().await
     }
 
+    async fn rotate_kek(&self, _: &KekId) -> Result<u64, KeyError> {
+        std::future::pending().await
+    }
+
+    async fn describe(&self, _: &KekId) -> Result<KekInfo, KeyError> {
+        std::future::pending().await
+    }
+
+    fn wrapped_version(&self, _: &[u8]) -> Option<u64> {
+        None
+    }
+
     async fn check(&self) -> Result<(), KeyError> {
         std::future::pending().await
     }

@@ -23,12 +23,13 @@ use self::{
     form::Argon2Cost,
 };
 pub use self::{error::KeyFileError, form::Protection};
-use super::{Dek, KekId, KeyError, KeyWrapper};
+use super::{Dek, KekId, KekInfo, KekState, KekVersion, KeyError, KeyWrapper};
 use crate::aead::{KEY_LEN, Key, NONCE_LEN, TAG_LEN, random_nonce};
 
 /// The provider's name, and the start of its KEK ids.
 pub const PROVIDER: &str = "software";
 
+const MECHANISM: &str = "AES-256-GCM";
 const WRAPPED_FORMAT: u8 = 1;
 const WRAPPED_HEADER_LEN: usize = 1 + 4;
 const WRAPPED_LEN: usize = WRAPPED_HEADER_LEN + NONCE_LEN + KEY_LEN + TAG_LEN;
@@ -46,6 +47,8 @@ struct Shared {
     known: RwLock<BTreeMap<KekName, Option<Arc<LoadedKek>>>>,
     // Reading a file may take an argon2 pass; those who need the same one wait instead of paying for it again.
     loading: parking_lot::Mutex<()>,
+    // Two rotations at once would make one version between them.
+    rotating: parking_lot::Mutex<()>,
 }
 
 impl SoftwareKeys {
@@ -74,6 +77,7 @@ impl SoftwareKeys {
             dir,
             known: RwLock::new(known),
             loading: parking_lot::Mutex::new(()),
+            rotating: parking_lot::Mutex::new(()),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -83,6 +87,13 @@ impl SoftwareKeys {
     /// The key directory.
     pub fn dir(&self) -> &Path {
         self.shared.dir.path()
+    }
+
+    /// The name of a KEK's first version.
+    fn first_of(&self, kek: &KekId) -> Result<KekName, KeyError> {
+        vault_of(kek)
+            .and_then(KekName::first)
+            .ok_or_else(|| KeyError::UnknownKek { kek: kek.clone() })
     }
 
     /// The KEK of this name, read anew if its file has changed.
@@ -143,6 +154,37 @@ impl KeyWrapper for SoftwareKeys {
         wrapped.open(loaded.key(), aad).ok_or_else(tampered)
     }
 
+    async fn rotate_kek(&self, kek: &KekId) -> Result<u64, KeyError> {
+        let first = self.first_of(kek)?;
+        let shared = Arc::clone(&self.shared);
+        let version = blocking(move || shared.rotate(&first)).await?;
+        Ok(u64::from(version))
+    }
+
+    async fn describe(&self, kek: &KekId) -> Result<KekInfo, KeyError> {
+        let first = self.first_of(kek)?;
+        let shared = Arc::clone(&self.shared);
+        let versions = blocking(move || shared.describe(&first)).await?;
+        let current = versions.last().map(|version| version.number);
+        Ok(KekInfo {
+            kek: kek.clone(),
+            current: current.ok_or_else(|| KeyError::UnknownKek { kek: kek.clone() })?,
+            versions,
+        })
+    }
+
+    async fn current_version(&self, kek: &KekId) -> Result<u64, KeyError> {
+        let first = self.first_of(kek)?;
+        match self.shared.current(first.vault()) {
+            Some(name) => Ok(u64::from(name.version())),
+            None => Ok(self.describe(kek).await?.current),
+        }
+    }
+
+    fn wrapped_version(&self, wrapped: &[u8]) -> Option<u64> {
+        Wrapped::parse(wrapped).map(|wrapped| u64::from(wrapped.version))
+    }
+
     async fn check(&self) -> Result<(), KeyError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.check()).await
@@ -194,19 +236,73 @@ impl Shared {
         if current.is_some() {
             return Err(lost());
         }
+        self.create(name)
+    }
+
+    fn create(&self, name: &KekName) -> Result<(), KeyError> {
         self.dir.create(name)?;
-        self.reload(name)?.ok_or_else(lost)?;
+        self.reload(name)?
+            .ok_or_else(|| KeyError::UnknownKek { kek: kek_id(name) })?;
         tracing::info!(
             vault.id = name.vault(),
             kek.version = name.version(),
-            "created the KEK of vault {}",
+            "created version {} of the KEK of vault {}",
+            name.version(),
             name.vault(),
         );
         Ok(())
     }
 
+    /// Makes the version after the newest one that has a file, whoever made that.
+    fn rotate(&self, first: &KekName) -> Result<u32, KeyError> {
+        let unknown = || KeyError::UnknownKek { kek: kek_id(first) };
+        let _one_at_a_time = self.rotating.lock();
+        self.discover()?;
+        let current = self.current(first.vault()).ok_or_else(unknown)?;
+        // A lost KEK is not replaced: its file may come back from a backup.
+        self.reload(&current)?.ok_or_else(unknown)?;
+        let next = current.version().checked_add(1);
+        let next = next
+            .and_then(|version| KekName::new(first.vault(), version))
+            .ok_or_else(unknown)?;
+        self.create(&next)?;
+        Ok(next.version())
+    }
+
+    fn describe(&self, first: &KekName) -> Result<Vec<KekVersion>, KeyError> {
+        self.discover()?;
+        let names: Vec<_> = {
+            let known = self.known.read();
+            let all = known.keys().filter(|name| name.vault() == first.vault());
+            all.cloned().collect()
+        };
+        let mut versions = Vec::with_capacity(names.len());
+        for name in names {
+            let kek = self.reload(&name)?;
+            versions.push(KekVersion {
+                number: u64::from(name.version()),
+                created_at: kek.as_ref().and_then(|kek| kek.created_at()),
+                // A file that is gone may come back.
+                state: kek.map_or(KekState::Disabled, |_| KekState::Enabled),
+                mechanism: MECHANISM,
+            });
+        }
+        Ok(versions)
+    }
+
+    /// Learns of KEKs that another process has made since.
+    fn discover(&self) -> Result<(), KeyFileError> {
+        for name in self.dir.list()? {
+            if !self.known.read().contains_key(&name) {
+                self.reload(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), KeyError> {
         self.dir.check()?;
+        self.discover()?;
         let names: Vec<_> = self.known.read().keys().cloned().collect();
         for name in names {
             if self.reload(&name)?.is_none() {

@@ -13,13 +13,17 @@ use std::{
 };
 
 use nix::{errno::Errno, fcntl::OFlag, unistd::Uid};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{
     KeyFileError, Protection,
     form::{Argon2Cost, MAX_FILE_LEN, Protector, Text},
 };
-use crate::aead::{Key, fill_random};
+use crate::{
+    aead::{Key, fill_random},
+    keys::is_plain_name,
+};
 
 /// One version of a vault's KEK, and so the name of its file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +33,9 @@ pub(super) struct KekName {
 }
 
 impl KekName {
-    const MAX_VAULT_LEN: usize = 64;
-
     /// `None` if the vault's name cannot stand in a file name, or the version is 0.
     pub(super) fn new(vault: &str, version: u32) -> Option<Self> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        let fits = (1..=Self::MAX_VAULT_LEN).contains(&vault.len()) && vault.bytes().all(is_plain);
-        (fits && version > 0).then(|| Self {
+        (is_plain_name(vault) && version > 0).then(|| Self {
             vault: vault.to_owned(),
             version,
         })
@@ -75,6 +75,11 @@ pub(super) struct LoadedKek {
 impl LoadedKek {
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// When the file was written, which is once.
+    pub(super) fn created_at(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp(self.stamp.modified.0).ok()
     }
 
     /// Whether the file is still the one that was read: same inode, content, owner and mode.

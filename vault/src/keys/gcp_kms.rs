@@ -1,0 +1,1 @@
+//! KEKs in Google Cloud KMS.
