@@ -257,7 +257,7 @@ impl Audit<'_> {
     pub async fn verify(&self) -> Result<VerifyReport, VerifyError> {
         let inner = &self.store.inner;
         let evidence = verify::Evidence {
-            database: inner.path.clone(),
+            database: inner.location.as_file().map(Path::to_owned).unwrap_or_default(),
             checkpoint: inner.checkpoint.clone(),
             trusted_key: inner.ledger.checkpoint_key(),
             in_memory: inner

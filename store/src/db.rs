@@ -27,7 +27,7 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 pub enum StoreError {
     /// The database does not answer: full, read-only, locked for too long, or gone.
     #[error("the store is unavailable")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] DatabaseError),
     /// Something that must be unique is taken, or changed meanwhile.
     #[error("{what} is taken or changed meanwhile")]
     Conflict {
@@ -48,6 +48,30 @@ pub enum StoreError {
     Closed,
 }
 
+/// What the database, or the way to it, answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// SQLite refused.
+    #[error(transparent)]
+    Sqlite(#[from] sqlx::Error),
+    /// Postgres refused, or the connection to it broke.
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// TLS to Postgres cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// Nothing came back in time.
+    #[error("no answer within {0:?}")]
+    Late(std::time::Duration),
+    /// Another process took this node's name, and writes its streams now.
+    #[error("another process runs as this node")]
+    Fenced,
+}
+
 impl StoreError {
     /// Whether the same call can succeed later.
     pub const fn is_retryable(&self) -> bool {
@@ -65,7 +89,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict {
                 what: "a unique value",
             },
-            other => Self::Unavailable(other),
+            other => Self::Unavailable(other.into()),
         }
     }
 }

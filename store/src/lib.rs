@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::leases::clock::Clock;
@@ -26,6 +26,7 @@ pub mod grants;
 pub mod idempotency;
 pub mod leases;
 pub mod ledger;
+pub mod location;
 pub mod orgs;
 pub mod page;
 pub mod sealed_keys;
@@ -39,7 +40,7 @@ pub use audit::{
     Audit, BadReason, BadRecord, CheckpointSigner, EventFilter, OfflineOptions, StreamReport,
     VerifyError, VerifyReport,
 };
-pub use db::StoreError;
+pub use db::{DatabaseError, StoreError};
 pub use event::{Decision, Event, NewEvent};
 pub use grants::{CreateGrantError, Grant, Grants, NewGrant, Rate};
 pub use idempotency::{Idempotency, IdempotencyKeys};
@@ -48,6 +49,7 @@ pub use ledger::{
     Ledger, LedgerError, LedgerHealth, Outcome, RecordedUse, Refused, RequestFacts, UseRefusal,
     UseRequest,
 };
+pub use location::{Location, LocationError, PostgresUrl};
 pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
 pub use sealed_keys::{NewSealedKey, SealedKey, SealedKeys};
@@ -71,17 +73,18 @@ pub enum Synchronous {
 /// How to open a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// The database file. It is created, with its directory's mode untouched, as 0600.
-    pub path: PathBuf,
-    /// Names this process in the audit streams: `<node>/ledger` and `<node>/control`.
+    /// The database. A file is created, with its directory's mode untouched, as 0600.
+    pub location: Location,
+    /// Names this process in the audit streams: `<node>/ledger` and `<node>/control`. Of two
+    /// processes that use one name, the later one writes.
     pub node: String,
     /// Durability of commits.
     pub synchronous: Synchronous,
     /// The source of time.
     pub clock: Arc<dyn Clock>,
     /// Where signed heads are written and, before anything is appended, read: the chain goes on
-    /// from the signed head when the table falls short of it. Default: `audit.checkpoint` beside
-    /// the database.
+    /// from the signed head when the table falls short of it. Beside a database file unless said
+    /// otherwise.
     pub checkpoint: PathBuf,
 }
 
@@ -89,9 +92,19 @@ impl StoreOptions {
     /// Durable, with the checkpoint file beside the database at `path`, as node `local`.
     pub fn new(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
         let path = path.into();
+        let checkpoint = path.with_file_name("audit.checkpoint");
+        Self::at(Location::Sqlite(path), checkpoint, clock)
+    }
+
+    /// Durable, with signed heads in the file at `checkpoint`, as node `local`.
+    pub fn at(
+        location: Location,
+        checkpoint: impl Into<PathBuf>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
-            checkpoint: path.with_file_name("audit.checkpoint"),
-            path,
+            location,
+            checkpoint: checkpoint.into(),
             node: "local".to_owned(),
             synchronous: Synchronous::Full,
             clock,
@@ -117,14 +130,26 @@ pub enum OpenError {
         /// The first finding of SQLite's check.
         finding: String,
     },
-    /// The schema is newer than this program, or a migration failed.
-    #[error("the schema of {path} cannot be brought up to date")]
+    /// The schema is newer than this program. Nothing was changed.
+    #[error(
+        "the schema of {database} is newer ({found}) than this program knows ({known}); use the program that migrated it, or a later one"
+    )]
+    SchemaTooNew {
+        /// The database.
+        database: String,
+        /// The newest migration in the database.
+        found: i64,
+        /// The newest migration that this program has.
+        known: i64,
+    },
+    /// A migration failed. What it did was taken back.
+    #[error("the schema of {database} cannot be brought up to date")]
     Migrate {
-        /// The database file.
-        path: PathBuf,
-        /// What sqlx says.
+        /// The database.
+        database: String,
+        /// What went wrong.
         #[source]
-        source: sqlx::migrate::MigrateError,
+        source: MigrateError,
     },
     /// The signed checkpoint exists and cannot be read.
     #[error(
@@ -145,9 +170,24 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// SQLite refused.
+    /// The database refused, or does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a migration fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// A migration that was applied is not the one of that number in this program.
+    #[error("migration {0} was changed after it was applied")]
+    Changed(i64),
+    /// A statement failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The machinery of SQLite's migrations failed.
+    #[error(transparent)]
+    Sqlite(sqlx::migrate::MigrateError),
 }
 
 /// The embedded store: SQLite in WAL mode, the ledger's thread and the audit chain.
@@ -161,7 +201,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
+    location: Location,
     checkpoint: PathBuf,
     pool: Pool,
     time: Arc<Timekeeper>,
@@ -183,9 +223,12 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; the file is unchanged unless a migration ran.
     pub async fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let lock = open::prepare(&options.path).await?;
-        let pool = open::connect(&options).await?;
-        open::migrate(&options.path, &pool).await?;
+        let Location::Sqlite(path) = &options.location else {
+            return Err(StoreError::Closed.into());
+        };
+        let lock = open::prepare(path).await?;
+        let pool = open::connect_to(path, options.synchronous).await?;
+        open::migrate(path, &pool).await?;
         let time = Arc::new(Timekeeper::new(Arc::clone(&options.clock)));
         let turn = Arc::new(tokio::sync::Mutex::new(()));
         let (ledger, heads) = Ledger::start(ledger::Start {
@@ -197,7 +240,7 @@ impl Store {
         .await?;
         Ok(Self {
             inner: Arc::new(Inner {
-                path: options.path,
+                location: options.location,
                 checkpoint: options.checkpoint,
                 pool,
                 time,
@@ -209,11 +252,16 @@ impl Store {
         })
     }
 
-    /// Brings the schema of the database at `path` up to date and leaves it closed.
+    /// Brings the schema of a database up to date and leaves it closed. Twice, or from two nodes at
+    /// once, does the same as once.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] while a server runs on it, [`OpenError::Migrate`].
-    pub async fn migrate(path: &Path) -> Result<(), OpenError> {
+    /// [`OpenError::InUse`] while a server runs on a file, [`OpenError::SchemaTooNew`],
+    /// [`OpenError::Migrate`].
+    pub async fn migrate(location: &Location) -> Result<(), OpenError> {
+        let Location::Sqlite(path) = location else {
+            return Err(StoreError::Closed.into());
+        };
         let _lock = open::prepare(path).await?;
         let pool = open::connect_to(path, Synchronous::Full).await?;
         let migrated = open::migrate(path, &pool).await;
@@ -221,9 +269,9 @@ impl Store {
         migrated
     }
 
-    /// Where the database lies.
-    pub fn path(&self) -> &Path {
-        &self.inner.path
+    /// Where the database is.
+    pub fn location(&self) -> &Location {
+        &self.inner.location
     }
 
     /// The hot path: uses, outcomes and refusals.

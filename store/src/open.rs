@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::db::{Pool, StoreError};
-use crate::{OpenError, StoreOptions, Synchronous};
+use crate::{MigrateError, OpenError, Synchronous};
 
 /// How long a process waits for its predecessor to end.
 const HANDOVER: Duration = Duration::from_secs(5);
@@ -135,11 +135,6 @@ fn finding_of(connection: &Connection, table: Option<&str>) -> rusqlite::Result<
     Ok((answer != "ok").then_some(answer))
 }
 
-/// Connections of the cold path.
-pub(crate) async fn connect(options: &StoreOptions) -> Result<Pool, StoreError> {
-    connect_to(&options.path, options.synchronous).await
-}
-
 /// Connections to the database at `path`.
 pub(crate) async fn connect_to(path: &Path, synchronous: Synchronous) -> Result<Pool, StoreError> {
     let options = SqliteConnectOptions::new()
@@ -168,7 +163,7 @@ pub(crate) async fn migrate(path: &Path, pool: &Pool) -> Result<(), OpenError> {
         .run(pool)
         .await
         .map_err(|source| OpenError::Migrate {
-            path: path.to_owned(),
-            source,
+            database: path.display().to_string(),
+            source: MigrateError::Sqlite(source),
         })
 }

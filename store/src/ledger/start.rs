@@ -37,8 +37,9 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         turn,
         lock,
     } = start;
+    let path = options.location.as_file().ok_or(StoreError::Closed)?;
     let database = Source {
-        path: options.path.clone(),
+        path: path.to_owned(),
         synchronous: options.synchronous,
     };
     let db = database.open().map_err(unavailable)?;
@@ -58,7 +59,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         stats,
         time,
         keeper: Keeper::default(),
-        readers: Readers::new(options.path.clone()),
+        readers: Readers::new(path.to_owned()),
         threads: Mutex::default(),
         #[cfg(test)]
         before_next: Mutex::default(),
@@ -112,9 +113,9 @@ fn spawn(
 }
 
 fn unavailable(error: rusqlite::Error) -> OpenError {
-    OpenError::Store(StoreError::Unavailable(sqlx::Error::Io(
-        std::io::Error::other(error),
-    )))
+    OpenError::Store(StoreError::Unavailable(
+        std::io::Error::other(error).into(),
+    ))
 }
 
 /// Finds the heads to go on from: the table's, or the signed ones where those are ahead.
