@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 pub use crate::aead::NoRandomness;
 use crate::aead::{KEY_LEN, Key};
+use gcp_kms::GcpKmsError;
 use pkcs11::Pkcs11Error;
 use software::KeyFileError;
 
@@ -310,6 +311,9 @@ pub enum KeyError {
     /// The PKCS#11 module, its token, its PIN or a key in it cannot be used.
     #[error(transparent)]
     Pkcs11(#[from] Pkcs11Error),
+    /// Cloud KMS cannot be used as configured, or refuses.
+    #[error(transparent)]
+    GcpKms(#[from] GcpKmsError),
     /// A key file of the software provider cannot be used.
     #[error(transparent)]
     File(#[from] KeyFileError),
@@ -329,6 +333,7 @@ impl KeyError {
             | Self::BadName { .. }
             | Self::UnknownSigningKey { .. }
             | Self::Pkcs11(_)
+            | Self::GcpKms(_)
             | Self::Denied { .. } => false,
         }
     }

@@ -112,6 +112,7 @@ impl From<KeyError> for OpenError {
             | KeyError::Denied { .. }
             | KeyError::UnknownSigningKey { .. }
             | KeyError::Pkcs11(_)
+            | KeyError::GcpKms(_)
             | KeyError::File(_)
             | KeyError::NoRandomness(_) => Self::Key(error),
         }
