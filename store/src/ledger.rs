@@ -18,9 +18,12 @@ use crate::timekeeper::Timekeeper;
 use crate::{CheckpointSigner, OpenError, StoreError, StoreOptions};
 
 mod book;
+mod docket;
 mod keeper;
 mod pace;
 mod queue;
+mod record;
+mod rows;
 mod standing;
 mod start;
 mod stats;
@@ -291,7 +294,10 @@ pub(crate) struct Start {
     pub(crate) options: StoreOptions,
     pub(crate) time: Arc<Timekeeper>,
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) lock: Arc<Lock>,
+    /// Names this run of the process, as the writer of its streams.
+    pub(crate) run: Arc<str>,
+    /// Of a database file.
+    pub(crate) lock: Option<Arc<Lock>>,
 }
 
 impl Ledger {

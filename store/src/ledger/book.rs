@@ -1,59 +1,80 @@
 //! The rows that decide about uses, and the decision.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::leases::RevocationId;
-use ::leases::id::{AgentId, GrantId, LeaseId, SetId};
+use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use ::leases::scope::Kind;
-use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::{UseRefusal, UseRequest};
-use crate::timekeeper::at;
+use crate::timekeeper::{at, millis};
 
 /// Rows kept between batches; above this they are read anew.
 const MAX_ROWS: usize = 8_192;
 
-/// The rows read so far. They are kept from batch to batch for as long as no other connection has
-/// committed anything, which SQLite's `data_version` tells once inside the write transaction: what
-/// is decided is always decided by the rows as they stand at this transaction.
+/// Where the rows come from, and where a single use is used up.
+pub(super) trait Rows {
+    /// Why a row cannot be read.
+    type Error;
+
+    fn lease(&mut self, id: &LeaseId) -> Result<Option<LeaseRow>, Self::Error>;
+    fn agent(&mut self, id: &AgentId) -> Result<Option<AgentRow>, Self::Error>;
+    fn set(&mut self, id: &SetId) -> Result<Option<SetRow>, Self::Error>;
+    fn grant(&mut self, id: &GrantId) -> Result<Option<GrantRow>, Self::Error>;
+    /// When a block was revoked on its own.
+    fn block(&mut self, id: &RevocationId, org: &OrgId) -> Result<Option<i64>, Self::Error>;
+    /// Uses up a single-use lease; false if it was used before.
+    fn consume(&mut self, lease: &LeaseId) -> Result<bool, Self::Error>;
+}
+
+/// The rows read so far, and the decision.
+///
+/// Rows are kept from batch to batch for as long as the version they stand on is the database's: a
+/// number that changes whenever a row may have changed. It is compared in the transaction that
+/// records what was decided, so that this is always decided by the rows as they stand then.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    data_version: Option<i64>,
+    version: Option<i64>,
     has_revoked_blocks: bool,
     leases: HashMap<LeaseId, Option<LeaseRow>>,
     agents: HashMap<AgentId, Option<AgentRow>>,
     sets: HashMap<SetId, Option<SetRow>>,
     grants: HashMap<GrantId, Option<GrantRow>>,
     blocks: HashMap<RevocationId, Option<i64>>,
-    changed_windows: Vec<GrantId>,
+    /// Grants whose windows this batch changed.
+    counted: Vec<Counted>,
+    /// Single-use leases that this batch used up.
+    consumed: Vec<LeaseId>,
+    /// The earliest end of what this batch allowed.
+    good_until: i64,
 }
 
 #[derive(Debug)]
-struct LeaseRow {
-    org: String,
-    agent: String,
-    is_single_use: bool,
-    expires_at: i64,
-    revoked_at: Option<i64>,
-    uses: i64,
+pub(super) struct LeaseRow {
+    pub(super) org: String,
+    pub(super) agent: String,
+    pub(super) is_single_use: bool,
+    pub(super) expires_at: i64,
+    pub(super) revoked_at: Option<i64>,
+    pub(super) uses: i64,
 }
 
 #[derive(Debug)]
-struct AgentRow {
-    org: String,
-    is_active: bool,
+pub(super) struct AgentRow {
+    pub(super) org: String,
+    pub(super) is_active: bool,
 }
 
 #[derive(Debug)]
-struct SetRow {
-    org: String,
-    version: i64,
-    is_deleted: bool,
+pub(super) struct SetRow {
+    pub(super) org: String,
+    pub(super) version: i64,
+    pub(super) is_deleted: bool,
     /// Names of the current version's entries, sorted.
-    keys: Arc<[String]>,
+    pub(super) keys: Arc<[String]>,
 }
 
 /// What is opened for a use that is allowed.
@@ -66,21 +87,51 @@ pub(super) struct Opening {
 }
 
 #[derive(Debug)]
-struct GrantRow {
-    org: String,
-    agent: String,
-    set: String,
-    expires_at: Option<i64>,
-    is_revoked: bool,
-    rate: Option<(i64, i64)>,
-    window: Window,
+pub(super) struct GrantRow {
+    pub(super) org: String,
+    pub(super) agent: String,
+    pub(super) set: String,
+    pub(super) expires_at: Option<i64>,
+    pub(super) is_revoked: bool,
+    /// So many requests in so many milliseconds.
+    pub(super) rate: Option<(i64, i64)>,
+    pub(super) window: Window,
 }
 
 /// The current window of a rate: when it began and how many uses it has.
 #[derive(Debug, Default, Clone, Copy)]
-struct Window {
-    started_at: i64,
-    used: i64,
+pub(super) struct Window {
+    pub(super) started_at: i64,
+    pub(super) used: i64,
+}
+
+/// What a batch did to a grant's window.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) grant: GrantId,
+    /// How many uses it counted.
+    pub(super) uses: i64,
+    before: Window,
+}
+
+/// Ids of rows that decide about uses and are not kept.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) leases: HashSet<LeaseId>,
+    pub(super) agents: HashSet<AgentId>,
+    pub(super) sets: HashSet<SetId>,
+    pub(super) grants: HashSet<GrantId>,
+    pub(super) blocks: HashSet<RevocationId>,
+}
+
+impl Wanted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+            && self.agents.is_empty()
+            && self.sets.is_empty()
+            && self.grants.is_empty()
+            && self.blocks.is_empty()
+    }
 }
 
 impl Book {
@@ -89,11 +140,8 @@ impl Book {
         *self = Self::default();
     }
 
-    /// To be called first in each transaction: forgets rows that may have changed.
-    pub(super) fn refresh(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let data_version = db
-            .prepare_cached("PRAGMA data_version")?
-            .query_row([], |row| row.get(0))?;
+    /// Whether the rows kept stand on `version`, and are few enough to go on with.
+    pub(super) fn stands_on(&self, version: i64) -> bool {
         let rows = [
             self.leases.len(),
             self.agents.len(),
@@ -101,66 +149,67 @@ impl Book {
             self.grants.len(),
             self.blocks.len(),
         ];
-        if self.data_version == Some(data_version) && rows.iter().sum::<usize>() < MAX_ROWS {
-            return Ok(());
-        }
+        self.version == Some(version) && rows.iter().sum::<usize>() < MAX_ROWS
+    }
+
+    /// Forgets all rows and begins anew on `version`.
+    pub(super) fn begin(&mut self, version: i64, has_revoked_blocks: bool) {
         self.clear();
-        self.data_version = Some(data_version);
-        self.has_revoked_blocks = db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM revoked_blocks)")?
-            .query_row([], |row| row.get(0))?;
-        Ok(())
+        self.version = Some(version);
+        self.has_revoked_blocks = has_revoked_blocks;
+    }
+
+    /// To be called first for each batch.
+    pub(super) fn begin_batch(&mut self) {
+        self.counted.clear();
+        self.consumed.clear();
+        self.good_until = i64::MAX;
     }
 
     /// Decides about a use, and counts it if it is allowed.
-    pub(super) fn decide(
+    pub(super) fn decide<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
         now: i64,
-    ) -> rusqlite::Result<Result<Opening, UseRefusal>> {
-        if let Err(refusal) = self.check_lease(db, request, now)? {
+    ) -> Result<Result<Opening, UseRefusal>, R::Error> {
+        if let Err(refusal) = self.check_lease(rows, request, now)? {
             return Ok(Err(refusal));
         }
-        if let Err(refusal) = self.check_agent(db, request)? {
+        if let Err(refusal) = self.check_agent(rows, request)? {
             return Ok(Err(refusal));
         }
-        let opening = match self.check_set(db, request)? {
+        let opening = match self.check_set(rows, request)? {
             Ok(opening) => opening,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if let Err(refusal) = self.check_grant(db, request, now)? {
+        if let Err(refusal) = self.check_grant(rows, request, now)? {
             return Ok(Err(refusal));
         }
-        if let Err(refusal) = self.consume(db, request)? {
+        if let Err(refusal) = self.consume(rows, request)? {
             return Ok(Err(refusal));
         }
         self.count(request, now);
+        self.note_end(request);
         Ok(Ok(opening))
     }
 
-    /// Writes the windows that this transaction changed.
-    pub(super) fn write_windows(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        for grant in self.changed_windows.drain(..) {
-            if let Some(Some(row)) = self.grants.get(&grant) {
-                db.prepare_cached(WRITE_WINDOW)?.execute((
-                    grant.as_str(),
-                    row.window.started_at,
-                    row.window.used,
-                ))?;
-            }
-        }
-        Ok(())
+    /// The windows that this batch changed.
+    pub(super) fn windows(&self) -> impl Iterator<Item = (&Counted, &GrantRow)> {
+        self.counted.iter().filter_map(|counted| {
+            let row = self.grants.get(&counted.grant)?.as_ref()?;
+            Some((counted, row))
+        })
     }
 
-    fn check_lease(
+    fn check_lease<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
         now: i64,
-    ) -> rusqlite::Result<Result<(), UseRefusal>> {
+    ) -> Result<Result<(), UseRefusal>, R::Error> {
         let row = kept(&mut self.leases, &request.lease, || {
-            find(db, LEASE, request.lease.as_str(), read_lease)
+            rows.lease(&request.lease)
         })?;
         let Some(lease) = row.as_ref() else {
             return Ok(Err(UseRefusal::Unknown));
@@ -175,7 +224,7 @@ impl Book {
         }
         let ends_at = at(lease.expires_at).min(request.expires_at);
         let is_used_up = is_single_use(lease, request) && lease.uses > 0;
-        if let Some(revoked_at) = self.revoked_block(db, request)? {
+        if let Some(revoked_at) = self.revoked_block(rows, request)? {
             let at = at(revoked_at);
             return Ok(Err(UseRefusal::LeaseRevoked { at }));
         }
@@ -189,21 +238,17 @@ impl Book {
     }
 
     /// When any block of the token was revoked on its own.
-    fn revoked_block(
+    fn revoked_block<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
-    ) -> rusqlite::Result<Option<i64>> {
+    ) -> Result<Option<i64>, R::Error> {
         if !self.has_revoked_blocks {
             return Ok(None);
         }
         for block in request.revocation_ids.iter() {
             let revoked_at = *kept(&mut self.blocks, block, || {
-                db.prepare_cached(BLOCK)?
-                    .query_row((&block.as_bytes()[..], request.org.as_str()), |row| {
-                        row.get(0)
-                    })
-                    .optional()
+                rows.block(block, &request.org)
             })?;
             if revoked_at.is_some() {
                 return Ok(revoked_at);
@@ -212,13 +257,13 @@ impl Book {
         Ok(None)
     }
 
-    fn check_agent(
+    fn check_agent<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
-    ) -> rusqlite::Result<Result<(), UseRefusal>> {
+    ) -> Result<Result<(), UseRefusal>, R::Error> {
         let row = kept(&mut self.agents, &request.agent, || {
-            find(db, AGENT, request.agent.as_str(), read_agent)
+            rows.agent(&request.agent)
         })?;
         let may_act = row
             .as_ref()
@@ -226,13 +271,13 @@ impl Book {
         Ok(may_act.then_some(()).ok_or(UseRefusal::AgentInactive))
     }
 
-    fn check_set(
+    fn check_set<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
-    ) -> rusqlite::Result<Result<Opening, UseRefusal>> {
+    ) -> Result<Result<Opening, UseRefusal>, R::Error> {
         let row = kept(&mut self.sets, &request.set, || {
-            find(db, SET, request.set.as_str(), read_set)
+            rows.set(&request.set)
         })?;
         let opening = row
             .as_ref()
@@ -246,14 +291,14 @@ impl Book {
         Ok(opening.ok_or(UseRefusal::SetGone))
     }
 
-    fn check_grant(
+    fn check_grant<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
         now: i64,
-    ) -> rusqlite::Result<Result<(), UseRefusal>> {
+    ) -> Result<Result<(), UseRefusal>, R::Error> {
         let row = kept(&mut self.grants, &request.grant, || {
-            find(db, GRANT, request.grant.as_str(), read_grant)
+            rows.grant(&request.grant)
         })?;
         let grant = row.as_ref().filter(|grant| {
             !grant.is_revoked
@@ -281,24 +326,23 @@ impl Book {
     }
 
     /// Uses up a single-use lease. The statement's own condition decides, whatever is remembered.
-    fn consume(
+    fn consume<R: Rows>(
         &mut self,
-        db: &Connection,
+        rows: &mut R,
         request: &UseRequest,
-    ) -> rusqlite::Result<Result<(), UseRefusal>> {
+    ) -> Result<Result<(), UseRefusal>, R::Error> {
         let Some(Some(lease)) = self.leases.get_mut(&request.lease) else {
             return Ok(Err(UseRefusal::Unknown));
         };
         if !is_single_use(lease, request) {
             return Ok(Ok(()));
         }
-        let consumed = db
-            .prepare_cached(CONSUME)?
-            .execute([request.lease.as_str()])?;
         lease.uses += 1;
-        Ok((consumed == 1)
-            .then_some(())
-            .ok_or(UseRefusal::LeaseConsumed))
+        if !rows.consume(&request.lease)? {
+            return Ok(Err(UseRefusal::LeaseConsumed));
+        }
+        self.consumed.push(request.lease.clone());
+        Ok(Ok(()))
     }
 
     /// Counts a use in its grant's window.
@@ -306,13 +350,129 @@ impl Book {
         let Some(Some(grant)) = self.grants.get_mut(&request.grant) else {
             return;
         };
-        if let Some((_, per_ms)) = grant.rate {
-            grant.window = grant.window.at(now, per_ms);
-            grant.window.used += 1;
-            if !self.changed_windows.contains(&request.grant) {
-                self.changed_windows.push(request.grant.clone());
+        let Some((_, per_ms)) = grant.rate else {
+            return;
+        };
+        let before = grant.window;
+        grant.window = before.at(now, per_ms);
+        grant.window.used += 1;
+        let known = self.counted.iter_mut();
+        match known.rev().find(|counted| counted.grant == request.grant) {
+            Some(counted) => counted.uses += 1,
+            None => self.counted.push(Counted {
+                grant: request.grant.clone(),
+                uses: 1,
+                before,
+            }),
+        }
+    }
+
+    /// Remembers when a use that was allowed would no longer be.
+    fn note_end(&mut self, request: &UseRequest) {
+        let lease = self.leases.get(&request.lease).and_then(Option::as_ref);
+        let grant = self.grants.get(&request.grant).and_then(Option::as_ref);
+        let ends = [
+            Some(millis(request.expires_at)),
+            lease.map(|lease| lease.expires_at),
+            grant.and_then(|grant| grant.expires_at),
+        ];
+        let earliest = ends.into_iter().flatten().min().unwrap_or(i64::MAX);
+        self.good_until = self.good_until.min(earliest);
+    }
+}
+
+/// What a database needs that decides first and checks later.
+impl Book {
+    /// The version that the rows stand on.
+    pub(super) const fn version(&self) -> Option<i64> {
+        self.version
+    }
+
+    /// Adds what decides about a use and is not kept.
+    pub(super) fn want(&self, request: &UseRequest, wanted: &mut Wanted) {
+        want(&self.leases, &request.lease, &mut wanted.leases);
+        want(&self.agents, &request.agent, &mut wanted.agents);
+        want(&self.sets, &request.set, &mut wanted.sets);
+        want(&self.grants, &request.grant, &mut wanted.grants);
+        if self.has_revoked_blocks || self.version.is_none() {
+            for block in request.revocation_ids.iter() {
+                want(&self.blocks, block, &mut wanted.blocks);
             }
         }
+    }
+
+    /// Keeps rows that were read on the version of this book.
+    pub(super) fn keep(&mut self, row: Read) {
+        match row {
+            Read::Lease(id, row) => drop(self.leases.insert(id, Some(row))),
+            Read::Agent(id, row) => drop(self.agents.insert(id, Some(row))),
+            Read::Set(id, row) => drop(self.sets.insert(id, Some(row))),
+            Read::Grant(id, row) => drop(self.grants.insert(id, Some(row))),
+            Read::Block(id, revoked_at) => drop(self.blocks.insert(id, revoked_at)),
+        }
+    }
+
+    /// Forgets which rows are absent: making one does not change the version.
+    pub(super) fn forget_absent(&mut self) {
+        self.leases.retain(|_, row| row.is_some());
+        self.agents.retain(|_, row| row.is_some());
+        self.sets.retain(|_, row| row.is_some());
+        self.grants.retain(|_, row| row.is_some());
+    }
+
+    /// Takes back what the last batch used up and counted, since it was not committed.
+    pub(super) fn take_back(&mut self) {
+        for lease in self.consumed.drain(..) {
+            if let Some(Some(row)) = self.leases.get_mut(&lease) {
+                row.uses -= 1;
+            }
+        }
+        for counted in self.counted.drain(..) {
+            if let Some(Some(row)) = self.grants.get_mut(&counted.grant) {
+                row.window = counted.before;
+            }
+        }
+    }
+
+    /// Single-use leases that this batch uses up.
+    pub(super) fn consumed(&self) -> &[LeaseId] {
+        &self.consumed
+    }
+
+    /// The earliest end of what this batch allows.
+    pub(super) const fn good_until(&self) -> i64 {
+        self.good_until
+    }
+
+    /// Somebody else used this lease.
+    pub(super) fn was_used(&mut self, lease: &LeaseId) {
+        if let Some(Some(row)) = self.leases.get_mut(lease) {
+            row.uses = row.uses.max(1);
+        }
+    }
+
+    /// The window of a grant as all nodes share it.
+    pub(super) fn window_is(&mut self, grant: &GrantId, window: Window) {
+        if let Some(Some(row)) = self.grants.get_mut(grant) {
+            row.window = window;
+        }
+    }
+}
+
+/// A row that was read.
+#[derive(Debug)]
+pub(super) enum Read {
+    Lease(LeaseId, LeaseRow),
+    Agent(AgentId, AgentRow),
+    Set(SetId, SetRow),
+    Grant(GrantId, GrantRow),
+    /// When the block was revoked, if it was.
+    Block(RevocationId, Option<i64>),
+}
+
+fn want<K: Clone + Eq + Hash, V>(rows: &HashMap<K, V>, key: &K, wanted: &mut HashSet<K>) {
+    if !rows.contains_key(key) {
+        wanted.insert(key.clone());
     }
 }
 
@@ -347,89 +507,13 @@ fn is_single_use(lease: &LeaseRow, request: &UseRequest) -> bool {
 }
 
 /// The row of `key`, loaded if it is not there yet.
-fn kept<'a, K: Clone + Eq + Hash, V>(
+fn kept<'a, K: Clone + Eq + Hash, V, E>(
     rows: &'a mut HashMap<K, V>,
     key: &K,
-    load: impl FnOnce() -> rusqlite::Result<V>,
-) -> rusqlite::Result<&'a mut V> {
+    load: impl FnOnce() -> Result<V, E>,
+) -> Result<&'a mut V, E> {
     if !rows.contains_key(key) {
         rows.insert(key.clone(), load()?);
     }
     Ok(rows.get_mut(key).expect("inserted above if it was missing"))
-}
-
-fn find<T>(
-    db: &Connection,
-    query: &str,
-    id: &str,
-    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Option<T>> {
-    db.prepare_cached(query)?.query_row([id], read).optional()
-}
-
-const LEASE: &str =
-    "SELECT org_id, agent_id, kind, expires_at, revoked_at, uses FROM leases WHERE id = ?1";
-const AGENT: &str = "SELECT org_id, is_active, deleted_at FROM agents WHERE id = ?1";
-const SET: &str = "SELECT s.org_id, s.version, s.deleted_at, v.manifest FROM secret_sets s \
-    JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version WHERE s.id = ?1";
-const GRANT: &str = "SELECT g.org_id, g.agent_id, g.secret_set_id, g.expires_at, g.revoked_at, \
-    g.rate_requests, g.rate_per_seconds, w.started_at, w.used \
-    FROM grants g LEFT JOIN rate_windows w ON w.grant_id = g.id WHERE g.id = ?1";
-const BLOCK: &str =
-    "SELECT revoked_at FROM revoked_blocks WHERE revocation_id = ?1 AND org_id = ?2";
-const CONSUME: &str = "UPDATE leases SET uses = 1 WHERE id = ?1 AND uses = 0";
-const WRITE_WINDOW: &str = "INSERT INTO rate_windows (grant_id, started_at, used) \
-    VALUES (?1, ?2, ?3) ON CONFLICT (grant_id) DO UPDATE \
-    SET started_at = excluded.started_at, used = excluded.used";
-
-fn read_lease(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
-    Ok(LeaseRow {
-        org: row.get(0)?,
-        agent: row.get(1)?,
-        is_single_use: row.get_ref(2)?.as_str()? != Kind::Workflow.as_str(),
-        expires_at: row.get(3)?,
-        revoked_at: row.get(4)?,
-        uses: row.get(5)?,
-    })
-}
-
-fn read_agent(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
-    Ok(AgentRow {
-        org: row.get(0)?,
-        is_active: row.get::<_, i64>(1)? == 1 && row.get::<_, Option<i64>>(2)?.is_none(),
-    })
-}
-
-fn read_set(row: &Row<'_>) -> rusqlite::Result<SetRow> {
-    Ok(SetRow {
-        org: row.get(0)?,
-        version: row.get(1)?,
-        is_deleted: row.get::<_, Option<i64>>(2)?.is_some(),
-        keys: read_keys(row.get_ref(3)?.as_str()?)?,
-    })
-}
-
-/// The keys of a manifest, `{"KEY": version, …}`.
-fn read_keys(manifest: &str) -> rusqlite::Result<Arc<[String]>> {
-    let manifest: BTreeMap<String, u64> = serde_json::from_str(manifest).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
-    })?;
-    Ok(manifest.into_keys().collect())
-}
-
-fn read_grant(row: &Row<'_>) -> rusqlite::Result<GrantRow> {
-    let requests: Option<i64> = row.get(5)?;
-    let per_seconds: Option<i64> = row.get(6)?;
-    Ok(GrantRow {
-        org: row.get(0)?,
-        agent: row.get(1)?,
-        set: row.get(2)?,
-        expires_at: row.get(3)?,
-        is_revoked: row.get::<_, Option<i64>>(4)?.is_some(),
-        rate: requests.zip(per_seconds.map(|seconds| seconds.saturating_mul(1_000))),
-        window: Window {
-            started_at: row.get::<_, Option<i64>>(7)?.unwrap_or_default(),
-            used: row.get::<_, Option<i64>>(8)?.unwrap_or_default(),
-        },
-    })
 }

@@ -1,33 +1,26 @@
 //! Starting the ledger: where the chain goes on, and what the last run left unfinished.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::Duration;
 
-use ::leases::id::UseId;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::book::Book;
+use super::docket::{self, Docket, Left};
 use super::keeper::{Keeper, Keeping};
-use super::pace::Pace;
 use super::queue::Queue;
 use super::standing::Readers;
 use super::stats::Stats;
-use super::worker::{Counts, Source, Worker, Writer};
+use super::worker::{Source, Worker};
 use super::{Outcome, Shared, Start};
 use crate::audit::checkpoint::{Carried, Checkpoint};
 use crate::chain::{Head, Heads, Link, Stream};
 use crate::{Event, OpenError, StoreError};
 
-/// What the last run left.
-struct Left {
-    /// Uses without an outcome, and their places in the chain.
-    open_uses: HashMap<UseId, u64>,
-    /// The outcomes that they now get.
-    outcomes: VecDeque<Outcome>,
-}
+/// How often the time is written when nothing happens.
+const IDLE_NOTE_EVERY: Duration = Duration::from_mins(1);
 
 /// Opens the ledger's connection, takes up the chain and starts both threads.
 pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError> {
@@ -65,22 +58,18 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         before_next: Mutex::default(),
     });
     let worker = Worker {
-        shared: Arc::clone(&shared),
-        heads: Arc::clone(&heads),
+        docket: Docket::new(
+            Arc::clone(&shared),
+            Arc::clone(&heads),
+            left,
+            IDLE_NOTE_EVERY,
+        ),
         turn,
         database,
         db,
         node: options.node,
-        open_uses: left.open_uses,
-        held: left.outcomes,
-        book: Book::default(),
-        writer: Writer::new(),
         uncertain: None,
-        counts: Counts::default(),
         is_stale: false,
-        retry_at: None,
-        note_at: Instant::now(),
-        pace: Pace::new(Instant::now()),
         _lock: Arc::clone(&lock),
     };
     let keeping = Keeping {
@@ -92,7 +81,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         _lock: lock,
     };
     let threads = [
-        spawn("ledger", move || worker.run())?,
+        spawn("ledger", move || docket::run(worker))?,
         spawn("ledger-keeper", move || keeping.run())?,
     ];
     shared.threads.lock().extend(threads);
@@ -284,10 +273,7 @@ fn find_left(db: &Connection, stream: &Stream, from: u64) -> rusqlite::Result<Le
             open.remove(&use_id);
         }
     }
-    let mut left = Left {
-        open_uses: HashMap::new(),
-        outcomes: VecDeque::new(),
-    };
+    let mut left = Left::default();
     for (seq, event) in open.into_values() {
         if let Some(outcome) = unknown(&event) {
             left.open_uses.insert(outcome.use_id.clone(), seq);

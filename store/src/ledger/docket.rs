@@ -1,0 +1,369 @@
+//! What a ledger's thread keeps from batch to batch, whatever the database, and its round of work.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ::leases::id::{AgentId, LeaseId, UseId};
+use ::leases::scope::Kind;
+
+use super::book::{Book, Rows};
+use super::pace::Pace;
+use super::queue::{MAX_OUTCOMES, Waiting, Wake};
+use super::record::{Sink, Writer};
+use super::{LedgerError, Outcome, RecordedUse, Shared, UseRefusal, UseRequest};
+use crate::chain::Heads;
+
+/// How often display counts and the place to recover from are written.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before held outcomes are tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Rough size of a record in the log, for the keeper to know when to look.
+const RECORD_BYTES: u64 = 1_200;
+
+/// Who commits: the part that each database has of its own.
+pub(super) trait Clerk {
+    fn docket(&mut self) -> &mut Docket;
+
+    /// Decides, records and commits the jobs and the outcomes that are held, and ends with
+    /// [`Docket::settle`] or [`Docket::refuse`].
+    fn commit(&mut self, waiting: &mut Vec<Waiting>, batch: &mut Batch, is_noting: bool);
+
+    /// May follow each round.
+    fn rest(&mut self) {}
+
+    /// Writes a last time, and that the ledger ended in order.
+    fn finish(self);
+}
+
+/// Works until the queue ends.
+pub(super) fn run(mut clerk: impl Clerk) {
+    let _end = EndOnDrop(Arc::clone(&clerk.docket().shared));
+    let mut waiting = Vec::new();
+    let mut batch = Batch::default();
+    loop {
+        let wake = clerk.docket().take(&mut waiting);
+        if let Some(is_noting) = clerk.docket().is_due(&mut waiting) {
+            clerk.commit(&mut waiting, &mut batch, is_noting);
+        }
+        clerk.rest();
+        if wake == Wake::End {
+            break;
+        }
+    }
+    clerk.finish();
+}
+
+/// Ends queue and keeper with the thread, also when it panics: uses are then refused at once, and
+/// not only after their deadline.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.queue.end();
+        self.0.keeper.end();
+    }
+}
+
+/// The thread's memory.
+pub(super) struct Docket {
+    pub(super) shared: Arc<Shared>,
+    pub(super) heads: Arc<Heads>,
+    /// Uses without an outcome, and their places in the chain.
+    pub(super) open_uses: HashMap<UseId, u64>,
+    /// Outcomes not committed yet.
+    pub(super) held: VecDeque<Outcome>,
+    pub(super) book: Book,
+    pub(super) writer: Writer,
+    pub(super) counts: Counts,
+    retry_at: Option<Instant>,
+    note_at: Instant,
+    /// How often the time is written when nothing happens.
+    idle_note_every: Duration,
+    pace: Pace,
+}
+
+/// Counts for display that are written now and then.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) leases: HashMap<LeaseId, i64>,
+    pub(super) agents: HashMap<AgentId, i64>,
+}
+
+/// What a batch came to, to be told once it is committed.
+#[derive(Default)]
+pub(super) struct Batch {
+    answers: Vec<Answer>,
+    /// Uses recorded in this batch, and their places in the chain.
+    pub(super) uses: Vec<(UseId, u64)>,
+    refusals: u64,
+    records: u64,
+}
+
+enum Answer {
+    Use(Result<RecordedUse, UseRefusal>),
+    Refusal,
+}
+
+impl Docket {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        heads: Arc<Heads>,
+        left: Left,
+        idle_note_every: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            heads,
+            open_uses: left.open_uses,
+            held: left.outcomes,
+            book: Book::default(),
+            writer: Writer::new(),
+            counts: Counts::default(),
+            retry_at: None,
+            note_at: now,
+            idle_note_every,
+            pace: Pace::new(now),
+        }
+    }
+
+    fn take(&mut self, waiting: &mut Vec<Waiting>) -> Wake {
+        let (due, linger) = (self.due(), self.pace.linger());
+        self.shared.queue.take(waiting, &mut self.held, due, linger)
+    }
+
+    /// When there is something to do even without a job.
+    fn due(&self) -> Instant {
+        let note = self.note_due();
+        if self.held.is_empty() {
+            note
+        } else {
+            note.min(self.retry_at.unwrap_or_else(Instant::now))
+        }
+    }
+
+    fn note_due(&self) -> Instant {
+        if self.counts.is_empty() {
+            self.note_at + self.idle_note_every
+        } else {
+            self.note_at
+        }
+    }
+
+    /// Whether a batch is to be made, and if so whether counts are to be noted with it.
+    fn is_due(&mut self, waiting: &mut Vec<Waiting>) -> Option<bool> {
+        // A caller who gave up before its job was taken has had no effect.
+        waiting.retain(|job| !job.is_abandoned());
+        self.bound_held();
+        let now = Instant::now();
+        let is_noting = now >= self.note_due();
+        let holds = !self.held.is_empty() && self.retry_at.is_none_or(|retry| now >= retry);
+        (!waiting.is_empty() || holds || is_noting).then_some(is_noting)
+    }
+
+    /// Loses the newest held outcomes when there are too many: the next start finds their uses.
+    fn bound_held(&mut self) {
+        let lost = self.held.len().saturating_sub(MAX_OUTCOMES);
+        if lost > 0 {
+            self.held.truncate(MAX_OUTCOMES);
+            let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+            let lost_outcomes = &self.shared.stats.lost_outcomes;
+            lost_outcomes.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Decides the jobs and makes the records of the batch, those of held outcomes last.
+    pub(super) fn append<E>(
+        &mut self,
+        waiting: &[Waiting],
+        batch: &mut Batch,
+        rows: &mut impl Rows<Error = E>,
+        sink: &mut impl Sink<Error = E>,
+    ) -> Result<(), E> {
+        let Self {
+            book,
+            writer,
+            heads,
+            held,
+            ..
+        } = self;
+        let stream = &heads.ledger.stream;
+        for job in waiting {
+            match job {
+                Waiting::Use(request, _) => {
+                    let decided = book.decide(rows, request, writer.now)?;
+                    let answer = match decided {
+                        Ok(opening) => {
+                            let recorded = writer.record_use(stream, sink, request, opening)?;
+                            batch.uses.push((recorded.use_id.clone(), writer.link.seq));
+                            Ok(recorded)
+                        }
+                        Err(refusal) => {
+                            writer.record_use_refusal(stream, sink, request, &refusal)?;
+                            batch.refusals += 1;
+                            Err(refusal)
+                        }
+                    };
+                    batch.answers.push(Answer::Use(answer));
+                }
+                Waiting::Refusal(refused, _) => {
+                    writer.record_refusal(stream, sink, refused)?;
+                    batch.refusals += 1;
+                    batch.answers.push(Answer::Refusal);
+                }
+            }
+        }
+        for outcome in held.iter() {
+            writer.record_outcome(stream, sink, outcome)?;
+        }
+        batch.records = u64::try_from(waiting.len() + held.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Where a recovery would begin once this batch is committed.
+    pub(super) fn open_from(&self, batch: &Batch) -> u64 {
+        let settled: HashSet<&UseId> = self.held.iter().map(|outcome| &outcome.use_id).collect();
+        self.open_uses
+            .iter()
+            .map(|(id, seq)| (id, *seq))
+            .chain(batch.uses.iter().map(|(id, seq)| (id, *seq)))
+            .filter(|(id, _)| !settled.contains(id))
+            .map(|(_, seq)| seq)
+            .min()
+            .unwrap_or(self.writer.link.seq + 1)
+    }
+
+    /// Counts were noted.
+    pub(super) fn noted(&mut self) {
+        self.note_at = Instant::now() + NOTE_EVERY;
+    }
+
+    /// After a commit: moves the head, counts, and tells the callers.
+    pub(super) fn settle(&mut self, waiting: &mut Vec<Waiting>, batch: &mut Batch, began: Instant) {
+        self.heads.ledger.set(self.writer.link);
+        self.retry_at = None;
+        for outcome in self.held.drain(..) {
+            self.open_uses.remove(&outcome.use_id);
+        }
+        let stats = &self.shared.stats;
+        stats.held_outcomes.store(0, Ordering::Relaxed);
+        self.pace.note(batch.uses.len(), Instant::now());
+        let uses = u64::try_from(batch.uses.len()).unwrap_or(u64::MAX);
+        stats.committed(uses, batch.refusals, began.elapsed());
+        self.shared.keeper.wrote((batch.records + 4) * RECORD_BYTES);
+        self.open_uses.extend(batch.uses.drain(..));
+        for (job, answer) in waiting.drain(..).zip(batch.answers.drain(..)) {
+            self.tell(job, answer);
+        }
+    }
+
+    fn tell(&mut self, job: Waiting, answer: Answer) {
+        match (job, answer) {
+            (Waiting::Use(request, sender), Answer::Use(decided)) => {
+                if decided.is_ok() {
+                    self.counts.used(&request, self.writer.now);
+                }
+                if let Err(Ok(unheard)) = sender.send(decided) {
+                    // Its caller gave up meanwhile and sends nothing: the use stays consumed.
+                    self.held.push_back(abandoned(&request, unheard.use_id));
+                }
+            }
+            (Waiting::Refusal(_, sender), Answer::Refusal) => {
+                // A caller that no longer listens does not need to know.
+                let _unheard = sender.send(Ok(()));
+            }
+            (Waiting::Use(..), Answer::Refusal) | (Waiting::Refusal(..), Answer::Use(_)) => {
+                unreachable!("answers are made in the order of their jobs")
+            }
+        }
+    }
+
+    /// After a batch that was not committed: refuses the callers and keeps the outcomes.
+    pub(super) fn refuse(&mut self, waiting: &mut Vec<Waiting>, message: &str, is_busy: bool) {
+        let stats = &self.shared.stats;
+        stats.failed(message, is_busy);
+        stats
+            .held_outcomes
+            .store(self.held.len(), Ordering::Relaxed);
+        self.book.clear();
+        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        self.note_at = self.note_at.max(Instant::now() + RETRY_AFTER);
+        for job in waiting.drain(..) {
+            // A caller that no longer listens does not need to know.
+            match job {
+                Waiting::Use(_, sender) => {
+                    let refusal = UseRefusal::Unavailable(message.to_owned());
+                    drop(sender.send(Err(refusal)));
+                }
+                Waiting::Refusal(_, sender) => {
+                    drop(sender.send(Err(LedgerError::Unavailable(message.to_owned()))));
+                }
+            }
+        }
+    }
+}
+
+fn abandoned(request: &UseRequest, use_id: UseId) -> Outcome {
+    Outcome {
+        use_id,
+        org: request.org.clone(),
+        lease: request.lease.clone(),
+        agent: request.agent.clone(),
+        set: request.set.clone(),
+        grant: request.grant.clone(),
+        request_id: request.request.request_id.clone(),
+        status: None,
+        error: Some("abandoned".to_owned()),
+        bytes_up: 0,
+        bytes_down: 0,
+        duration_ms: 0,
+        attempts: 0,
+        address: None,
+    }
+}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        self.answers.clear();
+        self.uses.clear();
+        self.refusals = 0;
+        self.records = 0;
+    }
+}
+
+impl Counts {
+    fn is_empty(&self) -> bool {
+        self.agents.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.leases.clear();
+        self.agents.clear();
+    }
+
+    fn used(&mut self, request: &UseRequest, now: i64) {
+        if request.kind == Kind::Workflow {
+            if let Some(uses) = self.leases.get_mut(&request.lease) {
+                *uses += 1;
+            } else {
+                self.leases.insert(request.lease.clone(), 1);
+            }
+        }
+        if let Some(used_at) = self.agents.get_mut(&request.agent) {
+            *used_at = now;
+        } else {
+            self.agents.insert(request.agent.clone(), now);
+        }
+    }
+}
+
+/// What the last run left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Uses without an outcome, and their places in the chain.
+    pub(super) open_uses: HashMap<UseId, u64>,
+    /// The outcomes that they now get.
+    pub(super) outcomes: VecDeque<Outcome>,
+}
