@@ -1,5 +1,5 @@
 //! Rebuilds the crate when a migration changes, since `sqlx::migrate!` reads them at compile time.
 
 fn main() {
-    println!("cargo:rerun-if-changed=../migrations/sqlite");
+    println!("cargo:rerun-if-changed=../migrations");
 }

@@ -1,10 +1,9 @@
 //! Agents: the principals that hold leases, and the digests of their keys.
 
 use ::leases::id::{AgentId, OrgId};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, id, optional_time, time};
+use crate::db::{Change, Row, WriteTx, id, optional_time, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -92,7 +91,7 @@ impl Agents<'_> {
         new: NewAgent,
         actor: &Actor,
     ) -> Result<Agent, CreateAgentError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         if is_taken(&mut tx, org, &new.name, None).await? {
             return Err(CreateAgentError::NameTaken);
         }
@@ -107,7 +106,7 @@ impl Agents<'_> {
             updated_at: now,
             last_used_at: None,
         };
-        sqlx::query(INSERT)
+        query(INSERT)
             .bind(agent.id.as_str())
             .bind(org.as_str())
             .bind(&agent.name)
@@ -115,8 +114,7 @@ impl Agents<'_> {
             .bind(&new.key_hash[..])
             .bind(tx.now())
             .execute(tx.conn())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         record(&mut tx, &agent, "agent.create", actor).await?;
         tx.commit().await?;
         Ok(agent)
@@ -127,7 +125,7 @@ impl Agents<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &AgentId) -> Result<Option<Agent>, StoreError> {
-        let row = sqlx::query(GET)
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(self.store.pool())
@@ -140,13 +138,12 @@ impl Agents<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_by_name(&self, org: &OrgId, name: &str) -> Result<Option<Agent>, StoreError> {
-        let row = sqlx::query(
-            "SELECT * FROM agents WHERE org_id = $1 AND name = $2 AND deleted_at IS NULL",
-        )
-        .bind(org.as_str())
-        .bind(name)
-        .fetch_optional(self.store.pool())
-        .await?;
+        let row =
+            query("SELECT * FROM agents WHERE org_id = $1 AND name = $2 AND deleted_at IS NULL")
+                .bind(org.as_str())
+                .bind(name)
+                .fetch_optional(self.store.pool())
+                .await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -156,7 +153,7 @@ impl Agents<'_> {
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId, page: &PageRequest) -> Result<Page<Agent>, StoreError> {
         let limit = page.bounded_limit();
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM agents WHERE org_id = $1 AND id > $2 AND deleted_at IS NULL \
              ORDER BY id LIMIT $3",
         )
@@ -182,7 +179,7 @@ impl Agents<'_> {
         patch: AgentPatch,
         actor: &Actor,
     ) -> Result<Option<Agent>, PatchAgentError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(mut agent) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
@@ -195,7 +192,7 @@ impl Agents<'_> {
         agent.description = patch.description.unwrap_or(agent.description);
         agent.is_active = patch.is_active.unwrap_or(agent.is_active);
         agent.updated_at = at(tx.now());
-        sqlx::query(
+        query(
             "UPDATE agents SET name = $1, description = $2, is_active = $3, updated_at = $4 \
              WHERE org_id = $5 AND id = $6",
         )
@@ -206,8 +203,7 @@ impl Agents<'_> {
         .bind(org.as_str())
         .bind(id.as_str())
         .execute(tx.conn())
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
         record(&mut tx, &agent, "agent.update", actor).await?;
         tx.commit().await?;
         Ok(Some(agent))
@@ -224,11 +220,11 @@ impl Agents<'_> {
         id: &AgentId,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(agent) = find(&mut tx, org, id).await? else {
             return Ok(false);
         };
-        sqlx::query(
+        query(
             "UPDATE agents SET deleted_at = $1, updated_at = $1, is_active = 0 \
              WHERE org_id = $2 AND id = $3",
         )
@@ -253,20 +249,18 @@ impl Agents<'_> {
         key_hash: &[u8; 32],
         actor: &Actor,
     ) -> Result<Option<Agent>, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         let Some(mut agent) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
         agent.updated_at = at(tx.now());
-        sqlx::query(
-            "UPDATE agents SET key_hash = $1, updated_at = $2 WHERE org_id = $3 AND id = $4",
-        )
-        .bind(&key_hash[..])
-        .bind(tx.now())
-        .bind(org.as_str())
-        .bind(id.as_str())
-        .execute(tx.conn())
-        .await?;
+        query("UPDATE agents SET key_hash = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
+            .bind(&key_hash[..])
+            .bind(tx.now())
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?;
         record(&mut tx, &agent, "agent.rotate_key", actor).await?;
         tx.commit().await?;
         Ok(Some(agent))
@@ -280,7 +274,7 @@ impl Agents<'_> {
         &self,
         key_hash: &[u8; 32],
     ) -> Result<Option<(OrgId, Agent)>, StoreError> {
-        let row = sqlx::query("SELECT * FROM agents WHERE key_hash = $1 AND deleted_at IS NULL")
+        let row = query("SELECT * FROM agents WHERE key_hash = $1 AND deleted_at IS NULL")
             .bind(&key_hash[..])
             .fetch_optional(self.store.pool())
             .await?;
@@ -300,7 +294,7 @@ async fn find(
     org: &OrgId,
     id: &AgentId,
 ) -> Result<Option<Agent>, StoreError> {
-    let row = sqlx::query(GET)
+    let row = query(GET)
         .bind(org.as_str())
         .bind(id.as_str())
         .fetch_optional(tx.conn())
@@ -315,7 +309,7 @@ async fn is_taken(
     name: &str,
     but: Option<&AgentId>,
 ) -> Result<bool, StoreError> {
-    let taken = sqlx::query(
+    let taken = query(
         "SELECT 1 FROM agents \
          WHERE org_id = $1 AND name = $2 AND deleted_at IS NULL AND id <> $3",
     )
@@ -348,7 +342,7 @@ fn read(row: &Row) -> Result<Agent, StoreError> {
         org: id(row, "org_id", "agent")?,
         name: row.try_get("name")?,
         description: row.try_get("description")?,
-        is_active: row.try_get::<i64, _>("is_active")? != 0,
+        is_active: row.try_get::<i64>("is_active")? != 0,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         last_used_at: optional_time(row, "last_used_at")?,

@@ -6,6 +6,7 @@ use ::leases::id::{AgentId, LeaseId, OrgId, SetId};
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
 
+use crate::db::Change;
 use crate::{Actor, Event, NewEvent, Page, PageRequest, Store, StoreError};
 
 pub(crate) mod checkpoint;
@@ -222,7 +223,7 @@ impl Audit<'_> {
         event: NewEvent,
         actor: &Actor,
     ) -> Result<Event, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Event).await?;
         let written = tx.append(org, actor, &event).await?;
         tx.commit().await?;
         Ok(written)
@@ -257,7 +258,11 @@ impl Audit<'_> {
     pub async fn verify(&self) -> Result<VerifyReport, VerifyError> {
         let inner = &self.store.inner;
         let evidence = verify::Evidence {
-            database: inner.location.as_file().map(Path::to_owned).unwrap_or_default(),
+            database: inner
+                .location
+                .as_file()
+                .map(Path::to_owned)
+                .unwrap_or_default(),
             checkpoint: inner.checkpoint.clone(),
             trusted_key: inner.ledger.checkpoint_key(),
             in_memory: inner

@@ -1,25 +1,15 @@
-//! What all aggregates share: the database's type, its errors, and the one way to write.
+//! What all aggregates share: statements, rows, errors, and the one way to write.
 
-use ::leases::id::{EventId, OrgId};
-use sqlx::Row as _;
 use time::OffsetDateTime;
+use tokio_postgres::error::SqlState;
 
-use crate::chain::Link;
-use crate::event::{Draft, rfc3339};
 use crate::timekeeper::at;
-use crate::{Actor, Event, NewEvent, Store};
 
-/// The database behind the cold path. The one place that names it.
-pub(crate) type Database = sqlx::Sqlite;
+mod change;
+mod query;
 
-/// Its connections.
-pub(crate) type Pool = sqlx::Pool<Database>;
-
-/// One row of a result.
-pub(crate) type Row = <Database as sqlx::Database>::Row;
-
-/// Takes the write lock at once: a transaction that read first could not get it later.
-const BEGIN: &str = "BEGIN IMMEDIATE";
+pub(crate) use change::{Change, ControlHead, WriteTx};
+pub(crate) use query::{Pool, Row, query};
 
 /// Why a read or write of the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,13 +73,22 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolClosed => Self::Closed,
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => {
-                Self::Corrupt { what: "row" }
-            }
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict {
                 what: "a unique value",
             },
             other => Self::Unavailable(other.into()),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
+            Self::Conflict {
+                what: "a unique value",
+            }
+        } else {
+            Self::Unavailable(error.into())
         }
     }
 }
@@ -101,7 +100,7 @@ pub(crate) fn time(row: &Row, column: &str) -> Result<OffsetDateTime, StoreError
 
 /// Reads a time column that may be absent.
 pub(crate) fn optional_time(row: &Row, column: &str) -> Result<Option<OffsetDateTime>, StoreError> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(at))
+    Ok(row.try_get::<Option<i64>>(column)?.map(at))
 }
 
 /// Reads an id column; `what` names the kind of row if it holds something else.
@@ -110,14 +109,14 @@ pub(crate) fn id<T: std::str::FromStr>(
     column: &str,
     what: &'static str,
 ) -> Result<T, StoreError> {
-    row.try_get::<&str, _>(column)?
+    row.try_get::<&str>(column)?
         .parse()
         .map_err(|_| StoreError::Corrupt { what })
 }
 
 /// Reads a count, which no statement lets go below zero.
 pub(crate) fn count(row: &Row, column: &str) -> Result<u64, StoreError> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| StoreError::Corrupt { what: "count" })
+    u64::try_from(row.try_get::<i64>(column)?).map_err(|_| StoreError::Corrupt { what: "count" })
 }
 
 /// Reads a JSON column.
@@ -148,149 +147,4 @@ pub(crate) fn to_json<T: serde::Serialize>(
 /// For a column of 64 signed bits; what does not fit would never be reached by counting.
 pub(crate) fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The control stream's end as its writers hold it.
-#[derive(Debug)]
-pub(crate) struct ControlHead {
-    /// What a commit that neither succeeded nor failed for sure would have made of it.
-    pub(crate) uncertain: Option<Link>,
-}
-
-/// A change in progress: the transaction, the control stream's head and the turn to write.
-///
-/// Writers of one process take turns here and with the ledger's thread, first come, first served:
-/// SQLite's own lock is polled, and a busy ledger would let nobody else in.
-pub(crate) struct WriteTx<'a> {
-    // Declared first, so that a dropped change is rolled back before the next writer's turn.
-    tx: sqlx::Transaction<'static, Database>,
-    link: Link,
-    now: i64,
-    store: &'a Store,
-    head: tokio::sync::MutexGuard<'a, ControlHead>,
-    _turn: tokio::sync::OwnedMutexGuard<()>,
-}
-
-impl<'a> WriteTx<'a> {
-    /// Waits for its turn and begins.
-    pub(crate) async fn begin(store: &'a Store) -> Result<Self, StoreError> {
-        let inner = &store.inner;
-        let mut head = inner.control_head.lock().await;
-        let turn = std::sync::Arc::clone(&inner.turn).lock_owned().await;
-        let mut tx = inner.pool.begin_with(BEGIN).await?;
-        if let Some(link) = head.uncertain {
-            if is_committed(store, &mut tx, link).await? {
-                inner.heads.control.set(link);
-            }
-            head.uncertain = None;
-        }
-        Ok(Self {
-            tx,
-            link: inner.heads.control.get(),
-            now: inner.time.now(),
-            store,
-            head,
-            _turn: turn,
-        })
-    }
-
-    /// The time of this change, in milliseconds since the epoch.
-    pub(crate) const fn now(&self) -> i64 {
-        self.now
-    }
-
-    /// Where statements run.
-    pub(crate) fn conn(&mut self) -> &mut <Database as sqlx::Database>::Connection {
-        &mut self.tx
-    }
-
-    /// Appends an event to the control stream.
-    pub(crate) async fn append(
-        &mut self,
-        org: &OrgId,
-        actor: &Actor,
-        event: &NewEvent,
-    ) -> Result<Event, StoreError> {
-        let id = EventId::new(at(self.now));
-        let stream = &self.store.inner.heads.control.stream;
-        let mut created_at = String::new();
-        rfc3339(&mut created_at, self.now);
-        let draft = Draft {
-            id: id.as_str(),
-            stream: &stream.name,
-            seq: self.link.seq + 1,
-            created_at: &created_at,
-            org_id: org.as_str(),
-            actor_type: actor.kind.as_str(),
-            actor_id: &actor.id,
-            request_id: actor.request_id.as_deref(),
-            client_ip: actor.client_ip,
-            ..event.draft()
-        };
-        let mut body = String::new();
-        draft.write(&mut body);
-        let next = self.link.next(&body);
-        sqlx::query(INSERT_EVENT)
-            .bind(stream.position(next.seq))
-            .bind(draft.org_id)
-            .bind(self.now)
-            .bind(draft.action)
-            .bind(draft.agent_id)
-            .bind(draft.lease_id)
-            .bind(draft.secret_set_id)
-            .bind(&self.link.hash[..])
-            .bind(&next.hash[..])
-            .bind(&body)
-            .execute(&mut *self.tx)
-            .await?;
-        let mut written: Event = from_json(&body, "audit event")?;
-        written.prev_hash = hex::encode(self.link.hash);
-        written.hash = hex::encode(next.hash);
-        self.link = next;
-        Ok(written)
-    }
-
-    /// Makes the change durable, then moves the head in memory.
-    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        // Set before the attempt, so that a caller who goes away meanwhile leaves the doubt behind.
-        self.head.uncertain = Some(self.link);
-        self.tx.commit().await?;
-        self.head.uncertain = None;
-        self.store.inner.heads.control.set(self.link);
-        Ok(())
-    }
-}
-
-/// Whether the record at the end of `link` is in the table.
-async fn is_committed(
-    store: &Store,
-    tx: &mut sqlx::Transaction<'static, Database>,
-    link: Link,
-) -> Result<bool, StoreError> {
-    if link.seq == 0 {
-        return Ok(false);
-    }
-    let stored: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT hash FROM audit_events WHERE position = $1")
-            .bind(store.inner.heads.control.stream.position(link.seq))
-            .fetch_optional(&mut **tx)
-            .await?;
-    Ok(stored.is_some_and(|stored| stored == link.hash))
-}
-
-/// One record of the chain.
-const INSERT_EVENT: &str = "INSERT INTO audit_events \
-    (position, org_id, created_at, action, agent_id, lease_id, secret_set_id, prev_hash, hash, body) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-
-impl Store {
-    /// Waits for the turn to write and begins a change.
-    pub(crate) async fn write(&self) -> Result<WriteTx<'_>, StoreError> {
-        WriteTx::begin(self).await
-    }
-
-    /// Connections for reads.
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.inner.pool
-    }
 }

@@ -3,10 +3,9 @@
 use ::leases::id::{AgentId, GrantId, OrgId, SetId};
 use ::leases::scope::{Action, Keys, Scope};
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, id, json, optional_time, time, to_json};
+use crate::db::{Change, Row, WriteTx, id, json, optional_time, query, time, to_json};
 use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -101,7 +100,7 @@ impl Grants<'_> {
         new: NewGrant,
         actor: &Actor,
     ) -> Result<Grant, CreateGrantError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         if !is_there(&mut tx, HAS_AGENT, org, new.agent_id.as_str()).await? {
             return Err(CreateGrantError::NoAgent(new.agent_id));
         }
@@ -134,7 +133,7 @@ impl Grants<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &GrantId) -> Result<Option<Grant>, StoreError> {
-        let row = sqlx::query(GET)
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(self.store.pool())
@@ -148,13 +147,12 @@ impl Grants<'_> {
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId, page: &PageRequest) -> Result<Page<Grant>, StoreError> {
         let limit = page.bounded_limit();
-        let rows =
-            sqlx::query("SELECT * FROM grants WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
-                .bind(org.as_str())
-                .bind(page.after_id()?)
-                .bind(limit + 1)
-                .fetch_all(self.store.pool())
-                .await?;
+        let rows = query("SELECT * FROM grants WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+            .bind(org.as_str())
+            .bind(page.after_id()?)
+            .bind(limit + 1)
+            .fetch_all(self.store.pool())
+            .await?;
         let grants = rows.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Page::from_overfull(grants, limit, |grant: &Grant| {
             grant.id.as_str()
@@ -172,8 +170,8 @@ impl Grants<'_> {
         id: &GrantId,
         actor: &Actor,
     ) -> Result<Option<Grant>, StoreError> {
-        let mut tx = self.store.write().await?;
-        let row = sqlx::query(GET)
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(tx.conn())
@@ -184,7 +182,7 @@ impl Grants<'_> {
         if grant.revoked_at.is_some() {
             return Ok(Some(grant));
         }
-        sqlx::query("UPDATE grants SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
+        query("UPDATE grants SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
             .bind(tx.now())
             .bind(org.as_str())
             .bind(id.as_str())
@@ -207,7 +205,7 @@ impl Grants<'_> {
         set: &SetId,
         now: OffsetDateTime,
     ) -> Result<Vec<Grant>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM grants \
              WHERE org_id = $1 AND agent_id = $2 AND secret_set_id = $3 \
              AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4) ORDER BY id",
@@ -232,11 +230,11 @@ const INSERT: &str = "INSERT INTO grants (id, org_id, agent_id, secret_set_id, a
 
 async fn is_there(
     tx: &mut WriteTx<'_>,
-    query: &'static str,
+    text: &'static str,
     org: &OrgId,
     id: &str,
 ) -> Result<bool, StoreError> {
-    let found = sqlx::query(query)
+    let found = query(text)
         .bind(org.as_str())
         .bind(id)
         .fetch_optional(tx.conn())
@@ -245,7 +243,7 @@ async fn is_there(
 }
 
 async fn insert(tx: &mut WriteTx<'_>, grant: &Grant) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(grant.id.as_str())
         .bind(grant.org.as_str())
         .bind(grant.agent_id.as_str())

@@ -1,14 +1,16 @@
 //! `Idempotency-Key`: one effect for a request that is sent more than once.
 
+use std::sync::atomic::Ordering;
+
 use ::leases::id::OrgId;
 
-use sqlx::Row as _;
-
-use crate::db::Row;
+use crate::db::{Change, Row, query};
 use crate::{Store, StoreError};
 
 /// How long an answer is kept.
 const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How often what is no longer kept is deleted.
+const FORGET_EVERY_MS: i64 = 10 * 60 * 1_000;
 /// After this, a claim without an answer is taken to be abandoned.
 const CLAIMED_MS: i64 = 60 * 1_000;
 
@@ -64,17 +66,21 @@ impl IdempotencyKeys<'_> {
         key: &str,
         request_hash: &[u8; 32],
     ) -> Result<Idempotency, StoreError> {
-        let mut tx = self.store.write().await?;
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1")
-            .bind(tx.now() - KEPT_MS)
-            .execute(tx.conn())
-            .await?;
-        let earlier = sqlx::query(
-            "SELECT * FROM idempotency_keys WHERE org_id = $1 AND principal = $2 AND key = $3",
+        self.forget().await?;
+        let claim = Change::Claim {
+            org,
+            principal,
+            key,
+        };
+        let mut tx = self.store.write(claim).await?;
+        let earlier = query(
+            "SELECT * FROM idempotency_keys \
+             WHERE org_id = $1 AND principal = $2 AND key = $3 AND created_at >= $4",
         )
         .bind(org.as_str())
         .bind(principal)
         .bind(key)
+        .bind(tx.now() - KEPT_MS)
         .fetch_optional(tx.conn())
         .await?;
         if let Some(row) = earlier {
@@ -84,10 +90,11 @@ impl IdempotencyKeys<'_> {
                 return Ok(known);
             }
         }
-        sqlx::query(
+        query(
             "INSERT INTO idempotency_keys (org_id, principal, key, request_hash, created_at) \
              VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (org_id, principal, key) DO UPDATE SET created_at = excluded.created_at",
+             ON CONFLICT (org_id, principal, key) DO UPDATE SET created_at = excluded.created_at, \
+             request_hash = excluded.request_hash, status = NULL, body = NULL",
         )
         .bind(org.as_str())
         .bind(principal)
@@ -98,6 +105,28 @@ impl IdempotencyKeys<'_> {
         .await?;
         tx.commit().await?;
         Ok(Idempotency::Fresh)
+    }
+
+    /// Deletes what is no longer kept, now and then: each claim by itself would wait for others
+    /// that delete the same rows.
+    async fn forget(&self) -> Result<(), StoreError> {
+        let inner = &self.store.inner;
+        let now = inner.time.now();
+        let last = inner.forgot_at.load(Ordering::Relaxed);
+        let is_due = now - last >= FORGET_EVERY_MS
+            && inner
+                .forgot_at
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !is_due {
+            return Ok(());
+        }
+        let mut tx = self.store.write(Change::Installation).await?;
+        query("DELETE FROM idempotency_keys WHERE created_at < $1")
+            .bind(now - KEPT_MS)
+            .execute(tx.conn())
+            .await?;
+        tx.commit().await
     }
 
     /// Keeps the answer. It is stored as given, so seal a body that holds a key or a token.
@@ -112,8 +141,13 @@ impl IdempotencyKeys<'_> {
         status: u16,
         body: &[u8],
     ) -> Result<(), StoreError> {
-        let mut tx = self.store.write().await?;
-        sqlx::query(
+        let claim = Change::Claim {
+            org,
+            principal,
+            key,
+        };
+        let mut tx = self.store.write(claim).await?;
+        query(
             "UPDATE idempotency_keys SET status = $1, body = $2 \
              WHERE org_id = $3 AND principal = $4 AND key = $5",
         )
@@ -132,8 +166,13 @@ impl IdempotencyKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn abandon(&self, org: &OrgId, principal: &str, key: &str) -> Result<(), StoreError> {
-        let mut tx = self.store.write().await?;
-        sqlx::query(
+        let claim = Change::Claim {
+            org,
+            principal,
+            key,
+        };
+        let mut tx = self.store.write(claim).await?;
+        query(
             "DELETE FROM idempotency_keys \
              WHERE org_id = $1 AND principal = $2 AND key = $3 AND status IS NULL",
         )
@@ -147,10 +186,10 @@ impl IdempotencyKeys<'_> {
 }
 
 fn read(row: &Row, request_hash: &[u8; 32]) -> Result<Idempotency, StoreError> {
-    if row.try_get::<&[u8], _>("request_hash")? != request_hash {
+    if row.try_get::<&[u8]>("request_hash")? != request_hash {
         return Ok(Idempotency::Conflict);
     }
-    let Some(status) = row.try_get::<Option<i64>, _>("status")? else {
+    let Some(status) = row.try_get::<Option<i64>>("status")? else {
         return Ok(Idempotency::InProgress);
     };
     let what = "answer";

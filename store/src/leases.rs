@@ -3,10 +3,9 @@
 use ::leases::RevocationId;
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use ::leases::scope::{Action, Kind};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, count, id, json, optional_time, time, to_json};
+use crate::db::{Change, Row, WriteTx, count, id, json, optional_time, query, time, to_json};
 use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -101,7 +100,7 @@ impl Leases<'_> {
         new: NewLease,
         actor: &Actor,
     ) -> Result<LeaseRecord, CreateLeaseError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Mint(org)).await?;
         check_agent(&mut tx, org, &new.agent_id).await?;
         for (set, grant) in &new.sets {
             check_grant(&mut tx, org, &new, set, grant).await?;
@@ -130,7 +129,7 @@ impl Leases<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &LeaseId) -> Result<Option<LeaseRecord>, StoreError> {
-        let row = sqlx::query(GET)
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(self.store.pool())
@@ -149,7 +148,7 @@ impl Leases<'_> {
         page: &PageRequest,
     ) -> Result<Page<LeaseRecord>, StoreError> {
         let limit = page.bounded_limit();
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM leases WHERE org_id = $1 AND id > $2 \
              AND ($3 IS NULL OR agent_id = $3) ORDER BY id LIMIT $4",
         )
@@ -176,14 +175,14 @@ impl Leases<'_> {
         id: &LeaseId,
         actor: &Actor,
     ) -> Result<Option<LeaseRecord>, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(mut lease) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
         if lease.revoked_at.is_some() {
             return Ok(Some(lease));
         }
-        sqlx::query("UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
+        query("UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
             .bind(tx.now())
             .bind(org.as_str())
             .bind(id.as_str())
@@ -208,16 +207,16 @@ impl Leases<'_> {
         until: OffsetDateTime,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(lease) = find(&mut tx, org, id).await? else {
             return Ok(false);
         };
         // Past its lease's end a block is refused anyway.
-        sqlx::query("DELETE FROM revoked_blocks WHERE until < $1")
+        query("DELETE FROM revoked_blocks WHERE until < $1")
             .bind(tx.now())
             .execute(tx.conn())
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO revoked_blocks (revocation_id, org_id, lease_id, revoked_at, until) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (revocation_id) DO NOTHING",
         )
@@ -242,12 +241,11 @@ impl Leases<'_> {
         org: &OrgId,
         block: &RevocationId,
     ) -> Result<bool, StoreError> {
-        let found =
-            sqlx::query("SELECT 1 FROM revoked_blocks WHERE org_id = $1 AND revocation_id = $2")
-                .bind(org.as_str())
-                .bind(&block.as_bytes()[..])
-                .fetch_optional(self.store.pool())
-                .await?;
+        let found = query("SELECT 1 FROM revoked_blocks WHERE org_id = $1 AND revocation_id = $2")
+            .bind(org.as_str())
+            .bind(&block.as_bytes()[..])
+            .fetch_optional(self.store.pool())
+            .await?;
         Ok(found.is_some())
     }
 }
@@ -261,7 +259,7 @@ async fn find(
     org: &OrgId,
     id: &LeaseId,
 ) -> Result<Option<LeaseRecord>, StoreError> {
-    let row = sqlx::query(GET)
+    let row = query(GET)
         .bind(org.as_str())
         .bind(id.as_str())
         .fetch_optional(tx.conn())
@@ -274,15 +272,14 @@ async fn check_agent(
     org: &OrgId,
     agent: &AgentId,
 ) -> Result<(), CreateLeaseError> {
-    let active = sqlx::query(
+    let active = query(
         "SELECT 1 FROM agents \
          WHERE org_id = $1 AND id = $2 AND is_active = 1 AND deleted_at IS NULL",
     )
     .bind(org.as_str())
     .bind(agent.as_str())
     .fetch_optional(tx.conn())
-    .await
-    .map_err(StoreError::from)?;
+    .await?;
     if active.is_some() {
         Ok(())
     } else {
@@ -297,7 +294,7 @@ async fn check_grant(
     set: &SetId,
     grant: &GrantId,
 ) -> Result<(), CreateLeaseError> {
-    let live = sqlx::query(
+    let live = query(
         "SELECT g.expires_at, s.deleted_at AS set_deleted_at \
          FROM grants g JOIN secret_sets s ON s.id = g.secret_set_id AND s.org_id = g.org_id \
          WHERE g.org_id = $1 AND g.id = $2 AND g.agent_id = $3 AND g.secret_set_id = $4 \
@@ -309,8 +306,7 @@ async fn check_grant(
     .bind(set.as_str())
     .bind(tx.now())
     .fetch_optional(tx.conn())
-    .await
-    .map_err(StoreError::from)?;
+    .await?;
     let Some(row) = live else {
         return Err(CreateLeaseError::GrantGone(grant.clone()));
     };
@@ -327,7 +323,7 @@ async fn check_grant(
 }
 
 async fn insert(tx: &mut WriteTx<'_>, lease: &LeaseRecord) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(lease.id.as_str())
         .bind(lease.org.as_str())
         .bind(lease.agent_id.as_str())

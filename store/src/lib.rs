@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use ::leases::clock::Clock;
 
@@ -13,6 +14,7 @@ mod chain;
 #[cfg(test)]
 mod conformance;
 mod open;
+mod postgres;
 #[cfg(test)]
 mod testing;
 mod timekeeper;
@@ -97,11 +99,7 @@ impl StoreOptions {
     }
 
     /// Durable, with signed heads in the file at `checkpoint`, as node `local`.
-    pub fn at(
-        location: Location,
-        checkpoint: impl Into<PathBuf>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn at(location: Location, checkpoint: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
         Self {
             location,
             checkpoint: checkpoint.into(),
@@ -203,11 +201,16 @@ pub struct Store {
 struct Inner {
     location: Location,
     checkpoint: PathBuf,
+    synchronous: Synchronous,
+    /// Names this run of the process, as the writer of its streams.
+    run: Arc<str>,
     pool: Pool,
     time: Arc<Timekeeper>,
     heads: Arc<Heads>,
     control_head: tokio::sync::Mutex<ControlHead>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// When answers to repeated requests were last forgotten.
+    forgot_at: AtomicI64,
     ledger: Ledger,
 }
 
@@ -223,18 +226,27 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; the file is unchanged unless a migration ran.
     pub async fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let Location::Sqlite(path) = &options.location else {
-            return Err(StoreError::Closed.into());
+        let (pool, lock) = match &options.location {
+            Location::Sqlite(path) => {
+                let lock = open::prepare(path).await?;
+                let pool = open::connect(path, options.synchronous).await?;
+                open::migrate(path, &pool).await?;
+                (Pool::Sqlite(pool), Some(lock))
+            }
+            Location::Postgres(url) => {
+                let pool = postgres::Pool::new(url.clone());
+                postgres::migrate(&pool, &url.to_string()).await?;
+                (Pool::Postgres(pool), None)
+            }
         };
-        let lock = open::prepare(path).await?;
-        let pool = open::connect_to(path, options.synchronous).await?;
-        open::migrate(path, &pool).await?;
         let time = Arc::new(Timekeeper::new(Arc::clone(&options.clock)));
         let turn = Arc::new(tokio::sync::Mutex::new(()));
+        let run = run_id()?;
         let (ledger, heads) = Ledger::start(ledger::Start {
             options: options.clone(),
             time: Arc::clone(&time),
             turn: Arc::clone(&turn),
+            run: Arc::clone(&run),
             lock,
         })
         .await?;
@@ -242,11 +254,14 @@ impl Store {
             inner: Arc::new(Inner {
                 location: options.location,
                 checkpoint: options.checkpoint,
+                synchronous: options.synchronous,
+                run,
                 pool,
                 time,
                 heads,
                 control_head: tokio::sync::Mutex::new(ControlHead { uncertain: None }),
                 turn,
+                forgot_at: AtomicI64::new(0),
                 ledger,
             }),
         })
@@ -259,14 +274,19 @@ impl Store {
     /// [`OpenError::InUse`] while a server runs on a file, [`OpenError::SchemaTooNew`],
     /// [`OpenError::Migrate`].
     pub async fn migrate(location: &Location) -> Result<(), OpenError> {
-        let Location::Sqlite(path) = location else {
-            return Err(StoreError::Closed.into());
-        };
-        let _lock = open::prepare(path).await?;
-        let pool = open::connect_to(path, Synchronous::Full).await?;
-        let migrated = open::migrate(path, &pool).await;
-        pool.close().await;
-        migrated
+        match location {
+            Location::Sqlite(path) => {
+                let _lock = open::prepare(path).await?;
+                let pool = open::connect(path, Synchronous::Full).await?;
+                let migrated = open::migrate(path, &pool).await;
+                pool.close().await;
+                migrated
+            }
+            Location::Postgres(url) => {
+                let pool = postgres::Pool::new(url.clone());
+                postgres::migrate(&pool, &url.to_string()).await
+            }
+        }
     }
 
     /// Where the database is.
@@ -342,7 +362,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] says why not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM orgs LIMIT 1")
+        db::query("SELECT 1 FROM orgs LIMIT 1")
             .fetch_optional(self.pool())
             .await?;
         Ok(())
@@ -353,4 +373,22 @@ impl Store {
         self.inner.ledger.close().await;
         self.inner.pool.close().await;
     }
+}
+
+/// A name that no other run of any process has.
+fn run_id() -> Result<Arc<str>, OpenError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| {
+        StoreError::Unavailable(std::io::Error::other(error.to_string()).into())
+    })?;
+    Ok(hex::encode(random).into())
+}
+
+/// The newest migration that this program has.
+fn newest(migrations: &sqlx::migrate::Migrator) -> i64 {
+    migrations
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
 }

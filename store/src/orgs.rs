@@ -1,10 +1,9 @@
 //! Organisations: the isolation boundary that every other row belongs to.
 
 use ::leases::id::OrgId;
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, id, time};
+use crate::db::{Change, Row, WriteTx, id, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Store, StoreError};
 
@@ -31,8 +30,8 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn ensure_first_org(&self, name: &str) -> Result<Org, StoreError> {
-        let mut tx = self.store.write().await?;
-        let first = sqlx::query(FIRST).fetch_optional(tx.conn()).await?;
+        let mut tx = self.store.write(Change::Installation).await?;
+        let first = query(FIRST).fetch_optional(tx.conn()).await?;
         if let Some(row) = first {
             return read(&row);
         }
@@ -46,7 +45,7 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn create(&self, name: &str, actor: &Actor) -> Result<Org, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Installation).await?;
         let org = insert(&mut tx, name, actor).await?;
         tx.commit().await?;
         Ok(org)
@@ -57,7 +56,7 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn first(&self) -> Result<Option<Org>, StoreError> {
-        let row = sqlx::query(FIRST).fetch_optional(self.store.pool()).await?;
+        let row = query(FIRST).fetch_optional(self.store.pool()).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -66,7 +65,7 @@ impl Orgs<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId) -> Result<Option<Org>, StoreError> {
-        let row = sqlx::query("SELECT id, name, created_at FROM orgs WHERE id = $1")
+        let row = query("SELECT id, name, created_at FROM orgs WHERE id = $1")
             .bind(org.as_str())
             .fetch_optional(self.store.pool())
             .await?;
@@ -83,7 +82,7 @@ async fn insert(tx: &mut WriteTx<'_>, name: &str, actor: &Actor) -> Result<Org, 
         name: name.to_owned(),
         created_at,
     };
-    sqlx::query("INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3)")
+    query("INSERT INTO orgs (id, name, created_at) VALUES ($1, $2, $3)")
         .bind(org.id.as_str())
         .bind(&org.name)
         .bind(tx.now())

@@ -1,10 +1,9 @@
 //! Keys of the service itself, sealed: lease roots, JWT, CA, checkpoint signer.
 
 use ::leases::id::OrgId;
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, count, optional_time, stored, time};
+use crate::db::{Change, Row, WriteTx, count, optional_time, query, stored, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Store, StoreError};
 
@@ -73,20 +72,20 @@ impl SealedKeys<'_> {
         new: NewSealedKey,
         actor: &Actor,
     ) -> Result<SealedKey, StoreError> {
-        let mut tx = self.store.write().await?;
-        let highest: i64 = sqlx::query_scalar(
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let highest: Option<i64> = query(
             "SELECT COALESCE(MAX(version), 0) FROM sealed_keys WHERE org_id = $1 AND name = $2",
         )
         .bind(org.as_str())
         .bind(&new.name)
-        .fetch_one(tx.conn())
+        .fetch_value(tx.conn())
         .await?;
-        if stored(new.version) != highest + 1 {
+        if stored(new.version) != highest.unwrap_or(0) + 1 {
             return Err(StoreError::Conflict {
                 what: "the key's version",
             });
         }
-        sqlx::query(
+        query(
             "UPDATE sealed_keys SET retired_at = $1 \
              WHERE org_id = $2 AND name = $3 AND retired_at IS NULL",
         )
@@ -95,7 +94,7 @@ impl SealedKeys<'_> {
         .bind(&new.name)
         .execute(tx.conn())
         .await?;
-        sqlx::query(
+        query(
             "INSERT INTO sealed_keys (org_id, name, version, sealed, public, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
@@ -125,7 +124,7 @@ impl SealedKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn current(&self, org: &OrgId, name: &str) -> Result<Option<SealedKey>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT * FROM sealed_keys WHERE org_id = $1 AND name = $2 AND retired_at IS NULL",
         )
         .bind(org.as_str())
@@ -140,7 +139,7 @@ impl SealedKeys<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn versions(&self, org: &OrgId, name: &str) -> Result<Vec<SealedKey>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM sealed_keys WHERE org_id = $1 AND name = $2 ORDER BY version DESC",
         )
         .bind(org.as_str())
@@ -161,8 +160,8 @@ impl SealedKeys<'_> {
         version: u64,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
-        let removed = sqlx::query(
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let removed = query(
             "DELETE FROM sealed_keys \
              WHERE org_id = $1 AND name = $2 AND version = $3 AND retired_at IS NOT NULL",
         )
@@ -170,8 +169,7 @@ impl SealedKeys<'_> {
         .bind(name)
         .bind(stored(version))
         .execute(tx.conn())
-        .await?
-        .rows_affected();
+        .await?;
         if removed == 0 {
             return Ok(false);
         }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use ::leases::id::{OrgId, SetId, VaultId};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, count, from_json, id, json, stored, time, to_json};
+use crate::db::{Change, Row, WriteTx, count, from_json, id, json, query, stored, time, to_json};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -180,13 +179,12 @@ impl SecretSets<'_> {
         let mut entries = BTreeMap::new();
         for key in keys {
             let path = path_of(provider, environment, name, key);
-            let current: Option<i64> = sqlx::query_scalar(CURRENT_VERSION)
+            let current: Option<i64> = query(CURRENT_VERSION)
                 .bind(org.as_str())
                 .bind(vault.id.as_str())
                 .bind(&path)
-                .fetch_optional(self.store.pool())
-                .await
-                .map_err(StoreError::from)?;
+                .fetch_value(self.store.pool())
+                .await?;
             let next = u64::try_from(current.unwrap_or(0)).unwrap_or(0) + 1;
             entries.insert(key.clone(), (path, next));
         }
@@ -212,7 +210,7 @@ impl SecretSets<'_> {
         }
         let vault = self.store.vaults().default_vault(org).await?;
         let vault = vault.ok_or(WriteSetError::NoVault)?;
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         if is_taken(&mut tx, org, &new).await? {
             return Err(WriteSetError::NameTaken);
         }
@@ -254,7 +252,7 @@ impl SecretSets<'_> {
         change: SetChange,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(mut current) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
@@ -285,17 +283,16 @@ impl SecretSets<'_> {
         version: u64,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(mut current) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
-        let earlier = sqlx::query(GET_VERSION)
+        let earlier = query(GET_VERSION)
             .bind(org.as_str())
             .bind(id.as_str())
             .bind(stored(version))
             .fetch_optional(tx.conn())
-            .await
-            .map_err(StoreError::from)?
+            .await?
             .ok_or(WriteSetError::NoSuchVersion(version))?;
         current.manifest = json(&earlier, "manifest", "secret set")?;
         let custom = custom_of(&earlier)?;
@@ -311,11 +308,11 @@ impl SecretSets<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete(&self, org: &OrgId, id: &SetId, actor: &Actor) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(current) = find(&mut tx, org, id).await? else {
             return Ok(false);
         };
-        sqlx::query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
+        query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
             .bind(tx.now())
             .bind(org.as_str())
             .bind(id.as_str())
@@ -332,7 +329,7 @@ impl SecretSets<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &SetId) -> Result<Option<SecretSet>, StoreError> {
-        let row = sqlx::query(GET)
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(self.store.pool())
@@ -351,7 +348,7 @@ impl SecretSets<'_> {
         environment: &str,
         name: &str,
     ) -> Result<Option<SecretSet>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
              JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
              WHERE s.org_id = $1 AND s.provider = $2 AND s.environment = $3 AND s.name = $4 \
@@ -376,7 +373,7 @@ impl SecretSets<'_> {
         page: &PageRequest,
     ) -> Result<Page<SecretSet>, StoreError> {
         let limit = page.bounded_limit();
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
              JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
              WHERE s.org_id = $1 AND s.id > $2 AND s.deleted_at IS NULL ORDER BY s.id LIMIT $3",
@@ -404,7 +401,7 @@ impl SecretSets<'_> {
         if self.get(org, id).await?.is_none() {
             return Ok(None);
         }
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM secret_set_versions WHERE org_id = $1 AND set_id = $2 \
              ORDER BY version DESC",
         )
@@ -428,7 +425,7 @@ impl SecretSets<'_> {
         id: &SetId,
         version: u64,
     ) -> Result<Option<SetContents>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT s.provider, s.environment, s.name, s.vault_id, v.manifest, v.custom \
              FROM secret_sets s JOIN secret_set_versions v ON v.set_id = s.id \
              WHERE s.org_id = $1 AND s.id = $2 AND v.version = $3 AND s.deleted_at IS NULL",
@@ -458,20 +455,19 @@ impl SecretSets<'_> {
                 &contents.name,
                 &key,
             );
-            let sealed = sqlx::query_scalar(SEALED)
+            let sealed: Option<Vec<u8>> = query(SEALED)
                 .bind(org.as_str())
                 .bind(vault.as_str())
                 .bind(&path)
                 .bind(stored(version))
-                .fetch_optional(self.store.pool())
-                .await?
-                .ok_or(StoreError::Corrupt { what: WHAT })?;
+                .fetch_value(self.store.pool())
+                .await?;
             contents.entries.push(SealedEntry {
                 key,
                 vault: vault.clone(),
                 path,
                 version,
-                sealed,
+                sealed: sealed.ok_or(StoreError::Corrupt { what: WHAT })?,
             });
         }
         Ok(Some(contents))
@@ -518,7 +514,7 @@ fn path_of(provider: &str, environment: &str, name: &str, key: &str) -> String {
 }
 
 async fn is_taken(tx: &mut WriteTx<'_>, org: &OrgId, new: &NewSet) -> Result<bool, StoreError> {
-    let taken = sqlx::query(
+    let taken = query(
         "SELECT 1 FROM secret_sets WHERE org_id = $1 AND provider = $2 AND environment = $3 \
          AND name = $4 AND deleted_at IS NULL",
     )
@@ -536,7 +532,7 @@ async fn find(
     org: &OrgId,
     id: &SetId,
 ) -> Result<Option<Current>, StoreError> {
-    let row = sqlx::query(GET)
+    let row = query(GET)
         .bind(org.as_str())
         .bind(id.as_str())
         .fetch_optional(tx.conn())
@@ -553,7 +549,7 @@ async fn find(
 
 async fn insert_set(tx: &mut WriteTx<'_>, current: &Current) -> Result<(), StoreError> {
     let set = &current.set;
-    sqlx::query(
+    query(
         "INSERT INTO secret_sets \
          (id, org_id, vault_id, provider, environment, name, version, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7)",
@@ -583,7 +579,7 @@ async fn put_secret(
         return Err(WriteSetError::Moved);
     }
     // A statement that counts up from exactly the version before is the check and the change.
-    let moved = sqlx::query(
+    let moved = query(
         "INSERT INTO secrets (org_id, vault_id, path, version, created_at) \
          SELECT $1, $2, $3, $4, $5 WHERE $4 = 1 OR EXISTS \
          (SELECT 1 FROM secrets WHERE org_id = $1 AND vault_id = $2 AND path = $3) \
@@ -596,14 +592,12 @@ async fn put_secret(
     .bind(stored(sealed.version))
     .bind(tx.now())
     .execute(tx.conn())
-    .await
-    .map_err(StoreError::from)?
-    .rows_affected()
+    .await?
         == 0;
     if moved {
         return Err(WriteSetError::Moved);
     }
-    sqlx::query(
+    query(
         "INSERT INTO secret_versions (org_id, vault_id, path, version, sealed, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -614,8 +608,7 @@ async fn put_secret(
     .bind(&sealed.bytes)
     .bind(tx.now())
     .execute(tx.conn())
-    .await
-    .map_err(StoreError::from)?;
+    .await?;
     current.manifest.insert(key, sealed.version);
     Ok(())
 }
@@ -637,7 +630,7 @@ async fn advance(
         Some(custom) => Some(to_json(custom, WHAT)?),
         None => None,
     };
-    sqlx::query(
+    query(
         "INSERT INTO secret_set_versions \
          (set_id, version, org_id, manifest, custom, created_at, created_by, rolled_back_to) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -652,15 +645,13 @@ async fn advance(
     .bind(rolled_back_to.map(stored))
     .execute(tx.conn())
     .await?;
-    sqlx::query(
-        "UPDATE secret_sets SET version = $1, updated_at = $2 WHERE org_id = $3 AND id = $4",
-    )
-    .bind(stored(set.version))
-    .bind(tx.now())
-    .bind(set.org.as_str())
-    .bind(set.id.as_str())
-    .execute(tx.conn())
-    .await?;
+    query("UPDATE secret_sets SET version = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
+        .bind(stored(set.version))
+        .bind(tx.now())
+        .bind(set.org.as_str())
+        .bind(set.id.as_str())
+        .execute(tx.conn())
+        .await?;
     mark_secrets(tx, &current, &current.manifest).await?;
     Ok(current.set)
 }
@@ -675,7 +666,7 @@ async fn mark_secrets(
     let prefix = path_of(&set.provider, &set.environment, &set.name, "");
     // `0` follows `/` in byte order, so this is the range of paths under the prefix.
     let end = format!("{}0", prefix.trim_end_matches('/'));
-    sqlx::query(
+    query(
         "UPDATE secrets SET deleted_at = $1 WHERE org_id = $2 AND vault_id = $3 \
          AND path > $4 AND path < $5 AND deleted_at IS NULL",
     )
@@ -687,7 +678,7 @@ async fn mark_secrets(
     .execute(tx.conn())
     .await?;
     for key in manifest.keys() {
-        sqlx::query(
+        query(
             "UPDATE secrets SET deleted_at = NULL \
              WHERE org_id = $1 AND vault_id = $2 AND path = $3",
         )

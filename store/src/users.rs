@@ -1,10 +1,9 @@
 //! People and the digests of their personal keys.
 
 use ::leases::id::{OrgId, UserId};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, WriteTx, id, time};
+use crate::db::{Change, Row, WriteTx, id, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -90,7 +89,7 @@ impl Users<'_> {
         new: NewUser,
         actor: &Actor,
     ) -> Result<User, CreateUserError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         if is_taken(&mut tx, org, &new.name).await? {
             return Err(CreateUserError::NameTaken);
         }
@@ -102,15 +101,14 @@ impl Users<'_> {
             role: new.role,
             created_at,
         };
-        sqlx::query(INSERT)
+        query(INSERT)
             .bind(user.id.as_str())
             .bind(org.as_str())
             .bind(&user.name)
             .bind(user.role.as_str())
             .bind(tx.now())
             .execute(tx.conn())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let event = NewEvent {
             action: "user.create",
             ..NewEvent::default()
@@ -125,7 +123,7 @@ impl Users<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, org: &OrgId, id: &UserId) -> Result<Option<User>, StoreError> {
-        let row = sqlx::query("SELECT * FROM users WHERE org_id = $1 AND id = $2")
+        let row = query(GET)
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(self.store.pool())
@@ -139,13 +137,12 @@ impl Users<'_> {
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId, page: &PageRequest) -> Result<Page<User>, StoreError> {
         let limit = page.bounded_limit();
-        let rows =
-            sqlx::query("SELECT * FROM users WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
-                .bind(org.as_str())
-                .bind(page.after_id()?)
-                .bind(limit + 1)
-                .fetch_all(self.store.pool())
-                .await?;
+        let rows = query("SELECT * FROM users WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+            .bind(org.as_str())
+            .bind(page.after_id()?)
+            .bind(limit + 1)
+            .fetch_all(self.store.pool())
+            .await?;
         let users = rows.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Page::from_overfull(users, limit, |user: &User| {
             user.id.as_str()
@@ -163,8 +160,8 @@ impl Users<'_> {
         key_hash: &[u8; 32],
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
-        let added = sqlx::query(
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let added = query(
             "INSERT INTO user_keys (key_hash, org_id, user_id, created_at) \
              SELECT $1, org_id, id, $2 FROM users WHERE org_id = $3 AND id = $4",
         )
@@ -173,8 +170,7 @@ impl Users<'_> {
         .bind(org.as_str())
         .bind(id.as_str())
         .execute(tx.conn())
-        .await?
-        .rows_affected();
+        .await?;
         if added == 0 {
             return Ok(false);
         }
@@ -197,11 +193,16 @@ impl Users<'_> {
         id: &UserId,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
-        if self.get(org, id).await?.is_none() {
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let found = query(GET)
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(tx.conn())
+            .await?;
+        if found.is_none() {
             return Ok(false);
         }
-        sqlx::query(
+        query(
             "UPDATE user_keys SET revoked_at = $1 \
              WHERE org_id = $2 AND user_id = $3 AND revoked_at IS NULL",
         )
@@ -227,7 +228,7 @@ impl Users<'_> {
         &self,
         key_hash: &[u8; 32],
     ) -> Result<Option<(OrgId, User)>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT u.* FROM user_keys k JOIN users u ON u.id = k.user_id \
              WHERE k.key_hash = $1 AND k.revoked_at IS NULL",
         )
@@ -239,11 +240,12 @@ impl Users<'_> {
     }
 }
 
+const GET: &str = "SELECT * FROM users WHERE org_id = $1 AND id = $2";
 const INSERT: &str =
     "INSERT INTO users (id, org_id, name, role, created_at) VALUES ($1, $2, $3, $4, $5)";
 
 async fn is_taken(tx: &mut WriteTx<'_>, org: &OrgId, name: &str) -> Result<bool, StoreError> {
-    let taken = sqlx::query("SELECT 1 FROM users WHERE org_id = $1 AND name = $2")
+    let taken = query("SELECT 1 FROM users WHERE org_id = $1 AND name = $2")
         .bind(org.as_str())
         .bind(name)
         .fetch_optional(tx.conn())

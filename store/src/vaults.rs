@@ -1,10 +1,9 @@
 //! Vaults: named containers of secrets, each under its own key-encryption key.
 
 use ::leases::id::{OrgId, VaultId};
-use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use crate::db::{Row, id, time};
+use crate::db::{Change, Row, id, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Store, StoreError};
 
@@ -44,7 +43,7 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn default_vault(&self, org: &OrgId) -> Result<Option<Vault>, StoreError> {
-        let row = sqlx::query(DEFAULT)
+        let row = query(DEFAULT)
             .bind(org.as_str())
             .fetch_optional(self.store.pool())
             .await?;
@@ -56,15 +55,15 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn ensure_default(&self, org: &OrgId, new: NewVault) -> Result<Vault, StoreError> {
-        let mut tx = self.store.write().await?;
-        let existing = sqlx::query(DEFAULT)
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let existing = query(DEFAULT)
             .bind(org.as_str())
             .fetch_optional(tx.conn())
             .await?;
         if let Some(row) = existing {
             return read(&row);
         }
-        sqlx::query(
+        query(
             "INSERT INTO vaults (id, org_id, name, kek_id, created_at) \
              VALUES ($1, $2, 'default', $3, $4)",
         )
@@ -95,7 +94,7 @@ impl Vaults<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, org: &OrgId) -> Result<Vec<Vault>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM vaults WHERE org_id = $1 ORDER BY id")
+        let rows = query("SELECT * FROM vaults WHERE org_id = $1 ORDER BY id")
             .bind(org.as_str())
             .fetch_all(self.store.pool())
             .await?;
@@ -113,14 +112,13 @@ impl Vaults<'_> {
         kek_id: &str,
         actor: &Actor,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.store.write().await?;
-        let changed = sqlx::query("UPDATE vaults SET kek_id = $1 WHERE org_id = $2 AND id = $3")
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let changed = query("UPDATE vaults SET kek_id = $1 WHERE org_id = $2 AND id = $3")
             .bind(kek_id)
             .bind(org.as_str())
             .bind(id.as_str())
             .execute(tx.conn())
-            .await?
-            .rows_affected();
+            .await?;
         if changed == 0 {
             return Ok(false);
         }

@@ -8,11 +8,10 @@ use std::collections::VecDeque;
 
 use ::leases::id::OrgId;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use sqlx::Row as _;
 
 use super::EventFilter;
 use crate::chain::Stream;
-use crate::db::{Row, from_json};
+use crate::db::{Row, from_json, query};
 use crate::timekeeper::millis;
 use crate::{Event, Page, PageRequest, Store, StoreError};
 
@@ -135,9 +134,7 @@ async fn walks(
     store: &Store,
     range: impl Fn(&Stream, i64) -> (i64, i64),
 ) -> Result<Vec<Walk>, StoreError> {
-    let rows = sqlx::query("SELECT number, stream FROM audit_streams ORDER BY number")
-        .fetch_all(store.pool())
-        .await?;
+    let rows = query(STREAMS).fetch_all(store.pool()).await?;
     let mut walks = Vec::with_capacity(rows.len());
     for row in rows {
         let name: &str = row.try_get("stream")?;
@@ -145,13 +142,7 @@ async fn walks(
             number: row.try_get("number")?,
             name: name.into(),
         };
-        let last: Option<i64> = sqlx::query_scalar(
-            "SELECT MAX(position) FROM audit_events WHERE position > $1 AND position < $2",
-        )
-        .bind(stream.floor())
-        .bind(stream.ceiling())
-        .fetch_one(store.pool())
-        .await?;
+        let last: Option<i64> = row.try_get("last")?;
         let (at, end) = range(&stream, last.unwrap_or_else(|| stream.floor()));
         walks.push(Walk {
             stream,
@@ -265,6 +256,10 @@ impl Export {
     }
 }
 
+/// Every stream and its last position; 1099511627776 is 2^40, the positions of one stream.
+const STREAMS: &str = "SELECT s.number, s.stream, (SELECT e.position FROM audit_events e \
+    WHERE e.position > s.number * 1099511627776 AND e.position < (s.number + 1) * 1099511627776 \
+    ORDER BY e.position DESC LIMIT 1) AS last FROM audit_streams s ORDER BY s.number";
 const BACK: &str = "SELECT position, created_at, prev_hash, hash, body FROM audit_events \
     WHERE position >= $1 AND position < $2 AND org_id = $3 \
     AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
@@ -279,20 +274,20 @@ const FORTH: &str = "SELECT position, created_at, prev_hash, hash, body FROM aud
     ORDER BY position LIMIT $10";
 
 async fn select(
-    query: &'static str,
+    text: &'static str,
     store: &Store,
     org: &OrgId,
     filter: &EventFilter,
     (from, to): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Found>, StoreError> {
-    let rows = sqlx::query(query)
+    let rows = query(text)
         .bind(from)
         .bind(to)
         .bind(org.as_str())
-        .bind(filter.secret_set_id.as_ref().map(AsRef::as_ref))
-        .bind(filter.agent_id.as_ref().map(AsRef::as_ref))
-        .bind(filter.lease_id.as_ref().map(AsRef::as_ref))
+        .bind(filter.secret_set_id.as_ref().map(AsRef::<str>::as_ref))
+        .bind(filter.agent_id.as_ref().map(AsRef::<str>::as_ref))
+        .bind(filter.lease_id.as_ref().map(AsRef::<str>::as_ref))
         .bind(filter.action.as_deref())
         .bind(filter.from.map(millis))
         .bind(filter.to.map(millis))
@@ -304,8 +299,8 @@ async fn select(
 
 fn read(row: &Row) -> Result<Found, StoreError> {
     let mut event: Event = from_json(row.try_get("body")?, "audit event")?;
-    event.prev_hash = hex::encode(row.try_get::<&[u8], _>("prev_hash")?);
-    event.hash = hex::encode(row.try_get::<&[u8], _>("hash")?);
+    event.prev_hash = hex::encode(row.try_get::<&[u8]>("prev_hash")?);
+    event.hash = hex::encode(row.try_get::<&[u8]>("hash")?);
     Ok(Found {
         position: row.try_get("position")?,
         created_at: row.try_get("created_at")?,

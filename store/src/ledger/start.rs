@@ -29,8 +29,10 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         time,
         turn,
         lock,
+        ..
     } = start;
     let path = options.location.as_file().ok_or(StoreError::Closed)?;
+    let lock = lock.ok_or(StoreError::Closed)?;
     let database = Source {
         path: path.to_owned(),
         synchronous: options.synchronous,
