@@ -11,6 +11,7 @@ use ulid::Ulid;
 
 use crate::context::RequestContext;
 use crate::metrics::Metrics;
+use crate::stream::chunk_error;
 
 /// A fresh request id: a UUID whose first 48 bits are the time in milliseconds, so that ids sort by time.
 pub(crate) fn request_id(now: OffsetDateTime) -> String {
@@ -97,6 +98,7 @@ pub(crate) fn is_agent_gone(error: &Error) -> bool {
                 | ErrorType::WriteError
                 | ErrorType::WriteTimedout
         )
+        && chunk_error(error).is_none()
 }
 
 fn log_line(

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::context::RequestContext;
 use crate::refuse::{Code, Refusal};
+use crate::stream::chunk_error;
 
 /// What Pingora's retry buffer holds.
 const REPLAYED: usize = 64 * 1024;
@@ -158,7 +159,7 @@ async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal
             .as_downstream_mut()
             .read_request_body()
             .await
-            .map_err(|_| gone())?
+            .map_err(|error| chunk_error(&error).map_or_else(gone, Refusal::from))?
         else {
             break;
         };

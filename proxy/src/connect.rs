@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use leases::authorize::covers_host;
 use leases::verify::VerifiedLease;
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::http::ResponseHeader;
 use pingora::protocols::ALPN;
@@ -33,7 +34,7 @@ use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
-use crate::normalize::{Endpoint, RawTarget, check_method, scheme_name};
+use crate::normalize::{Endpoint, RawTarget, check_method, parse_authority, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
 use crate::stream::{Conn, Cut};
@@ -53,8 +54,6 @@ const H2_PREFACE: usize = 24;
 const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal `unrecognized_name` alert in a record of its own (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
-/// How long a refused connection's leftovers are read away before the close.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves the connections of one listener.
 pub(crate) struct Front {
@@ -73,14 +72,15 @@ impl Front {
     ) {
         let fd = tcp.as_raw_fd();
         let cut = Arc::new(Cut::default());
-        let link = link(client.ip(), &cut, None);
+        let digest = link(client.ip(), &cut, None);
+        let door = Link::in_digest(&digest).expect("made with a link");
         let mut conn = Box::new(
             Conn::new(ReadAhead::none(tcp), fd)
-                .with_digest(link)
+                .with_digest(Arc::clone(&digest))
                 .with_cut(cut),
         );
         loop {
-            let Some((head, read)) = self.next_head(&mut conn, None, shutdown).await else {
+            let Some((head, read)) = self.next_head(&mut conn, door, shutdown).await else {
                 return;
             };
             if read.starts_with(b"CONNECT ") {
@@ -105,10 +105,10 @@ impl Front {
     async fn serve_inside<S: Transport>(
         &self,
         mut conn: Box<Conn<S>>,
-        tunnel: &Link,
+        inside: &Link,
         shutdown: &watch::Receiver<bool>,
     ) {
-        while let Some((_, read)) = self.next_head(&mut conn, Some(tunnel), shutdown).await {
+        while let Some((_, read)) = self.next_head(&mut conn, inside, shutdown).await {
             conn.put_back(read);
             match self.request(conn, shutdown).await {
                 Some(kept) => conn = kept,
@@ -122,7 +122,7 @@ impl Front {
     async fn next_head<S: Transport>(
         &self,
         conn: &mut Conn<S>,
-        tunnel: Option<&Link>,
+        link: &Link,
         shutdown: &watch::Receiver<bool>,
     ) -> Option<(usize, Bytes)> {
         let mut down = shutdown.clone();
@@ -134,14 +134,14 @@ impl Front {
         };
         let refusal = match end {
             Ok(None) => return None,
-            Ok(Some(end)) => match check_head(&read[..end], tunnel) {
-                Ok(()) => return Some((end, read.freeze())),
+            Ok(Some(end)) => match prepare(conn, read, end, link) {
+                Ok(ready) => return Some(ready),
                 Err(refusal) => refusal,
             },
             Err(error) => Refusal::from(error),
         };
         let request_id = self.request_id();
-        if let Some((link, tunnel)) = tunnel.and_then(|link| Some((link, link.tunnel.as_ref()?))) {
+        let door = if let Some(tunnel) = &link.tunnel {
             self.record(
                 &tunnel.lease,
                 &tunnel.endpoint,
@@ -150,14 +150,13 @@ impl Front {
                 &refusal,
             )
             .await;
-        }
-        let door = if tunnel.is_some() {
             Door::Inside
         } else {
+            self.count(link.client, &request_id, &refusal);
             Door::Proxy
         };
         let _ = answer(conn, &refusal, door, &request_id, false).await;
-        linger(conn).await;
+        conn.close().await;
         None
     }
 
@@ -199,17 +198,14 @@ impl Front {
                     refusal.code,
                     Code::LeaseMissing | Code::LeaseInvalid | Code::AmbiguousRequest
                 ) {
-                    // Nobody is known by it, so it is counted and not written: writing is for those who bear a lease.
-                    self.pipeline.metrics.count(refusal.code.kind(), "");
-                    tracing::info!(request.id = request_id, client.address = %client, error.code = refusal.code.as_str(),
-                        "refused CONNECT: {}", refusal.code.as_str());
+                    self.count(client, &request_id, &refusal);
                 }
                 // What follows a refused CONNECT is its retry, unless the client sent more without waiting.
                 let keep = rest.is_empty() && refusal.code != Code::AmbiguousRequest;
                 match answer(&mut conn, &refusal, Door::Proxy, &request_id, keep).await {
                     Ok(()) if keep => Some(conn),
                     _ => {
-                        linger(&mut conn).await;
+                        conn.close().await;
                         None
                     }
                 }
@@ -411,24 +407,66 @@ impl Front {
         self.pipeline.write_refusal(refused).await;
     }
 
+    /// Counts a refusal of somebody unknown. It is not written: writing is for those who bear a lease.
+    fn count(&self, client: IpAddr, request_id: &str, refusal: &Refusal) {
+        self.pipeline.metrics.count(refusal.code.kind(), "");
+        let code = refusal.code.as_str();
+        tracing::info!(request.id = request_id, client.address = %client, error.code = code, "refused at the door: {code}");
+    }
+
     fn request_id(&self) -> String {
         account::request_id(self.pipeline.clock.now())
     }
 }
 
-/// Reads a head strictly, and what it names, before a parser that would answer in its own words.
-fn check_head(head: &[u8], link: Option<&Link>) -> Result<(), Refusal> {
-    let head = Head::parse(head)?;
-    if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {
+/// Reads a head and the framing of its body strictly, before a parser that would repair it or answer in its own words.
+/// Gives the head's length and all bytes read so far.
+fn prepare<S: Transport>(
+    conn: &mut Conn<S>,
+    read: BytesMut,
+    end: usize,
+    link: &Link,
+) -> Result<(usize, Bytes), Refusal> {
+    let head = Head::parse(&read[..end])?;
+    let authority = check_names(&head, link.tunnel.as_ref())?;
+    conn.expect_body(head.is_chunked, &read[end..])?;
+    // Pingora compares an absolute target with Host byte by byte. For us two spellings of one name are one, and whether
+    // they are is said with the target, by the pipeline, which records what it refuses.
+    if let (Some(authority), Some(host)) = (authority, head.host)
+        && authority != host
+    {
+        link.host_as_sent.lock().replace(host.to_owned());
+        let mut same = head.with_host(authority);
+        let head_length = same.len();
+        same.extend_from_slice(&read[end..]);
+        return Ok((head_length, same.into()));
+    }
+    Ok((end, read.freeze()))
+}
+
+/// Checks what a head names as far as the connection tells. Gives the authority of an absolute target.
+fn check_names<'a>(head: &Head<'a>, tunnel: Option<&Tunnel>) -> Result<Option<&'a str>, Refusal> {
+    if let Some(tunnel) = tunnel {
         check_method(head.method)?;
         if let Some(host) = head.host {
             tunnel.endpoint.agrees(host)?;
         }
-        if let Some(authority) = RawTarget::parse(head.target)?.authority {
-            tunnel.endpoint.agrees(authority)?;
-        }
+    } else if head.method == "CONNECT" {
+        return Ok(None);
     }
-    Ok(())
+    let authority = RawTarget::parse(head.target)?.authority;
+    match (authority, tunnel) {
+        (Some(authority), Some(tunnel)) => tunnel.endpoint.agrees(authority)?,
+        (Some(authority), None) => drop(parse_authority(authority)?),
+        (None, _) if head.host.is_some_and(|host| host.contains('@')) => {
+            return Err(Refusal::new(
+                Code::AmbiguousRequest,
+                "Host holds more than a host and a port",
+            ));
+        }
+        (None, _) => {}
+    }
+    Ok(authority)
 }
 
 /// Host on a CONNECT may leave the port out; where it is written, it must be the target's.
@@ -444,6 +482,7 @@ fn link(client: IpAddr, cut: &Arc<Cut>, tunnel: Option<Tunnel>) -> Arc<ProxyDige
         client,
         cut: Arc::clone(cut),
         tunnel,
+        host_as_sent: Mutex::default(),
     };
     let response = ResponseHeader::build(200, Some(0)).expect("200 is a status");
     Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(link))))
@@ -522,16 +561,6 @@ async fn answer<S: Transport>(
     })
     .await
     .map_err(std::io::Error::other)?
-}
-
-/// Closes so that an answer survives: what the agent still sends is read for a moment, lest a reset overtake it.
-async fn linger<S: Transport>(conn: &mut Conn<S>) {
-    let _ = AsyncWriteExt::shutdown(conn).await;
-    let mut sink = [0; 4096];
-    let _ = timeout(LINGER, async {
-        while matches!(conn.read(&mut sink).await, Ok(1..)) {}
-    })
-    .await;
 }
 
 /// A TCP stream whose first bytes were read already.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use leases::authorize::Permit;
 use leases::id::SetId;
 use leases::verify::VerifiedLease;
+use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use providers::inject::sigv4::{AgentScope, PayloadHash};
@@ -28,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) client: IpAddr,
     pub(crate) cut: Arc<Cut>,
     pub(crate) tunnel: Option<Tunnel>,
+    /// What Host said in the request under way, where Pingora was given the absolute target's spelling of it.
+    pub(crate) host_as_sent: Mutex<Option<String>>,
 }
 
 /// A tunnel that a lease opened to one endpoint.

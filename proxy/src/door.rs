@@ -41,7 +41,8 @@ pub(crate) fn enter(
         let fields = request.headers.get_all(PROXY_AUTHORIZATION);
         let token = proxy_token(fields.iter().map(http::HeaderValue::as_bytes))?;
         ctx.lease = Some(pipeline.authenticator.verify(&token)?);
-        return normalize::absolute(request);
+        let host = link.and_then(|link| link.host_as_sent.lock().take());
+        return normalize::absolute(request, host.as_deref());
     }
     ctx.door = Door::Gateway;
     gateway(pipeline, request, ctx)

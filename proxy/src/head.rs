@@ -55,6 +55,9 @@ pub(crate) struct Head<'a> {
     pub(crate) target: &'a str,
     pub(crate) host: Option<&'a str>,
     pub(crate) has_body: bool,
+    /// Whether the body comes in chunks.
+    pub(crate) is_chunked: bool,
+    line: &'a [u8],
     fields: &'a [u8],
 }
 
@@ -80,14 +83,32 @@ impl<'a> Head<'a> {
                 return Err(HeadError::Host);
             }
         }
-        let http_10 = line.ends_with(b"1.0");
+        seen.check(line.ends_with(b"1.0"))?;
         Ok(Self {
             method,
             target,
             host,
-            has_body: seen.finish(http_10)?,
+            has_body: seen.chunked || seen.length.is_some_and(|length| length > 0),
+            is_chunked: seen.chunked,
+            line,
             fields,
         })
+    }
+
+    /// The same head with another Host.
+    pub(crate) fn with_host(&self, host: &str) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.line.len() + self.fields.len() + host.len() + 8);
+        head.extend_from_slice(self.line);
+        head.extend_from_slice(b"\r\n");
+        for (name, value) in Fields(self.fields).filter_map(Result::ok) {
+            let is_host = name.eq_ignore_ascii_case(b"host");
+            let value = if is_host { host.as_bytes() } else { value };
+            for part in [name, b": ", value, b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        head
     }
 
     /// The values of every field called `name`, in order.
@@ -124,14 +145,14 @@ impl Framing {
         Ok(())
     }
 
-    fn finish(self, http_10: bool) -> Result<bool, HeadError> {
+    fn check(&self, http_10: bool) -> Result<(), HeadError> {
         if self.chunked && self.length.is_some() {
             return Err(HeadError::BothLengths);
         }
         if self.chunked && http_10 {
             return Err(HeadError::TransferEncoding);
         }
-        Ok(self.chunked || self.length.is_some_and(|length| length > 0))
+        Ok(())
     }
 }
 

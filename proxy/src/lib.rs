@@ -3,6 +3,7 @@
 mod account;
 mod authenticate;
 mod body;
+mod chunk;
 mod connect;
 mod context;
 mod credential;

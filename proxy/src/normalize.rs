@@ -99,7 +99,7 @@ impl Endpoint {
         Err(Refusal::new(
             Code::AuthorityMismatch,
             format!(
-                "the request names {}, but its tunnel was opened to {}:{}; open a tunnel for each host",
+                "the request names {} beside {}:{}; send each request to the one host that it names",
                 named.host, self.host, self.port
             ),
         ))
@@ -212,7 +212,8 @@ pub(crate) fn inside(tunnel: &Endpoint, request: &RequestHeader) -> Result<Targe
 }
 
 /// The target of an absolute-form request: its own authority, with which Host must agree (RFC 9112 section 3.2.2).
-pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
+/// `host` is what Host said where the request at hand has it in another spelling.
+pub(crate) fn absolute(request: &RequestHeader, host: Option<&str>) -> Result<Target, Refusal> {
     method(request)?;
     let raw = RawTarget::of(request)?;
     let scheme = raw.scheme()?;
@@ -222,7 +223,8 @@ pub(crate) fn absolute(request: &RequestHeader) -> Result<Target, Refusal> {
         host: authority.host,
         port: authority.port.unwrap_or(default_port(scheme)),
     };
-    if let Some(host) = host_field(&request.headers)? {
+    let field = host_field(&request.headers)?;
+    if let Some(host) = host.or(field) {
         endpoint.agrees(host)?;
     }
     Target::new(endpoint, raw.path, raw.query)
@@ -380,7 +382,7 @@ fn host_field(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         .transpose()
 }
 
-fn parse_authority(text: &str) -> Result<Authority, Refusal> {
+pub(crate) fn parse_authority(text: &str) -> Result<Authority, Refusal> {
     Authority::parse(text).map_err(|error| ambiguous(error.to_string()))
 }
 

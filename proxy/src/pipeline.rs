@@ -27,6 +27,7 @@ use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
+use crate::stream::chunk_error;
 use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
 use crate::{body, inject, permit, record, upstream};
@@ -432,7 +433,9 @@ impl ProxyHttp for Shared {
         ctx: &mut RequestContext,
     ) -> FailToProxy {
         let refusal = ctx.refusal.take().unwrap_or_else(|| {
-            if account::is_agent_gone(error) {
+            if let Some(odd) = chunk_error(error) {
+                odd.into()
+            } else if account::is_agent_gone(error) {
                 Refusal::new(
                     Code::AgentGone,
                     "the agent closed its connection before the end",
@@ -446,6 +449,8 @@ impl ProxyHttp for Shared {
             ctx.refusal = Some(refusal);
         } else {
             self.refuse(session, ctx, refusal).await;
+            // What is left unread must not reset the connection under the answer.
+            session.as_downstream_mut().shutdown().await;
         }
         FailToProxy {
             error_code: status,

@@ -12,6 +12,7 @@ use pingora::http::ResponseHeader;
 use serde_json::json;
 use store::ledger::UseRefusal;
 
+use crate::chunk::ChunkError;
 use crate::head::HeadError;
 
 /// The stable code of a refusal, as in the contract.
@@ -341,6 +342,15 @@ impl From<HeadError> for Refusal {
         Self::new(
             code,
             format!("{error}; send the request in its one plain HTTP form (RFC 9112)"),
+        )
+    }
+}
+
+impl From<ChunkError> for Refusal {
+    fn from(error: ChunkError) -> Self {
+        Self::new(
+            Code::AmbiguousRequest,
+            format!("{error}; send the body in plain chunks (RFC 9112 section 7.1)"),
         )
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Pingora asks its transport for a handful of small traits; [`Conn`] answers them, hands Pingora the
 //! bytes which were read ahead, and carries the tunnel that the connection belongs to. It also does
-//! two things which Pingora leaves open: it joins a response's head and a small body into one TLS
-//! record, and it can be cut from outside when the lease behind it ends.
+//! three things which Pingora leaves open: it joins a response's head and a small body into one TLS
+//! record, it can be cut from outside when the lease behind it ends, and it reads the framing of a
+//! chunked request strictly.
 
 use std::fmt;
 use std::io;
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -20,10 +22,15 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use crate::chunk::{ChunkError, Chunks};
 
 /// Written bytes wait for a flush until there are this many, so that a head and a small body leave in one record.
 const COALESCE: usize = 16 * 1024;
+/// How long a closed connection's leftovers are read away.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// The switch that ends a connection from outside.
 #[derive(Debug, Default)]
@@ -53,6 +60,7 @@ pub(crate) struct Conn<S> {
     alpn: Option<ALPN>,
     id: UniqueIDType,
     digest: Option<Arc<ProxyDigest>>,
+    chunks: Option<Chunks>,
 }
 
 impl<S> Conn<S> {
@@ -65,6 +73,7 @@ impl<S> Conn<S> {
             alpn: None,
             id,
             digest: None,
+            chunks: None,
         }
     }
 
@@ -76,6 +85,20 @@ impl<S> Conn<S> {
         } else {
             [bytes, self.read_ahead.split_off(0)].concat().into()
         };
+    }
+
+    /// Says how the next body is framed, of which `start` was read with its head. Where a chunked one is odd already,
+    /// that is told at once; where it is odd later, the read which brings it fails.
+    pub(crate) fn expect_body(&mut self, is_chunked: bool, start: &[u8]) -> Result<(), ChunkError> {
+        self.chunks = None;
+        if !is_chunked {
+            return Ok(());
+        }
+        let mut chunks = Chunks::default();
+        chunks.read(start)?;
+        chunks.read(&self.read_ahead)?;
+        self.chunks = (!chunks.is_done()).then_some(chunks);
+        Ok(())
     }
 
     /// The context that every request on this connection finds in its session.
@@ -133,6 +156,19 @@ impl<S: AsyncWrite + Unpin> Conn<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+    /// Closes so that an answer survives: what the agent still sends is read for a moment, lest a reset overtake it.
+    pub(crate) async fn close(&mut self) {
+        // The peer may be gone; there is nobody to tell.
+        let _ = AsyncWriteExt::shutdown(self).await;
+        let mut sink = [0; 4096];
+        let _ = timeout(LINGER, async {
+            while matches!(self.io.read(&mut sink).await, Ok(1..)) {}
+        })
+        .await;
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -149,11 +185,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
             this.read_ahead.advance(n);
             return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, buf);
         if read.is_pending() {
             this.cut.waker.register(cx.waker());
             if this.cut.is_done() {
                 return Poll::Ready(Err(cut()));
+            }
+        }
+        if let Some(chunks) = &mut this.chunks {
+            if let Err(error) = chunks.read(&buf.filled()[before..]) {
+                buf.set_filled(before);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+            if chunks.is_done() {
+                this.chunks = None;
             }
         }
         read
@@ -199,10 +245,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
 }
 
 #[async_trait]
-impl<S: AsyncWrite + Unpin + Send> Shutdown for Conn<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Shutdown for Conn<S> {
     async fn shutdown(&mut self) {
-        // The peer may be gone; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        self.close().await;
     }
 }
 
@@ -244,6 +289,12 @@ impl<S> fmt::Debug for Conn<S> {
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
+}
+
+/// Where a chunked body was odd, if that is why a read failed.
+pub(crate) fn chunk_error(error: &pingora::Error) -> Option<ChunkError> {
+    let read = error.root_cause().downcast_ref::<io::Error>()?;
+    read.get_ref()?.downcast_ref().copied()
 }
 
 fn cut() -> io::Error {

@@ -87,6 +87,120 @@ async fn requests_with_two_readings_are_400() {
 }
 
 #[tokio::test]
+async fn chunked_bodies_in_any_form_but_one_are_400() {
+    let (stack, token) = ready().await;
+    let head =
+        "POST /v1/charges HTTP/1.1\r\nHost: api.stripe.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let bodies = [
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5\t\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "0_5\r\nhello\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\rhello\r\n0\r\n\r\n",
+        "5;ext\nhello\r\n0\r\n\r\n",
+        "5;ext\rhello\r\n0\r\n\r\n",
+        "5;ext=\"\r\n\"\r\nhello\r\n0\r\n\r\n",
+        "5 ;ext\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello world\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\n",
+        "5\r\nhello\r\n0 \r\n\r\n",
+        "5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: y\n\r\n",
+        "5\r\nhello\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+    ];
+
+    expect_ambiguous(&stack, &token, bodies.map(|body| format!("{head}{body}"))).await;
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_odd_later_ends_the_request_with_400() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel
+        .wire
+        .send("POST /v1/charges HTTP/1.1\r\nHost: api.stripe.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        .await
+        .unwrap();
+    let request = stack.upstream.reached(1).await;
+
+    let odd = format!("5 \r\nworld\r\n{}0\r\n\r\n", "400\r\n".repeat(4096));
+    tunnel.wire.send(odd).await.unwrap();
+    let reply = tunnel.wire.reply("POST").await.unwrap();
+
+    reply.expect_refusal(400, "ambiguous_request");
+    let rest = tunnel.wire.rest().await;
+    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    assert!(!request.is_complete());
+    assert!(
+        b"hello".starts_with(&request.body()),
+        "{:?}",
+        request.body()
+    );
+    assert_eq!(stack.upstream.count(), 1);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_odd_chunk_behind_the_head_of_the_answer_ends_the_connection() {
+    let (stack, token) = ready().await;
+    let pieces = stack.upstream.stream("answer");
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel
+        .wire
+        .send("GET /early/answer HTTP/1.1\r\nHost: api.stripe.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        .await
+        .unwrap();
+    pieces.send("first".into()).await.unwrap();
+    let (head, mut framing) = tunnel.wire.open("GET").await.unwrap();
+    assert_eq!(head.status, 200);
+    tunnel.wire.piece(&mut framing).await.unwrap();
+
+    tunnel.wire.send("5\nworld\r\n0\r\n\r\n").await.unwrap();
+
+    assert!(tunnel.wire.piece(&mut framing).await.is_err());
+    assert_eq!(stack.upstream.count(), 1);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn a_chunked_body_in_its_one_form_goes_on_however_it_arrives() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let head =
+        "POST /v1/charges HTTP/1.1\r\nHost: api.stripe.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = "5;a=b;c=\"d\"\r\nhello\r\n00006\r\n world\r\n0;e\r\nDigest: x\r\n\r\n";
+
+    tunnel
+        .raw(&format!("{head}{body}"))
+        .await
+        .unwrap()
+        .expect_status(200);
+    tunnel.wire.send(head).await.unwrap();
+    for byte in body.as_bytes() {
+        tunnel.wire.send([*byte]).await.unwrap();
+    }
+    tunnel.wire.reply("POST").await.unwrap().expect_status(200);
+    tunnel.get("/v1/balance").await.expect_status(200);
+
+    for request in &stack.upstream.requests()[..2] {
+        assert_eq!(request.body(), b"hello world");
+        assert!(request.is_complete());
+    }
+    assert_eq!(stack.upstream.count(), 3);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn paths_that_servers_read_differently_are_400() {
     let (stack, token) = ready().await;
 
@@ -189,13 +303,26 @@ async fn host_and_authority_other_than_the_tunnels_are_421() {
             .await
             .expect_refusal(421, "authority_mismatch");
     }
-    let absolute =
-        "GET https://files.stripe.com/v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n";
-    let reply = send(&stack, &token, absolute).await;
-    assert!(matches!(reply.status, 400 | 421), "{}", reply.text());
-    for equal in ["api.stripe.com", "API.STRIPE.COM", "api.stripe.com:443"] {
-        let request = format!("GET /v1/balance HTTP/1.1\r\nHost: {equal}\r\n\r\n");
+    for (target, host) in [
+        ("https://files.stripe.com/v1/balance", "api.stripe.com"),
+        ("https://api.stripe.com/v1/balance", "files.stripe.com"),
+        ("https://api.stripe.com:8443/v1/balance", "api.stripe.com"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        send(&stack, &token, &request)
+            .await
+            .expect_refusal(421, "authority_mismatch");
+    }
+    for (target, host) in [
+        ("/v1/balance", "api.stripe.com"),
+        ("/v1/balance", "API.STRIPE.COM"),
+        ("/v1/balance", "api.stripe.com:443"),
+        ("https://API.stripe.com/v1/balance", "api.stripe.com:443"),
+        ("https://api.stripe.com:443/v1/balance", "api.stripe.com."),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         send(&stack, &token, &request).await.expect_status(200);
+        assert_eq!(stack.upstream.last().target, "/v1/balance");
         assert_eq!(
             stack
                 .upstream
@@ -213,7 +340,7 @@ async fn host_and_authority_other_than_the_tunnels_are_421() {
         .unwrap();
     reply.expect_refusal(421, "authority_mismatch");
 
-    assert_eq!(stack.upstream.count(), 3);
+    assert_eq!(stack.upstream.count(), 5);
     stack.finish().await;
 }
 
@@ -259,5 +386,83 @@ async fn bytes_after_a_refused_request_are_no_request() {
 
     assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+/// Sends an absolute-form request of this lease to the listener itself.
+async fn absolute(stack: &Stack, token: &str, target: &str, host: &str) -> Reply {
+    let mut wire = stack.proxy_wire().await;
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\n{}\r\n",
+        basic(token)
+    );
+    wire.send(request).await.unwrap();
+    wire.reply("GET").await.unwrap()
+}
+
+#[tokio::test]
+async fn two_spellings_of_one_host_are_one_and_two_hosts_are_421() {
+    let (stack, token) = ready().await;
+
+    for (target, host) in [
+        ("http://api.stripe.com/v1/balance", "api.stripe.com"),
+        ("http://api.stripe.com/v1/balance", "API.Stripe.com"),
+        ("http://api.stripe.com:80/v1/balance", "api.stripe.com"),
+        ("http://api.stripe.com./v1/balance", "api.stripe.com:80"),
+        ("HTTP://API.STRIPE.COM/v1/balance", "api.stripe.com"),
+    ] {
+        // That no credential goes over cleartext is the lease's answer: the request was understood.
+        absolute(&stack, &token, target, host)
+            .await
+            .expect_refusal(403, "plaintext_denied");
+    }
+    let before = stack.events().await.len();
+    for (target, host) in [
+        ("http://api.stripe.com/v1/balance", "files.stripe.com"),
+        ("http://api.stripe.com/v1/balance", "api.stripe.com:8080"),
+        ("http://api.stripe.com:8080/v1/balance", "api.stripe.com"),
+    ] {
+        absolute(&stack, &token, target, host)
+            .await
+            .expect_refusal(421, "authority_mismatch");
+    }
+    let refused = stack.events().await;
+    assert_eq!(refused.len() - before, 3, "each is recorded");
+    absolute(
+        &stack,
+        "clv_forged",
+        "http://api.stripe.com/",
+        "files.stripe.com",
+    )
+    .await
+    .expect_refusal(407, "lease_invalid");
+
+    assert_eq!(stack.upstream.connections(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn odd_authorities_at_the_door_are_400() {
+    let (stack, token) = ready().await;
+
+    for (target, host) in [
+        ("http://user@api.stripe.com/", "api.stripe.com"),
+        ("http://api.stripe.com/", "user@api.stripe.com"),
+        ("http:///v1", "api.stripe.com"),
+        ("http://api.stripe.com:/", "api.stripe.com"),
+        ("http://api.stripe.com:0x50/", "api.stripe.com"),
+        ("http://[::1/", "api.stripe.com"),
+        ("http:/api.stripe.com/", "api.stripe.com"),
+        ("http:api.stripe.com", "api.stripe.com"),
+        ("api.stripe.com", "api.stripe.com"),
+        ("//api.stripe.com/", "user@api.stripe.com"),
+        ("/gateway/stripe/v1/balance", "user@127.0.0.1"),
+    ] {
+        absolute(&stack, &token, target, host)
+            .await
+            .expect_refusal(400, "ambiguous_request");
+    }
+
+    assert_eq!(stack.upstream.connections(), 0);
     stack.finish().await;
 }

@@ -11,7 +11,6 @@ use super::wait;
 
 /// Errors of an outcome after which nothing can have reached the upstream.
 const UNSENT: &[&str] = &[
-    "ambiguous_request",
     "body_too_large",
     "destination_blocked",
     "grant_denied",
@@ -23,7 +22,7 @@ const UNSENT: &[&str] = &[
 ];
 
 /// Errors of an outcome that leave open whether anything reached the upstream.
-const UNCERTAIN: &[&str] = &["upstream_timeout"];
+const UNCERTAIN: &[&str] = &["ambiguous_request", "upstream_timeout"];
 
 /// Method, host and path: what the ledger and the upstream both know of a request.
 type Route = (String, String, String);

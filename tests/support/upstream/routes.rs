@@ -35,7 +35,7 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         ("split-reflect", _) => split_reflection(request),
         ("bytes", count) => counted_bytes(count.parse().unwrap_or(0)),
         ("upload", _) => Answer::json(200, &json!({ "received": request.body_length() })),
-        ("stream", name) => named_stream(name, shared),
+        ("stream" | "early", name) => named_stream(name, shared),
         ("redirect", to) => Answer::Full {
             status: 302,
             fields: vec![("location".into(), format!("https://{to}"))],
