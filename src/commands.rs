@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod grant;
+mod init;
 mod keys;
 mod lease;
 mod migrate;
@@ -20,8 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::serve::Role;
 use crate::client::Connection;
-use crate::failure::Failure;
 use crate::output::Output;
 
 /// Agents use your credentials; they never hold them.
@@ -56,13 +57,35 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run both planes in one process: the REST API and the injector
+    ///
+    /// The first start makes all it needs in the data directory: a database, keys, a CA, and your key in DIR/admin.key. One line on
+    /// stdout, `ready api=… proxy=… ca=… data=…`, says that both answer. SIGTERM and Ctrl-C drain and stop.
+    ///
+    /// Each option is also a key of the configuration file and a CLAVIGER_ variable; `claviger config check` shows all of them.
+    #[command(after_help = "\
+Examples:
+  claviger serve
+  claviger serve --data /var/lib/claviger --config /etc/claviger/claviger.toml
+  claviger serve --api 127.0.0.1:0 --proxy 127.0.0.1:0 --json")]
     Serve(serve::Args),
-    /// Run the control plane alone (comes with the shared database, in a later release)
-    #[command(hide = true)]
-    ControlPlane,
-    /// Run the injector alone (comes with the shared database, in a later release)
-    #[command(hide = true)]
-    Injector,
+    /// Run the control plane alone: it stores, grants and mints
+    ///
+    /// Any number of control planes and injectors share one Postgres database. The first control plane makes the installation.
+    /// The options are those of `claviger serve`; those of the injector have no effect here.
+    #[command(after_help = "\
+Examples:
+  claviger control-plane --database postgres://claviger_control_plane@db.internal/claviger --api 127.0.0.1:8181")]
+    ControlPlane(serve::Args),
+    /// Run the injector alone: it takes what agents send, and cannot mint
+    ///
+    /// Any number of control planes and injectors share one Postgres database. Its API tells health and metrics, and answers
+    /// for control planes that cannot open secrets. The options are those of `claviger serve`.
+    #[command(after_help = "\
+Examples:
+  claviger injector --database postgres://claviger_injector@db.internal/claviger --proxy 127.0.0.1:8182 --api 127.0.0.1:8183")]
+    Injector(serve::Args),
+    Init(init::Args),
     Demo(demo::Args),
     #[command(subcommand)]
     Set(set::Command),
@@ -100,9 +123,10 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         output,
     };
     match cli.command {
-        Command::Serve(args) => serve::run(&context, &args).map(done),
-        Command::ControlPlane => Err(one_plane("control-plane").into()),
-        Command::Injector => Err(one_plane("injector").into()),
+        Command::Serve(args) => serve::run(&context, &args, Role::Both).map(done),
+        Command::ControlPlane(args) => serve::run(&context, &args, Role::ControlPlane).map(done),
+        Command::Injector(args) => serve::run(&context, &args, Role::Injector).map(done),
+        Command::Init(args) => block_on(init::run(&context, &args)).map(done),
         Command::Demo(args) => block_on(demo::run(&context, &args)).map(done),
         Command::Set(command) => block_on(set::run(&context, command)).map(done),
         Command::Agent(command) => block_on(agent::run(&context, command)).map(done),
@@ -125,11 +149,6 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
 
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-fn one_plane(command: &str) -> Failure {
-    Failure::new(format!("`claviger {command}` needs a database that several processes share, which comes with a later release"))
-        .hint("`claviger serve` runs both planes in one process")
 }
 
 /// Runs a command's future on this thread.

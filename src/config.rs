@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use reqwest::Url;
 use serde_json::{Map, Value, json};
+use store::Location;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -35,6 +37,8 @@ pub(crate) struct Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) data: Option<PathBuf>,
+    /// This process in the audit streams; none given means a name made once for the data directory.
+    pub(crate) node: Option<String>,
     pub(crate) api: SocketAddr,
     pub(crate) proxy: SocketAddr,
     /// Threads for requests; none given means one a core.
@@ -43,12 +47,15 @@ pub(crate) struct Server {
     pub(crate) drain: Duration,
     /// Lifts the refusal to listen for leases beyond loopback in cleartext.
     pub(crate) allow_plaintext_listener: bool,
+    /// APIs of injectors, to which a control plane that cannot open passes what has to be opened.
+    pub(crate) injectors: Vec<Url>,
 }
 
 impl Default for Server {
     fn default() -> Self {
         Self {
             data: None,
+            node: None,
             // Loopback: leases and keys cross these two in cleartext.
             api: SocketAddr::from(([127, 0, 0, 1], 8181)),
             proxy: SocketAddr::from(([127, 0, 0, 1], 8182)),
@@ -56,14 +63,17 @@ impl Default for Server {
             // Process managers commonly kill after 30 s or later.
             drain: Duration::from_secs(30),
             allow_plaintext_listener: false,
+            injectors: Vec::new(),
         }
     }
 }
 
-/// `[database]`: a file; none given means `claviger.db` in the data directory.
+/// `[database]`: where it is; none given means `claviger.db` in the data directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Database {
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) location: Option<Location>,
+    /// Holds the password that the URL leaves out.
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// `[ledger]`: how a use is committed.
@@ -111,10 +121,59 @@ impl Default for Cache {
     }
 }
 
-/// `[keys]`: what protects the software key provider's keys.
+/// `[keys]`: who holds the keys that seal the vaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
+    pub(crate) provider: KeyProvider,
+    /// Providers that are opened beside it, to open what they have sealed: while an installation moves.
+    pub(crate) also: Vec<KeyProvider>,
+    /// Where `software` keeps its files; none given means `keys` in the data directory. Nodes with one database share it.
+    pub(crate) dir: Option<PathBuf>,
+    /// Protects the files of `software`.
     pub(crate) passphrase_file: Option<PathBuf>,
+    pub(crate) pkcs11: Pkcs11,
+    pub(crate) gcp_kms: GcpKms,
+}
+
+/// Who may hold keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum KeyProvider {
+    /// Files of this machine.
+    #[default]
+    Software,
+    /// A token behind a PKCS#11 module.
+    Pkcs11,
+    /// Google Cloud KMS.
+    GcpKms,
+}
+
+impl KeyProvider {
+    /// As the configuration and the ids of keys name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::Pkcs11 => "pkcs11",
+            Self::GcpKms => "gcp-kms",
+        }
+    }
+}
+
+/// `[keys]`, for `pkcs11`: the module, its token, and where the PIN is. The PIN itself is in no setting.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pkcs11 {
+    pub(crate) module: Option<PathBuf>,
+    pub(crate) token: Option<String>,
+    pub(crate) slot: Option<u64>,
+    pub(crate) pin_file: Option<PathBuf>,
+    pub(crate) sessions: Option<usize>,
+}
+
+/// `[keys]`, for `gcp-kms`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GcpKms {
+    pub(crate) key_ring: Option<String>,
+    pub(crate) endpoint: Option<Url>,
+    pub(crate) credentials_file: Option<PathBuf>,
 }
 
 /// `[log]`: what is logged and how.
@@ -197,6 +256,13 @@ const SETTINGS: &[Setting] = &[
         show: |config| shown(config.server.data.as_deref().map(Path::display)),
     },
     Setting {
+        key: "server.node",
+        variable: "CLAVIGER_NODE",
+        shape: Shape::Text,
+        set: |config, text| node(text).map(|node| config.server.node = Some(node)),
+        show: |config| json!(config.server.node),
+    },
+    Setting {
         key: "server.api",
         variable: "CLAVIGER_API",
         shape: Shape::Text,
@@ -234,19 +300,27 @@ const SETTINGS: &[Setting] = &[
         show: |config| json!(config.server.allow_plaintext_listener),
     },
     Setting {
+        key: "server.injectors",
+        variable: "CLAVIGER_INJECTORS",
+        shape: Shape::List,
+        set: |config, items| each(items, url).map(|urls| config.server.injectors = urls),
+        show: |config| json!(texts(&config.server.injectors)),
+    },
+    Setting {
         key: "database.url",
         variable: "CLAVIGER_DATABASE",
         shape: Shape::Text,
-        set: |config, text| database(text).map(|file| config.database.file = Some(file)),
-        show: |config| {
-            shown(
-                config
-                    .database
-                    .file
-                    .as_deref()
-                    .map(|file| format!("sqlite:{}", file.display())),
-            )
+        set: |config, text| {
+            database(text).map(|location| config.database.location = Some(location))
         },
+        show: |config| shown(config.database.location.as_ref()),
+    },
+    Setting {
+        key: "database.password_file",
+        variable: "CLAVIGER_DATABASE_PASSWORD_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.database.password_file = Some(file)),
+        show: |config| shown(config.database.password_file.as_deref().map(Path::display)),
     },
     Setting {
         key: "ledger.durability",
@@ -274,16 +348,7 @@ const SETTINGS: &[Setting] = &[
         set: |config, items| {
             each(items, str::parse).map(|resolve| config.network.resolve = resolve)
         },
-        show: |config| {
-            json!(
-                config
-                    .network
-                    .resolve
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-            )
-        },
+        show: |config| json!(texts(&config.network.resolve)),
     },
     Setting {
         key: "network.allow_address",
@@ -305,6 +370,109 @@ const SETTINGS: &[Setting] = &[
         shape: Shape::Text,
         set: |config, text| cache_ttl(text).map(|ttl| config.cache.ttl = ttl),
         show: |config| span(config.cache.ttl),
+    },
+    Setting {
+        key: "keys.provider",
+        variable: "CLAVIGER_KEY_PROVIDER",
+        shape: Shape::Text,
+        set: |config, text| {
+            one(text)
+                .and_then(key_provider)
+                .map(|provider| config.keys.provider = provider)
+        },
+        show: |config| json!(config.keys.provider.name()),
+    },
+    Setting {
+        key: "keys.also",
+        variable: "CLAVIGER_KEYS_ALSO",
+        shape: Shape::List,
+        set: |config, items| each(items, key_provider).map(|also| config.keys.also = also),
+        show: |config| {
+            let names = config.keys.also.iter().map(|provider| provider.name());
+            json!(names.collect::<Vec<_>>())
+        },
+    },
+    Setting {
+        key: "keys.pkcs11_module",
+        variable: "CLAVIGER_PKCS11_MODULE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|module| config.keys.pkcs11.module = Some(module)),
+        show: |config| shown(config.keys.pkcs11.module.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "keys.pkcs11_token",
+        variable: "CLAVIGER_PKCS11_TOKEN",
+        shape: Shape::Text,
+        set: |config, text| {
+            one(text).map(|label| config.keys.pkcs11.token = Some(label.to_owned()))
+        },
+        show: |config| json!(config.keys.pkcs11.token),
+    },
+    Setting {
+        key: "keys.pkcs11_slot",
+        variable: "CLAVIGER_PKCS11_SLOT",
+        shape: Shape::Integer,
+        set: |config, text| slot(text).map(|slot| config.keys.pkcs11.slot = Some(slot)),
+        show: |config| json!(config.keys.pkcs11.slot),
+    },
+    Setting {
+        key: "keys.pkcs11_pin_file",
+        variable: "CLAVIGER_PKCS11_PIN_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.keys.pkcs11.pin_file = Some(file)),
+        show: |config| shown(config.keys.pkcs11.pin_file.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "keys.pkcs11_sessions",
+        variable: "CLAVIGER_PKCS11_SESSIONS",
+        shape: Shape::Integer,
+        set: |config, text| {
+            sessions(text).map(|sessions| config.keys.pkcs11.sessions = Some(sessions))
+        },
+        show: |config| json!(config.keys.pkcs11.sessions),
+    },
+    Setting {
+        key: "keys.gcp_kms_key_ring",
+        variable: "CLAVIGER_GCP_KMS_KEY_RING",
+        shape: Shape::Text,
+        set: |config, text| key_ring(text).map(|ring| config.keys.gcp_kms.key_ring = Some(ring)),
+        show: |config| json!(config.keys.gcp_kms.key_ring),
+    },
+    Setting {
+        key: "keys.gcp_kms_endpoint",
+        variable: "CLAVIGER_GCP_KMS_ENDPOINT",
+        shape: Shape::Text,
+        set: |config, text| {
+            one(text)
+                .and_then(url)
+                .map(|endpoint| config.keys.gcp_kms.endpoint = Some(endpoint))
+        },
+        show: |config| shown(config.keys.gcp_kms.endpoint.as_ref()),
+    },
+    Setting {
+        key: "keys.gcp_kms_credentials_file",
+        variable: "CLAVIGER_GCP_KMS_CREDENTIALS_FILE",
+        shape: Shape::Text,
+        set: |config, text| {
+            path(text).map(|file| config.keys.gcp_kms.credentials_file = Some(file))
+        },
+        show: |config| {
+            shown(
+                config
+                    .keys
+                    .gcp_kms
+                    .credentials_file
+                    .as_deref()
+                    .map(Path::display),
+            )
+        },
+    },
+    Setting {
+        key: "keys.dir",
+        variable: "CLAVIGER_KEYS_DIR",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|dir| config.keys.dir = Some(dir)),
+        show: |config| shown(config.keys.dir.as_deref().map(Path::display)),
     },
     Setting {
         key: "keys.passphrase_file",
@@ -334,6 +502,9 @@ const SETTINGS: &[Setting] = &[
 
 /// The variable that Rust programs commonly take their log filter from; `CLAVIGER_LOG` wins over it.
 const RUST_LOG: &str = "RUST_LOG";
+
+/// Longest name of a node in bytes.
+const MAX_NODE: usize = 64;
 
 /// How much of an unknown name a message repeats.
 const MAX_QUOTED: usize = 60;
@@ -509,7 +680,7 @@ pub(crate) fn checked(
 }
 
 /// All mistakes as one failure.
-fn report(mistakes: &[Mistake]) -> Failure {
+pub(crate) fn report(mistakes: &[Mistake]) -> Failure {
     let lines: Vec<String> = mistakes
         .iter()
         .map(|mistake| format!("{}: {}", mistake.origin, mistake.message))
@@ -722,20 +893,72 @@ fn boolean(values: &[&str]) -> Result<bool, String> {
     }
 }
 
-fn database(values: &[&str]) -> Result<PathBuf, String> {
+fn database(values: &[&str]) -> Result<Location, String> {
     let text = one(values)?;
-    // A URL may carry a password, so no message repeats it.
-    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("PostgreSQL comes with a later release; leave it out for the embedded database, or give sqlite:PATH".to_owned());
-    }
     let file = text
-        .strip_prefix("sqlite://")
-        .or_else(|| text.strip_prefix("sqlite:"))
-        .unwrap_or(text);
-    if file.is_empty() || file.contains("://") {
-        return Err("is neither sqlite:PATH nor a path".to_owned());
+        .strip_prefix("sqlite:")
+        .filter(|rest| !rest.starts_with("//"));
+    // A URL may carry a password, so no message repeats it.
+    Location::parse(file.unwrap_or(text)).map_err(|error| error.to_string())
+}
+
+fn node(values: &[&str]) -> Result<String, String> {
+    let text = one(values)?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=MAX_NODE).contains(&text.len()) && text.bytes().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "takes 1 to {MAX_NODE} of the characters A-Z a-z 0-9 - _ ."
+        ))
     }
-    Ok(PathBuf::from(file))
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err("is no URL, as https://10.0.0.7:8181".to_owned()),
+    }
+}
+
+fn key_provider(text: &str) -> Result<KeyProvider, String> {
+    [
+        KeyProvider::Software,
+        KeyProvider::Pkcs11,
+        KeyProvider::GcpKms,
+    ]
+    .into_iter()
+    .find(|provider| provider.name() == text)
+    .ok_or_else(|| format!("`{text}` is neither software, pkcs11 nor gcp-kms"))
+}
+
+fn slot(values: &[&str]) -> Result<u64, String> {
+    let text = one(values)?;
+    text.parse()
+        .map_err(|_| format!("`{text}` is no number of a slot"))
+}
+
+fn sessions(values: &[&str]) -> Result<usize, String> {
+    let text = one(values)?;
+    match text.parse() {
+        Ok(sessions @ 1..=64) => Ok(sessions),
+        _ => Err(format!("`{text}` is no number of sessions from 1 to 64")),
+    }
+}
+
+fn key_ring(values: &[&str]) -> Result<String, String> {
+    let text = one(values)?;
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        ["projects", p, "locations", l, "keyRings", r]
+            if !(p.is_empty() || l.is_empty() || r.is_empty()) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!(
+            "`{text}` is no key ring, as projects/PROJECT/locations/LOCATION/keyRings/RING"
+        )),
+    }
 }
 
 fn durability(values: &[&str]) -> Result<Durability, String> {
@@ -766,6 +989,10 @@ fn log_format(values: &[&str]) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         text => Err(format!("`{text}` is neither text nor json")),
     }
+}
+
+fn texts(values: &[impl fmt::Display]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 fn shown(value: Option<impl fmt::Display>) -> Value {

@@ -18,7 +18,8 @@ pub(crate) struct DataDir(PathBuf);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) api: String,
-    pub(crate) proxy: String,
+    /// None beside a control plane alone.
+    pub(crate) proxy: Option<String>,
     pub(crate) ca: PathBuf,
     pub(crate) pid: u32,
     pub(crate) version: String,
@@ -55,6 +56,23 @@ impl DataDir {
 
     pub(crate) fn checkpoint(&self) -> PathBuf {
         self.0.join("audit.checkpoint")
+    }
+
+    /// This directory's name among the nodes of a shared database, made at the first call.
+    pub(crate) fn node(&self) -> anyhow::Result<String> {
+        let path = self.0.join("node");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut random = [0; 8];
+                getrandom::fill(&mut random).context("no random bytes for the node's name")?;
+                let name = format!("node-{}", hex::encode(random));
+                write_private(&path, format!("{name}\n").as_bytes())
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                Ok(name)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
     pub(crate) fn keys(&self) -> PathBuf {
@@ -194,7 +212,7 @@ mod tests {
         let held = data.hold().unwrap();
         let record = Record {
             api: "127.0.0.1:1".into(),
-            proxy: "127.0.0.1:2".into(),
+            proxy: Some("127.0.0.1:2".into()),
             ca: data.ca(),
             pid: 7,
             version: "0".into(),
@@ -205,7 +223,7 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(data.record().unwrap().proxy, "127.0.0.1:2");
+        assert_eq!(data.record().unwrap().proxy.unwrap(), "127.0.0.1:2");
         drop(held);
         assert!(data.record().is_none());
     }

@@ -295,8 +295,8 @@ fn placeholder(name: &str) -> String {
 
 /// Where the injector listens: as the local server recorded, as `CLAVIGER_PROXY` says, else beside the API.
 pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Result<HostPort> {
-    if let Some(record) = client.record() {
-        return record.proxy.parse().map_err(anyhow::Error::msg);
+    if let Some(proxy) = client.record().and_then(|record| record.proxy.as_ref()) {
+        return proxy.parse().map_err(anyhow::Error::msg);
     }
     if let Ok(address) = std::env::var("CLAVIGER_PROXY") {
         return address.parse().map_err(|error: String| {

@@ -1,5 +1,6 @@
-//! `serve`: both planes in one process.
+//! `serve`, `control-plane`, `injector`: both planes in one process, or one of them.
 
+mod custody;
 mod planes;
 pub(crate) mod plant;
 mod ready;
@@ -17,24 +18,39 @@ use self::planes::Planes;
 use self::plant::Plant;
 use self::stop::Stop;
 use super::Context;
-use crate::config::{self, Config, Durability, Overrides};
+use crate::config::{self, Config, Durability, KeyProvider, Overrides};
 use crate::data_dir::{DataDir, Record};
 use crate::failure::Failure;
 use crate::{hardening, telemetry};
 
-/// Run both planes in one process: the REST API and the injector
-///
-/// The first start makes all it needs in the data directory: a database, keys, a CA, and your key in DIR/admin.key. One line on
-/// stdout, `ready api=… proxy=… ca=… data=…`, says that both answer. SIGTERM and Ctrl-C drain and stop.
-///
-/// Each option is also a key of the configuration file and a CLAVIGER_ variable; `claviger config check` shows all of them.
+/// Which planes this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The REST API and the injector.
+    Both,
+    /// The REST API: stores, grants, mints.
+    ControlPlane,
+    /// The injector: takes what agents send. It cannot mint.
+    Injector,
+}
+
+impl Role {
+    const fn injects(self) -> bool {
+        matches!(self, Self::Both | Self::Injector)
+    }
+
+    const fn command(self) -> &'static str {
+        match self {
+            Self::Both => "serve",
+            Self::ControlPlane => "control-plane",
+            Self::Injector => "injector",
+        }
+    }
+}
+
+// Each option is also a key of the configuration file and a variable; `config check` shows all of them.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are help texts")]
-#[command(after_help = "\
-Examples:
-  claviger serve
-  claviger serve --data /var/lib/claviger --config /etc/claviger/claviger.toml
-  claviger serve --api 127.0.0.1:0 --proxy 127.0.0.1:0 --json")]
 pub(crate) struct Args {
     /// The configuration [default: claviger.toml in the data directory, if there is one] [env: CLAVIGER_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -46,9 +62,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = config::checked("server.proxy"))]
     proxy: Option<String>,
     // A URL may carry a password, and clap repeats what it refuses.
-    /// The database: sqlite:PATH [default: DIR/claviger.db] [env: CLAVIGER_DATABASE]
+    /// The database: sqlite:PATH, or postgres://USER@HOST/NAME for more than one process [default: DIR/claviger.db] [env:
+    /// CLAVIGER_DATABASE, CLAVIGER_DATABASE_PASSWORD_FILE]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    /// This process in the audit streams [default: a name made once for the data directory] [env: CLAVIGER_NODE]
+    #[arg(long, value_name = "NAME", value_parser = config::checked("server.node"))]
+    node: Option<String>,
+    /// Who holds the keys that seal the vaults: software, pkcs11 or gcp-kms [default: software] [env: CLAVIGER_KEY_PROVIDER]
+    #[arg(long, value_name = "NAME", value_parser = config::checked("keys.provider"))]
+    key_provider: Option<String>,
     /// PEM certificates trusted beside the public roots when dialling providers [env: CLAVIGER_UPSTREAM_CA]
     #[arg(long, value_name = "FILE", value_parser = config::checked("network.upstream_ca"))]
     upstream_ca: Option<String>,
@@ -111,6 +134,8 @@ impl Args {
                     .collect(),
             ),
             ("database.url", "--database", one(&self.database)),
+            ("server.node", "--node", one(&self.node)),
+            ("keys.provider", "--key-provider", one(&self.key_provider)),
             (
                 "ledger.durability",
                 "--ledger-durability",
@@ -140,7 +165,7 @@ impl Args {
     }
 }
 
-pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(context: &Context, args: &Args, role: Role) -> anyhow::Result<()> {
     let refused = hardening::harden();
     let loaded = config::Loaded::read(args.config.as_deref(), &args.overrides(context))?;
     let config = loaded.config;
@@ -154,34 +179,37 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve(context, &config));
+    let outcome = runtime.block_on(serve(context, &config, role));
     // What is still blocked in the kernel must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(telemetry);
     outcome
 }
 
-async fn serve(context: &Context, config: &Config) -> anyhow::Result<()> {
+async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result<()> {
     // Caught from the first moment on, so that an early stop leaves no half-made installation behind.
     let mut stop = Stop::listen()?;
-    guard_listeners(config)?;
+    guard_listeners(config, role)?;
     let data = DataDir::or_default(config.server.data.clone())?;
-    let (plant, jwt) = Plant::open(config, data).await?;
+    let (plant, means) = Plant::open(config, data, role).await?;
     let api = bind("API", "--api", config.server.api)?;
-    let proxy = bind("injector", "--proxy", config.server.proxy)?;
+    let proxy = role
+        .injects()
+        .then(|| bind("injector", "--proxy", config.server.proxy))
+        .transpose()?;
     let addresses = Addresses {
         api: api.local_addr()?,
-        proxy: proxy.local_addr()?,
+        proxy: proxy.as_ref().map(TcpListener::local_addr).transpose()?,
     };
     warn_of_settings(config, &addresses);
 
     let (down, shutdown) = watch::channel(false);
-    let mut planes = Planes::start((&plant, jwt), config, &addresses, api, proxy, &shutdown)?;
+    let mut planes = Planes::start((&plant, means), config, &addresses, (api, proxy), &shutdown)?;
     tokio::select! {
         ended = planes.ended() => return Err(ended),
-        ready = ready::both(&addresses) => ready?,
+        ready = ready::all(&addresses) => ready?,
         signal = stop.next() => {
-            tracing::info!(signal, "stopped before both planes were ready");
+            tracing::info!(signal, "stopped before it was ready");
             return Ok(());
         }
     }
@@ -204,21 +232,22 @@ async fn serve(context: &Context, config: &Config) -> anyhow::Result<()> {
     outcome
 }
 
-/// Where both planes really listen.
+/// Where the planes really listen. An injector's API tells its health and metrics.
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
     api: SocketAddr,
-    proxy: SocketAddr,
+    proxy: Option<SocketAddr>,
 }
 
 /// Leases and keys cross both listeners in cleartext, so they stay on this machine unless the owner says otherwise.
-fn guard_listeners(config: &Config) -> Result<(), Failure> {
+fn guard_listeners(config: &Config, role: Role) -> Result<(), Failure> {
     let listeners = [
         ("injector", "--proxy", config.server.proxy),
         ("API", "--api", config.server.api),
     ];
     let beyond = listeners
         .iter()
+        .filter(|(plane, _, _)| role.injects() || *plane == "API")
         .find(|(_, _, address)| !address.ip().to_canonical().is_loopback());
     match beyond {
         Some((plane, option, address)) if !config.server.allow_plaintext_listener => {
@@ -232,9 +261,12 @@ fn guard_listeners(config: &Config) -> Result<(), Failure> {
 }
 
 fn warn_of_settings(config: &Config, addresses: &Addresses) {
-    if !addresses.proxy.ip().to_canonical().is_loopback() {
-        tracing::warn!(server.address = %addresses.proxy, "leases cross the network in cleartext");
-        if config.keys.passphrase_file.is_none() {
+    let beyond = addresses
+        .proxy
+        .filter(|proxy| !proxy.ip().to_canonical().is_loopback());
+    if let Some(proxy) = beyond {
+        tracing::warn!(server.address = %proxy, "leases cross the network in cleartext");
+        if config.keys.provider == KeyProvider::Software && config.keys.passphrase_file.is_none() {
             tracing::warn!(
                 "the software keys lie in files without a passphrase while others can reach the injector"
             );
@@ -257,27 +289,26 @@ fn bind(plane: &str, option: &str, address: SocketAddr) -> Result<TcpListener, F
     })
 }
 
-/// Says that both planes answer: to the commands beside this server, and on stdout.
+/// Says that what runs answers: to the commands beside this server, and on stdout.
 fn announce(context: &Context, plant: &Plant, addresses: &Addresses) -> anyhow::Result<()> {
     let ca = plant.data.ca();
     plant.held.record(&Record {
         api: addresses.api.to_string(),
-        proxy: addresses.proxy.to_string(),
+        proxy: addresses.proxy.map(|proxy| proxy.to_string()),
         ca: ca.clone(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })?;
-    let (api, proxy) = (
-        format!("http://{}", addresses.api),
-        format!("http://{}", addresses.proxy),
-    );
+    let api = format!("http://{}", addresses.api);
+    let proxy = addresses.proxy.map(|proxy| format!("http://{proxy}"));
     tracing::info!(api, proxy, "ready");
-    let ready =
-        json!({ "ready": true, "api": api, "proxy": proxy, "ca": ca, "data": plant.data.path() });
+    let data = plant.data.path();
+    let ready = json!({ "ready": true, "api": api, "proxy": proxy, "ca": ca, "data": data });
+    let proxy = proxy.map_or_else(String::new, |proxy| format!(" proxy={proxy}"));
     let line = format!(
-        "ready api={api} proxy={proxy} ca={} data={}",
+        "ready api={api}{proxy} ca={} data={}",
         ca.display(),
-        plant.data.path().display()
+        data.display()
     );
     context.output.done(&ready, line);
     Ok(())
@@ -291,7 +322,7 @@ mod tests {
         let mut config = Config::default();
         config.server.proxy = proxy.parse().unwrap();
         config.server.allow_plaintext_listener = allow;
-        guard_listeners(&config)
+        guard_listeners(&config, Role::Both)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Both planes in one process: what they share, how they start, and how they end.
+//! The planes of one process: what they share, how they start, and how they end.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,35 +18,44 @@ use crate::config::Config;
 /// Open connections from agents, together. Each idle one costs at most 64 KiB.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// The two planes as they run.
+/// The planes as they run. Each is of no use without the others of its process.
 #[derive(Debug)]
-pub(super) struct Planes {
-    api: JoinHandle<anyhow::Result<()>>,
-    injector: JoinHandle<anyhow::Result<()>>,
-}
+pub(super) struct Planes(Vec<Plane>);
+
+type Plane = (&'static str, JoinHandle<anyhow::Result<()>>);
 
 impl Planes {
-    /// Starts both on their listeners. They end when `shutdown` says so.
+    /// Starts what has a listener. All end when `shutdown` says so.
     pub(super) fn start(
         (plant, jwt): (&Plant, JwtKey),
         config: &Config,
         addresses: &Addresses,
-        api: TcpListener,
-        injector: TcpListener,
+        (api, injector): (TcpListener, Option<TcpListener>),
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let keys = Arc::clone(&plant.keys);
-        let deps = ProxyDeps {
-            store: plant.store.clone(),
-            vault: plant.vault.clone(),
-            catalog: catalog.subscribe(),
-            root_keys: keys.subscribe(),
-            authority: Arc::clone(&plant.authority),
-            clock: Arc::clone(&plant.clock),
-            registry: registry.clone(),
-        };
+        let mut planes: Vec<Plane> = Vec::new();
+        if let Some(injector) = injector {
+            let deps = ProxyDeps {
+                store: plant.store.clone(),
+                vault: plant.vault.clone(),
+                catalog: catalog.subscribe(),
+                root_keys: keys.subscribe(),
+                authority: Arc::clone(&plant.authority),
+                clock: Arc::clone(&plant.clock),
+                registry: registry.clone(),
+            };
+            let options = options(plant, config, addresses);
+            let stop = shutdown.clone();
+            let injecting = async move {
+                proxy::serve(injector, deps, options, stop)
+                    .await
+                    .context("the injector ended")
+            };
+            planes.push(("injector", tokio::spawn(injecting)));
+        }
         let app = control_plane::app(ControlPlane::new(Parts {
             store: plant.store.clone(),
             vault: plant.vault.clone(),
@@ -59,24 +68,15 @@ impl Planes {
             metrics: Metrics::new(registry)?,
             limits: Limits::default(),
         }));
-        let options = options(plant, config, addresses);
-        let stop = shutdown.clone();
-        Ok(Self {
-            api: tokio::spawn(serve_api(api, app, shutdown.clone())),
-            injector: tokio::spawn(async move {
-                proxy::serve(injector, deps, options, stop)
-                    .await
-                    .context("the injector ended")
-            }),
-        })
+        planes.push(("API", tokio::spawn(serve_api(api, app, shutdown.clone()))));
+        Ok(Self(planes))
     }
 
-    /// Why one of them ended by itself. Either is of no use without the other.
+    /// Why one of them ended by itself.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
-        let (plane, ended) = tokio::select! {
-            ended = &mut self.api => ("API", ended),
-            ended = &mut self.injector => ("injector", ended),
-        };
+        let planes = self.0.iter_mut().map(|(_, plane)| plane);
+        let (ended, index, _) = futures::future::select_all(planes).await;
+        let plane = self.0[index].0;
         match ended {
             Ok(Ok(())) => anyhow::anyhow!("the {plane} ended by itself"),
             Ok(Err(error)) => error,
@@ -86,15 +86,15 @@ impl Planes {
 
     /// Waits for what is under way, at most `bound`.
     pub(super) async fn drain(&mut self, bound: Duration) {
-        let both = async {
-            for plane in [&mut self.api, &mut self.injector] {
+        let all = async {
+            for (_, plane) in &mut self.0 {
                 // One that has ended already may not be asked again.
                 if !plane.is_finished() {
                     let _ = plane.await;
                 }
             }
         };
-        if tokio::time::timeout(bound, both).await.is_err() {
+        if tokio::time::timeout(bound, all).await.is_err() {
             tracing::warn!("requests in flight are cut after {} s", bound.as_secs());
         }
     }
@@ -127,7 +127,9 @@ fn options(plant: &Plant, config: &Config, addresses: &Addresses) -> ProxyOption
         upstream_roots: plant.upstream_roots.clone(),
         overrides: overrides.collect(),
         allowed_addresses: config.network.allow_address.clone(),
-        own_addresses: vec![addresses.api, addresses.proxy],
+        own_addresses: std::iter::once(addresses.api)
+            .chain(addresses.proxy)
+            .collect(),
         cache_ttl: config.cache.ttl,
         max_connections: MAX_CONNECTIONS,
     }

@@ -11,11 +11,12 @@ use leases::OrgId;
 use leases::clock::{Clock, SystemClock};
 use providers::Catalog;
 use proxy::tls::ca::Authority;
-use store::{Store, StoreOptions, Synchronous};
-use vault::keys::software::{Protection, SoftwareKeys};
-use vault::{Secret, Vault};
+use store::{Location, Store, StoreOptions, Synchronous};
+use vault::Vault;
 use zeroize::Zeroizing;
 
+use super::Role;
+use super::custody::{self, Custody};
 use crate::commands::Context;
 use crate::config::{Config, Durability, Loaded};
 use crate::data_dir::{DataDir, Held, write_private};
@@ -38,15 +39,20 @@ pub(super) struct Plant {
 }
 
 impl Plant {
-    /// Opens the installation, and makes it at the first start. The key of agents' tokens goes to the API alone.
-    pub(super) async fn open(config: &Config, data: DataDir) -> anyhow::Result<(Self, JwtKey)> {
+    /// Opens the installation, and makes it at the first start. What mints and signs goes to the API alone.
+    pub(super) async fn open(
+        config: &Config,
+        data: DataDir,
+        role: Role,
+    ) -> anyhow::Result<(Self, JwtKey)> {
         data.create()?;
         let held = data.hold()?;
         let catalog = Arc::new(catalog(config)?);
         let upstream_roots = upstream_roots(config, &data)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let vault = open_vault(config, &data)?;
+        let Custody { vault, signer } = Custody::open(config, &data).await?;
         let store = open_store(config, &data, Arc::clone(&clock)).await?;
+        let _ = (role, signer);
         let service = bootstrap(&store, &vault, clock.as_ref())
             .await
             .context("the service's own keys cannot be had")?;
@@ -95,13 +101,20 @@ pub(super) fn workers(config: &Config) -> usize {
 }
 
 /// What the offline commands work on: the configuration that a server here would run with, and its directory.
-pub(crate) fn installation(context: &Context) -> anyhow::Result<(Config, DataDir)> {
+pub(crate) fn installation(
+    context: &Context,
+    database: Option<&str>,
+) -> anyhow::Result<(Config, DataDir)> {
     let given = context
         .connection
         .data
         .as_ref()
         .map(|data| data.display().to_string());
-    let overrides = vec![("server.data", "--data", given.into_iter().collect())];
+    let database: Vec<String> = database.map(str::to_owned).into_iter().collect();
+    let overrides = vec![
+        ("server.data", "--data", given.into_iter().collect()),
+        ("database.url", "--database", database),
+    ];
     let config = Loaded::read(None, &overrides)?.config;
     let data = DataDir::or_default(config.server.data.clone())?;
     Ok((config, data))
@@ -109,20 +122,27 @@ pub(crate) fn installation(context: &Context) -> anyhow::Result<(Config, DataDir
 
 /// Ends the owner's key and writes another, while no server runs.
 pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathBuf> {
-    let (config, data) = installation(context)?;
-    if !database(&config, &data).exists() {
-        return Err(Failure::new(format!("{} holds no database", data.path().display()))
-            .hint("the first `claviger serve` makes the key; name another directory with --data DIR")
-            .into());
-    }
+    let (config, data) = installation(context, None)?;
+    existing(&location(&config, &data)?)?;
     let _held = data.hold()?;
-    let vault = open_vault(&config, &data)?;
+    let custody = Custody::open(&config, &data).await?;
     let store = open_store(&config, &data, Arc::new(SystemClock)).await?;
-    let service = bootstrap(&store, &vault, &SystemClock).await?;
+    let service = bootstrap(&store, &custody.vault, &SystemClock).await?;
     let key = control_plane::reissue_admin_key(&store, &service.org).await?;
     leave_admin_key(&data, &key)?;
     store.close().await;
     Ok(data.admin_key())
+}
+
+/// Refuses a database file that is not there: an offline command makes none.
+pub(crate) fn existing(location: &Location) -> Result<(), Failure> {
+    match location.as_file() {
+        Some(file) if !file.exists() => {
+            Err(Failure::new(format!("{} does not exist", file.display()))
+                .hint("`claviger serve` makes a database; name another directory with --data DIR"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn leave_admin_key(data: &DataDir, key: &ApiKey) -> anyhow::Result<()> {
@@ -178,60 +198,24 @@ fn read_ca(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(pem)
 }
 
-fn open_vault(config: &Config, data: &DataDir) -> anyhow::Result<Vault> {
-    let protection = match &config.keys.passphrase_file {
-        None => Protection::File,
-        Some(file) => Protection::Passphrase(read_passphrase(file)?),
-    };
-    let keys = SoftwareKeys::open(&data.keys(), protection).map_err(|error| {
-        Failure::new(chain(&error))
-            .code("key_unavailable")
-            .hint("the key directory belongs to this user alone: files 0600, directory 0700")
-    })?;
-    Ok(Vault::new(Arc::new(keys)))
-}
-
-fn read_passphrase(file: &Path) -> Result<Secret, Failure> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let failure = |error: std::io::Error| {
-        Failure::new(format!(
-            "cannot read the passphrase in {}: {error}",
-            file.display()
-        ))
-        .hint("name a readable file with --passphrase-file FILE")
-    };
-    let mode = std::fs::metadata(file)
-        .map_err(failure)?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        return Err(Failure::new(format!(
-            "{} is readable by others (mode {:04o})",
-            file.display(),
-            mode & 0o7777
-        ))
-        .hint(format!("run `chmod 600 {}`", file.display())));
-    }
-    let text = Zeroizing::new(std::fs::read(file).map_err(failure)?);
-    let end = text
-        .iter()
-        .rposition(|byte| !b"\r\n".contains(byte))
-        .map_or(0, |last| last + 1);
-    if end == 0 {
-        return Err(
-            Failure::new(format!("the passphrase in {} is empty", file.display()))
-                .hint("write the passphrase into it, on one line"),
-        );
-    }
-    Ok(Secret::new(text[..end].to_vec()))
-}
-
-pub(crate) fn database(config: &Config, data: &DataDir) -> PathBuf {
-    config
+/// Where the database is: as configured, else a file in the data directory.
+pub(crate) fn location(config: &Config, data: &DataDir) -> Result<Location, Failure> {
+    let location = config
         .database
-        .file
+        .location
         .clone()
-        .unwrap_or_else(|| data.database())
+        .unwrap_or_else(|| Location::Sqlite(data.database()));
+    match (location, &config.database.password_file) {
+        (Location::Postgres(url), Some(file)) => {
+            let password = custody::read_secret(
+                file,
+                "database password",
+                "name a readable file as database.password_file",
+            )?;
+            Ok(Location::Postgres(url.with_password(password.expose())))
+        }
+        (location, _) => Ok(location),
+    }
 }
 
 async fn open_store(
@@ -239,19 +223,38 @@ async fn open_store(
     data: &DataDir,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Store> {
-    let mut options = StoreOptions::new(database(config, data), clock);
-    options.checkpoint = data.checkpoint();
-    options.synchronous = match config.ledger.durability {
-        Durability::Synced => Synchronous::Full,
-        Durability::Committed => Synchronous::Off,
+    let location = location(config, data)?;
+    let hint = match location {
+        Location::Sqlite(_) => {
+            "`claviger audit verify` reads the files as they lie; nothing was changed"
+        }
+        Location::Postgres(_) => {
+            "check database.url and that the server answers there; `claviger migrate` makes the schema as its owner"
+        }
+    };
+    let node = match (&config.server.node, &location) {
+        (Some(node), _) => node.clone(),
+        (None, Location::Sqlite(_)) => ALONE.to_owned(),
+        (None, Location::Postgres(_)) => data.node()?,
+    };
+    let options = StoreOptions {
+        node,
+        synchronous: match config.ledger.durability {
+            Durability::Synced => Synchronous::Full,
+            Durability::Committed => Synchronous::Off,
+        },
+        ..StoreOptions::at(location, data.checkpoint(), clock)
     };
     Store::open(options).await.map_err(|error| {
         Failure::new(chain(&error))
             .code("store_unavailable")
-            .hint("`claviger audit verify` reads the files as they lie; nothing was changed")
+            .hint(hint)
             .into()
     })
 }
+
+/// The one node of a database that one process has for itself.
+const ALONE: &str = "local";
 
 async fn authority(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<Authority> {
     let opened = if let Some(opened) = chest.current(CA).await? {
@@ -272,7 +275,7 @@ async fn authority(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<Author
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,5 +1,6 @@
-//! Readiness: asked of both planes in the way that a client would.
+//! Readiness: asked of each plane in the way that a client would.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
@@ -13,16 +14,18 @@ use crate::units::HostPort;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Returns when both answer.
+/// Returns when all that listens answers.
 ///
 /// # Errors
 /// A [`Failure`] if one does not in time.
-pub(super) async fn both(addresses: &Addresses) -> anyhow::Result<()> {
+pub(super) async fn all(addresses: &Addresses) -> anyhow::Result<()> {
     let asked = async {
         while !api(addresses).await {
             sleep(PAUSE).await;
         }
-        while !injector(addresses).await {
+        while let Some(proxy) = addresses.proxy
+            && !injector(proxy).await
+        {
             sleep(PAUSE).await;
         }
     };
@@ -50,9 +53,9 @@ async fn api(addresses: &Addresses) -> bool {
 }
 
 /// Without a lease, the door asks for one.
-async fn injector(addresses: &Addresses) -> bool {
+async fn injector(proxy: SocketAddr) -> bool {
     let door = Door {
-        proxy: addresses.proxy.into(),
+        proxy: proxy.into(),
         ca_pem: String::new(),
         lease: String::new(),
     };
