@@ -23,6 +23,7 @@ pub mod mint;
 pub mod revocation;
 pub mod root_key;
 pub mod scope;
+pub mod signer;
 pub mod token;
 pub mod verify;
 pub mod window;
@@ -43,6 +44,7 @@ pub use crate::{
         Action, GlobError, HostError, HostPattern, Keys, Kind, MethodError, MethodName, PathGlob,
         Scheme, Scope, ScopeError, TimeOfDay, TimeWindow, Weekday, WindowError, Zone, parse_cidr,
     },
+    signer::{MintWithError, RootSigner, mint_with},
     token::{PresentedToken, Token, TokenError},
     verify::{VerifiedLease, VerifyError, verify},
 };

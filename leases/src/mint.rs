@@ -1,6 +1,6 @@
 //! Minting: a lease's authority block, signed by the root key.
 
-use biscuit_auth::Biscuit;
+use biscuit_auth::{Biscuit, KeyPair};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -124,13 +124,8 @@ pub enum MintError {
 pub fn mint(root: &RootKeyPair, request: &MintRequest) -> Result<Minted, MintError> {
     let request = canonical(request)?;
     check_bindings(&request.bindings)?;
-    let biscuit = Biscuit::builder()
-        .root_key_id(root.id())
-        .merge(authority::write(&request))
-        .build(root.pair())
-        .map_err(build)?;
-    let bytes = Zeroizing::new(biscuit.to_vec().map_err(build)?);
-    let token = Token::from_bytes(&bytes).map_err(|_| MintError::TooLarge { size: bytes.len() })?;
+    let biscuit = construct(&request, root.id(), root.pair())?;
+    let token = Token::of_lease(&Zeroizing::new(biscuit.to_vec().map_err(build)?))?;
     let signature = biscuit.revocation_identifiers();
     let revocation_id = signature
         .first()
@@ -143,13 +138,33 @@ pub fn mint(root: &RootKeyPair, request: &MintRequest) -> Result<Minted, MintErr
     })
 }
 
-fn build(error: impl std::fmt::Display) -> MintError {
+/// The lease as the library builds it, signed by `pair`.
+pub(crate) fn construct(
+    request: &MintRequest,
+    root_key_id: u32,
+    pair: &KeyPair,
+) -> Result<Biscuit, MintError> {
+    Biscuit::builder()
+        .root_key_id(root_key_id)
+        .merge(authority::write(request))
+        .build(pair)
+        .map_err(build)
+}
+
+impl Token {
+    /// A lease that fits a token.
+    pub(crate) fn of_lease(bytes: &[u8]) -> Result<Self, MintError> {
+        Self::from_bytes(bytes).map_err(|_| MintError::TooLarge { size: bytes.len() })
+    }
+}
+
+pub(crate) fn build(error: impl std::fmt::Display) -> MintError {
     MintError::Build(error.to_string())
 }
 
 /// Tokens count in seconds since 1970: both times are cut, so that a lease never outlives what was asked for. Networks
 /// get their one spelling.
-fn canonical(request: &MintRequest) -> Result<MintRequest, MintError> {
+pub(crate) fn canonical(request: &MintRequest) -> Result<MintRequest, MintError> {
     let cut = |at: OffsetDateTime| OffsetDateTime::from_unix_timestamp(at.unix_timestamp()).ok();
     let (Some(issued_at), Some(expires_at)) = (cut(request.issued_at), cut(request.expires_at))
     else {

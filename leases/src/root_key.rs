@@ -112,6 +112,11 @@ impl RootPublicKeys {
         Self(keys.into())
     }
 
+    /// Whether this very key is among them, not only one of its id.
+    pub fn holds(&self, key: &RootPublicKey) -> bool {
+        self.get(key.id) == Some(key)
+    }
+
     /// The key of this id.
     pub fn get(&self, id: u32) -> Option<&RootPublicKey> {
         self.0.iter().find(|key| key.id == id)

@@ -12,7 +12,7 @@ use crate::{
     memory::Memory,
     mint::{Binding, MintRequest, check_bindings},
     revocation::RevocationId,
-    root_key::RootPublicKeys,
+    root_key::{RootPublicKey, RootPublicKeys},
     scope::{Action, Kind},
     token::PresentedToken,
 };
@@ -61,6 +61,7 @@ pub struct VerifiedLease {
     narrowings: Vec<Narrowed>,
     effective_expiry: OffsetDateTime,
     revocation_ids: Arc<[RevocationId]>,
+    root_key: RootPublicKey,
     biscuit: Biscuit,
     memory: Memory,
 }
@@ -75,9 +76,10 @@ pub struct VerifiedLease {
 /// Spec: Biscuit v3, <https://doc.biscuitsec.org/reference/specifications>.
 pub fn verify(token: &PresentedToken, keys: &RootPublicKeys) -> Result<VerifiedLease, VerifyError> {
     let container = block::check_container(token.bytes())?;
-    if container.root_key_id.and_then(|id| keys.get(id)).is_none() {
-        return Err(Reason::RootKey.into());
-    }
+    let root_key = container
+        .root_key_id
+        .and_then(|id| keys.get(id))
+        .ok_or(Reason::RootKey)?;
     let biscuit =
         Biscuit::from(token.bytes(), keys).map_err(|error| Reason::Signature(error.to_string()))?;
     // Protobuf has many encodings of one message, and the container around the signed blocks is not signed.
@@ -95,6 +97,7 @@ pub fn verify(token: &PresentedToken, keys: &RootPublicKeys) -> Result<VerifiedL
         authority: contents.authority,
         narrowings: contents.narrowings,
         revocation_ids,
+        root_key: *root_key,
         biscuit,
         memory: Memory::default(),
     })
@@ -175,6 +178,12 @@ impl VerifiedLease {
     /// The same, to be kept.
     pub fn shared_revocation_ids(&self) -> Arc<[RevocationId]> {
         Arc::clone(&self.revocation_ids)
+    }
+
+    /// The root key that signed it. A verified lease that is kept is good while
+    /// [`RootPublicKeys::holds`] says so of this key.
+    pub const fn root_key(&self) -> &RootPublicKey {
+        &self.root_key
     }
 
     /// Blocks, with the authority block.

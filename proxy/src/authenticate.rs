@@ -44,7 +44,7 @@ impl Authenticator {
         let token = PresentedToken::parse(token).map_err(|_| invalid())?;
         let digest = token.digest();
         if let Some(lease) = self.verified.get(&digest) {
-            return Ok(lease);
+            return self.check_root_key(&lease).map(|()| lease);
         }
         let keys = self.keys.borrow().clone();
         let lease = Arc::new(verify(&token, &keys).map_err(|error| {
@@ -53,6 +53,15 @@ impl Authenticator {
         })?);
         self.verified.insert(digest, Arc::clone(&lease));
         Ok(lease)
+    }
+
+    /// Refuses a lease whose root key was retired since it was verified.
+    pub(crate) fn check_root_key(&self, lease: &VerifiedLease) -> Result<(), Refusal> {
+        if self.keys.borrow().holds(lease.root_key()) {
+            return Ok(());
+        }
+        tracing::debug!(lease.id = %lease.lease(), "the root key of a lease was retired");
+        Err(invalid())
     }
 }
 
@@ -95,7 +104,73 @@ pub(crate) fn invalid() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use leases::{
+        Action, AgentId, Binding, GrantId, Keys, Kind, LeaseId, MintRequest, OrgId, RootKeyPair,
+        Scope, SetId, mint, scope::HostPattern,
+    };
+    use time::{Duration, macros::datetime};
+
     use super::*;
+
+    fn minted(root: &RootKeyPair) -> String {
+        let now = datetime!(2026-11-22 07:00 UTC);
+        let binding = Binding {
+            set: SetId::new(now),
+            grant: GrantId::new(now),
+            provider: "stripe".to_owned(),
+            hosts: vec![HostPattern::parse("api.stripe.com").unwrap()],
+            keys: Keys::All,
+            scope: Scope::default(),
+        };
+        let request = MintRequest {
+            org: OrgId::new(now),
+            agent: AgentId::new(now),
+            lease: LeaseId::new(now),
+            kind: Kind::Workflow,
+            action: Action::ProxyUse,
+            bindings: vec![binding],
+            issued_at: now,
+            expires_at: now + Duration::hours(1),
+        };
+        mint(root, &request).unwrap().token.as_str().to_owned()
+    }
+
+    #[test]
+    fn a_rotation_refuses_no_lease_and_a_retired_key_takes_its_leases_with_it() {
+        let (old, new) = (RootKeyPair::generate(1), RootKeyPair::generate(2));
+        let (keys, receiver) = watch::channel(RootPublicKeys::new(vec![old.public()]));
+        let authenticator = Authenticator::new(receiver);
+        let (kept, unseen, fresh) = (minted(&old), minted(&old), minted(&new));
+        let held = authenticator.verify(&kept).unwrap();
+
+        keys.send_replace(RootPublicKeys::new(vec![new.public(), old.public()]));
+        for token in [&kept, &unseen, &fresh] {
+            authenticator.verify(token).unwrap();
+        }
+        authenticator.check_root_key(&held).unwrap();
+
+        keys.send_replace(RootPublicKeys::new(vec![new.public()]));
+        for token in [&kept, &unseen] {
+            let refusal = authenticator.verify(token).unwrap_err();
+            assert_eq!(refusal.code, Code::LeaseInvalid);
+        }
+        let refusal = authenticator.check_root_key(&held).unwrap_err();
+        assert_eq!(refusal.code, Code::LeaseInvalid, "in an open tunnel, too");
+        authenticator.verify(&fresh).unwrap();
+    }
+
+    #[test]
+    fn another_key_under_the_same_id_takes_no_kept_lease() {
+        let (one, other) = (RootKeyPair::generate(1), RootKeyPair::generate(1));
+        let (keys, receiver) = watch::channel(RootPublicKeys::new(vec![one.public()]));
+        let authenticator = Authenticator::new(receiver);
+        let token = minted(&one);
+        authenticator.verify(&token).unwrap();
+
+        keys.send_replace(RootPublicKeys::new(vec![other.public()]));
+
+        authenticator.verify(&token).unwrap_err();
+    }
 
     fn token(field: &str) -> Result<String, Code> {
         proxy_token([field.as_bytes()].into_iter()).map_err(|refusal| refusal.code)

@@ -35,6 +35,7 @@ pub(crate) fn enter(
     if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {
         ctx.door = Door::Inside;
         ctx.lease = Some(Arc::clone(&tunnel.lease));
+        pipeline.authenticator.check_root_key(&tunnel.lease)?;
         return normalize::inside(&tunnel.endpoint, request);
     }
     if RawTarget::of(request)?.is_absolute() {
