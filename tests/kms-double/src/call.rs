@@ -91,7 +91,9 @@ impl Call {
     }
 
     pub(crate) fn permission(self) -> String {
-        let suffix = self.row().map_or("unknown", |(_, _, permission)| permission);
+        let suffix = self
+            .row()
+            .map_or("unknown", |(_, _, permission)| permission);
         format!("cloudkms.{suffix}")
     }
 

@@ -5,14 +5,14 @@ use serde_json::json;
 use crate::{Action, Call, KmsDouble, VersionState};
 
 /// Obeys one line of the README's table, and gives the answer's line.
-pub fn obey(double: &KmsDouble, line: &str) -> String {
-    match answer(double, line) {
+pub async fn obey(double: &KmsDouble, line: &str) -> String {
+    match answer(double, line).await {
         Ok(answer) => answer,
         Err(reason) => format!("error {reason}"),
     }
 }
 
-fn answer(double: &KmsDouble, line: &str) -> Result<String, String> {
+async fn answer(double: &KmsDouble, line: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["fault", call, action] => set_fault(double, call, action, None)?,
@@ -40,7 +40,7 @@ fn answer(double: &KmsDouble, line: &str) -> Result<String, String> {
             return Ok(json!(calls.collect::<Vec<_>>()).to_string());
         }
         ["forget"] => double.forget(),
-        ["down"] => double.down(),
+        ["down"] => double.down().await,
         ["up"] => double.up().map_err(|error| error.to_string())?,
         _ => return Err(format!("no command {line:?}")),
     }

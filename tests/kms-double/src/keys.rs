@@ -6,7 +6,9 @@ use aes_gcm::{
     Aes256Gcm, KeyInit,
     aead::{Aead, Payload},
 };
-use ed25519_dalek::{Signer, SigningKey, pkcs8::EncodePublicKey, pkcs8::spki::der::pem::LineEnding};
+use ed25519_dalek::{
+    Signer, SigningKey, pkcs8::EncodePublicKey, pkcs8::spki::der::pem::LineEnding,
+};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339, macros::datetime};
 
@@ -102,7 +104,7 @@ struct CryptoKey {
 #[derive(Default)]
 pub(crate) struct Keys {
     rings: BTreeSet<String>,
-    keys: BTreeMap<String, CryptoKey>,
+    by_name: BTreeMap<String, CryptoKey>,
     made: u32,
     pub(crate) looks_until_made: u32,
     pub(crate) lag_primary: bool,
@@ -133,7 +135,7 @@ impl Keys {
         if !self.rings.contains(ring) {
             return Err(Refusal::not_found(ring));
         }
-        if self.keys.contains_key(name) {
+        if self.by_name.contains_key(name) {
             return Err(Refusal::exists(name));
         }
         let first = (purpose == Purpose::EncryptDecrypt).then_some(1);
@@ -145,7 +147,7 @@ impl Keys {
             serving: first,
             versions: BTreeMap::from([(1, self.new_version(purpose)?)]),
         };
-        self.keys.insert(name.to_owned(), key);
+        self.by_name.insert(name.to_owned(), key);
         self.key(name)
     }
 
@@ -170,7 +172,10 @@ impl Keys {
         let purpose = self.find(name)?.purpose;
         let version = self.new_version(purpose)?;
         let key = self.find_mut(name)?;
-        let number = key.versions.last_key_value().map_or(1, |(last, _)| last + 1);
+        let number = key
+            .versions
+            .last_key_value()
+            .map_or(1, |(last, _)| last + 1);
         key.versions.insert(number, version);
         Ok(version_json(name, number, key))
     }
@@ -210,7 +215,7 @@ impl Keys {
     }
 
     pub(crate) fn catch_up(&mut self) {
-        for key in self.keys.values_mut() {
+        for key in self.by_name.values_mut() {
             key.serving = key.primary;
         }
     }
@@ -306,11 +311,13 @@ impl Keys {
     }
 
     fn find(&self, name: &str) -> Result<&CryptoKey, Refusal> {
-        self.keys.get(name).ok_or_else(|| Refusal::not_found(name))
+        self.by_name
+            .get(name)
+            .ok_or_else(|| Refusal::not_found(name))
     }
 
     fn find_mut(&mut self, name: &str) -> Result<&mut CryptoKey, Refusal> {
-        self.keys
+        self.by_name
             .get_mut(name)
             .ok_or_else(|| Refusal::not_found(name))
     }
@@ -387,5 +394,6 @@ fn version_json(key_name: &str, number: u64, key: &CryptoKey) -> Value {
 }
 
 fn timestamp(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).expect("the time is one of this century")
+    at.format(&Rfc3339)
+        .expect("the time is one of this century")
 }

@@ -15,11 +15,11 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    task::{AbortHandle, JoinSet},
+    task::{JoinHandle, JoinSet},
 };
 
-pub use crate::{call::Call, fault::Action, keys::VersionState, service::Request};
 use crate::service::Service;
+pub use crate::{call::Call, fault::Action, keys::VersionState, service::Request};
 
 /// Cloud KMS on a loopback socket. Clones are the same double; the socket closes with the last of them.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct KmsDouble {
 struct Shared {
     address: SocketAddr,
     service: Arc<Service>,
-    listening: Mutex<Option<AbortHandle>>,
+    listening: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl KmsDouble {
@@ -38,15 +38,15 @@ impl KmsDouble {
     ///
     /// # Errors
     /// What the socket met.
-    pub async fn start() -> io::Result<Self> {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    pub fn start() -> io::Result<Self> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// Starts it at this address.
+    /// Starts it at this address. It needs a tokio runtime.
     ///
     /// # Errors
     /// What the socket met.
-    pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
+    pub fn start_at(address: SocketAddr) -> io::Result<Self> {
         let listener = listen(address)?;
         let shared = Shared {
             address: listener.local_addr()?,
@@ -66,9 +66,12 @@ impl KmsDouble {
     }
 
     /// Closes the socket and all its connections. What it holds stays.
-    pub fn down(&self) {
-        if let Some(listening) = self.shared.listening.lock().take() {
+    pub async fn down(&self) {
+        let listening = self.shared.listening.lock().take();
+        if let Some(listening) = listening {
             listening.abort();
+            // An error says that it was aborted.
+            let _ = listening.await;
         }
     }
 
@@ -165,7 +168,7 @@ impl KmsDouble {
                 while connections.try_join_next().is_some() {}
             }
         });
-        *self.shared.listening.lock() = Some(task.abort_handle());
+        *self.shared.listening.lock() = Some(task);
     }
 }
 

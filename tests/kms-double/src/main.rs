@@ -15,11 +15,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(text) => text.parse()?,
         None => SocketAddr::from(([127, 0, 0, 1], 0)),
     };
-    let double = KmsDouble::start_at(address).await?;
+    let double = KmsDouble::start_at(address)?;
     say(&format!("listening {}", double.endpoint()))?;
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
-        say(&console::obey(&double, &line))?;
+        say(&console::obey(&double, &line).await)?;
     }
     Ok(())
 }

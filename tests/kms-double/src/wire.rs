@@ -47,9 +47,8 @@ impl Refusal {
     }
 
     pub(crate) fn denied(permission: &str, name: &str) -> Self {
-        let message = format!(
-            "Permission '{permission}' denied on resource '{name}' (or it may not exist)."
-        );
+        let message =
+            format!("Permission '{permission}' denied on resource '{name}' (or it may not exist).");
         Self::new(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message)
     }
 

@@ -61,14 +61,11 @@ impl KeyRing {
         };
         let parts: Vec<&str> = name.split('/').collect();
         match parts.as_slice() {
-            [
-                "projects",
-                project,
-                "locations",
-                location,
-                "keyRings",
-                ring,
-            ] if is_id(project) && is_id(location) && is_id(ring) => Ok(Self(name.to_owned())),
+            ["projects", project, "locations", location, "keyRings", ring]
+                if is_id(project) && is_id(location) && is_id(ring) =>
+            {
+                Ok(Self(name.to_owned()))
+            }
             _ => Err(GcpKmsError::KeyRingName {
                 given: name.to_owned(),
             }),
