@@ -2,13 +2,14 @@
 //!
 //! Only a [`RecordedUse`] opens anything. What was opened is kept for a short time as a prepared plan, by
 //! the version that the ledger read in the use's own transaction, so a rotated secret serves the next use.
+//! A plan in use is prepared anew before its time is over, so that requests wait for a slow HSM once and no more.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leases::authorize::Permit;
+use leases::id::{OrgId, SetId};
 use leases::scope::Keys;
 use providers::catalog::Catalog;
 use providers::inject::Plan;
@@ -36,10 +37,8 @@ pub(crate) struct Credential {
 
 /// Opens credentials.
 pub(crate) struct Opener {
-    store: Store,
-    vault: Vault,
-    catalog: watch::Receiver<Arc<Catalog>>,
     opened: Arc<OpenedCache<Credential>>,
+    preparer: Arc<Preparer>,
 }
 
 impl fmt::Debug for Opener {
@@ -58,10 +57,12 @@ impl Opener {
         let opened = Arc::new(OpenedCache::new(ttl, CAPACITY));
         tokio::spawn(opened.sweep_every(SWEEP));
         Self {
-            store,
-            vault,
-            catalog,
             opened,
+            preparer: Arc::new(Preparer {
+                store,
+                vault,
+                catalog,
+            }),
         }
     }
 
@@ -79,12 +80,17 @@ impl Opener {
             version: used.secret_set_version(),
             extra: extra(&binding.keys),
         };
-        let credential = match self.opened.get(&key) {
-            Some(credential) => credential,
+        let credential = match self.opened.look(&key) {
+            Some(found) => {
+                if found.is_due {
+                    self.renew(key, Wanted::of(used, permit));
+                }
+                found.value
+            }
             None => {
-                self.opened
-                    .get_or_open(key, self.prepare(used, permit))
-                    .await?
+                let wanted = Wanted::of(used, permit);
+                let preparing = self.preparer.prepare(&wanted);
+                self.opened.get_or_open(key, preparing).await?
             }
         };
         let template = credential.plan.template();
@@ -105,31 +111,84 @@ impl Opener {
         Ok(credential)
     }
 
-    async fn prepare(&self, used: &RecordedUse, permit: &Permit) -> Result<Credential, Refusal> {
-        let org = permit.lease().org();
+    /// Prepares anew what a use has found ageing, beside it. A failure is logged where it happens, and met by whoever
+    /// comes when the kept plan's time is over.
+    fn renew(&self, key: CacheKey, wanted: Wanted) {
+        let (opened, preparer) = (Arc::clone(&self.opened), Arc::clone(&self.preparer));
+        tokio::spawn(async move {
+            let _ = opened.renew(key, preparer.prepare(&wanted)).await;
+        });
+    }
+}
+
+/// What of a recorded use and its permit says which secrets to open.
+struct Wanted {
+    org: OrgId,
+    set: SetId,
+    version: u64,
+    keys: Keys,
+}
+
+impl Wanted {
+    fn of(used: &RecordedUse, permit: &Permit) -> Self {
         let binding = permit.binding();
+        Self {
+            org: permit.lease().org().clone(),
+            set: binding.set.clone(),
+            version: used.secret_set_version(),
+            keys: binding.keys.clone(),
+        }
+    }
+}
+
+/// Reads, opens and prepares.
+struct Preparer {
+    store: Store,
+    vault: Vault,
+    catalog: watch::Receiver<Arc<Catalog>>,
+}
+
+impl Preparer {
+    async fn prepare(&self, wanted: &Wanted) -> Result<Credential, Refusal> {
+        let Wanted {
+            org,
+            set,
+            version,
+            keys,
+        } = wanted;
         let contents = self
             .store
             .secret_sets()
-            .contents(org, &binding.set, used.secret_set_version())
+            .contents(org, set, *version)
             .await
             .map_err(|error| {
-                tracing::error!(secret_set.id = %binding.set, %error, "a secret set could not be read");
+                tracing::error!(secret_set.id = %set, %error, "a secret set could not be read");
                 unavailable("the secret set could not be read; try again")
             })?
-            .ok_or_else(|| Refusal::new(Code::GrantDenied, "the secret set of this lease was deleted"))?;
+            .ok_or_else(|| {
+                Refusal::new(
+                    Code::GrantDenied,
+                    "the secret set of this lease was deleted",
+                )
+            })?;
         let template = self.template(&contents)?;
-        let allowed = |name: &str| match &binding.keys {
+        let allowed = |name: &str| match keys {
             Keys::All => true,
             Keys::Only(names) => names.iter().any(|n| n == name),
         };
-        let mut secrets = BTreeMap::new();
-        for entry in contents.entries.iter().filter(|entry| allowed(&entry.key)) {
-            secrets.insert(
-                entry.key.clone(),
-                Arc::new(self.open_entry(org.as_str(), entry).await?),
-            );
-        }
+        // All at once: an HSM that takes its time takes it once.
+        let opening = contents
+            .entries
+            .iter()
+            .filter(|entry| allowed(&entry.key))
+            .map(async |entry| {
+                let secret = self.open_entry(org.as_str(), entry).await?;
+                Ok::<_, Refusal>((entry.key.clone(), Arc::new(secret)))
+            });
+        let secrets = futures::future::try_join_all(opening)
+            .await?
+            .into_iter()
+            .collect();
         let plan = Plan::prepare(&template, allowed, secrets)
             .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
         Ok(Credential { plan })

@@ -4,7 +4,10 @@ use std::{
     any::Any,
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,9 @@ use tokio::{
 /// It bounds how long secrets stay in memory and how long a disabled KEK still serves. It has no part in revocation,
 /// which the ledger decides for each use.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+/// The part of its time after which a value that is in use is opened anew.
+const RENEW_AFTER: f64 = 0.75;
 
 /// What an opened value is kept under.
 ///
@@ -83,6 +89,17 @@ impl<V> OpenedCache<V> {
         let kept = self.kept.read();
         let entry = kept.entries.get(key)?;
         (Instant::now() < entry.expires_at).then(|| Arc::clone(&entry.value))
+    }
+
+    /// The value, if it is kept and has not expired, and whether it is this caller's part to [`renew`](Self::renew) it.
+    pub fn look(&self, key: &CacheKey) -> Option<Found<V>> {
+        let now = Instant::now();
+        let kept = self.kept.read();
+        let entry = kept.entries.get(key)?;
+        (now < entry.expires_at).then(|| Found {
+            value: Arc::clone(&entry.value),
+            is_due: entry.is_due(now),
+        })
     }
 
     /// Drops the values whose key `matches`, and sees to it that openings under way for such keys are not kept: their
@@ -153,6 +170,30 @@ impl<V: Send + Sync + 'static> OpenedCache<V> {
         }
     }
 
+    /// Opens anew what is still kept, so that no caller waits for the key provider when its time is over.
+    ///
+    /// For the one caller that [`look`](Self::look) told that it is due. The kept value serves meanwhile, and is replaced
+    /// if the opening succeeds; if it fails, the value ends when its TTL does. An opening under way is left alone.
+    ///
+    /// # Errors
+    /// The error of the opening.
+    pub async fn renew<E>(
+        &self,
+        key: CacheKey,
+        opening: impl Future<Output = Result<V, E>>,
+    ) -> Result<(), E>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        let Some(flight) = self.take_off(&key) else {
+            return Ok(());
+        };
+        let started_at = Instant::now();
+        let result = opening.await.map(Arc::new);
+        flight.land(&result, started_at);
+        result.map(|_| ())
+    }
+
     /// Sweeps once in every `period` until the cache is dropped. Spawn it where the cache is made; a second is a good
     /// period.
     pub fn sweep_every(
@@ -186,17 +227,36 @@ impl<V: Send + Sync + 'static> OpenedCache<V> {
         if let Some(flight) = flights.by_key.get(key) {
             return Boarding::Follow(flight.landing.clone());
         }
+        Boarding::Lead(self.lead(&mut flights, key))
+    }
+
+    /// Starts an opening, unless one is under way.
+    fn take_off(&self, key: &CacheKey) -> Option<Lead<'_, V>> {
+        let mut flights = self.flights.lock();
+        (!flights.by_key.contains_key(key)).then(|| self.lead(&mut flights, key))
+    }
+
+    fn lead(&self, flights: &mut Flights<V>, key: &CacheKey) -> Lead<'_, V> {
         let (sender, landing) = watch::channel(None);
         let id = flights.next_id;
         flights.next_id += 1;
         flights.by_key.insert(key.clone(), Flight { id, landing });
-        Boarding::Lead(Lead {
+        Lead {
             cache: self,
             key: key.clone(),
             id,
             landing: sender,
-        })
+        }
     }
+}
+
+/// A value that is kept.
+#[derive(Debug)]
+pub struct Found<V> {
+    /// The value.
+    pub value: Arc<V>,
+    /// Whether most of its time is over and nobody else was told so: call [`OpenedCache::renew`].
+    pub is_due: bool,
 }
 
 impl<V> fmt::Debug for OpenedCache<V> {
@@ -223,6 +283,15 @@ struct Entry<V> {
     value: Arc<V>,
     expires_at: Instant,
     number: u64,
+    renew_at: Instant,
+    was_told: AtomicBool,
+}
+
+impl<V> Entry<V> {
+    /// Whether it should be renewed. Says so to one caller.
+    fn is_due(&self, now: Instant) -> bool {
+        now >= self.renew_at && !self.was_told.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl<V> Default for Kept<V> {
@@ -241,7 +310,7 @@ impl<V> Kept<V> {
         &mut self,
         key: CacheKey,
         value: Arc<V>,
-        expires_at: Instant,
+        (renew_at, expires_at): (Instant, Instant),
         capacity: usize,
     ) -> Vec<Arc<V>> {
         let number = self.next_number;
@@ -254,6 +323,8 @@ impl<V> Kept<V> {
                 value,
                 expires_at,
                 number,
+                renew_at,
+                was_told: AtomicBool::new(false),
             },
         );
         while self.entries.len() > capacity {
@@ -364,7 +435,7 @@ impl<V> Lead<'_, V> {
         kept.insert(
             self.key.clone(),
             Arc::clone(value),
-            expires_at,
+            (started_at + ttl.mul_f64(RENEW_AFTER), expires_at),
             self.cache.capacity,
         )
     }

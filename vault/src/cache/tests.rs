@@ -199,6 +199,49 @@ async fn when_the_first_caller_is_cancelled_another_opens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_value_in_use_is_renewed_before_its_time_is_over_and_by_one_caller() {
+    let (cache, counts) = (Cache::new(TTL, 10), Counts::default());
+    put(&cache, &counts, "a").await;
+    assert!(!cache.look(&key("a")).unwrap().is_due);
+    advance(Duration::from_secs(23)).await;
+    assert!(cache.look(&key("a")).unwrap().is_due);
+    assert!(!cache.look(&key("a")).unwrap().is_due, "one caller is told");
+    let Ok(()) = cache.renew(key("a"), counts.open("new")).await;
+    assert_eq!((counts.opened(), counts.dropped()), (2, 1));
+    // The TTL of what was opened anew counts from then.
+    advance(Duration::from_secs(29)).await;
+    assert_eq!(cache.get(&key("a")).unwrap().0, "new");
+    assert!(cache.look(&key("a")).unwrap().is_due);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_prolongs_nothing() {
+    let (cache, counts) = (Cache::new(TTL, 10), Counts::default());
+    put(&cache, &counts, "a").await;
+    advance(Duration::from_secs(29)).await;
+    let failed = cache
+        .renew(key("a"), async { Err::<Value, _>("away") })
+        .await;
+    assert_eq!(failed, Err("away"));
+    assert_eq!(cache.get(&key("a")).unwrap().0, "v");
+    advance(Duration::from_secs(1)).await;
+    assert!(cache.get(&key("a")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_evicted_while_it_is_renewed_is_not_kept() {
+    let (cache, counts) = (Cache::new(TTL, 10), Counts::default());
+    put(&cache, &counts, "a").await;
+    let evicting = async {
+        cache.evict_where(|_| true);
+        counts.open("late").await
+    };
+    let Ok(()) = cache.renew(key("a"), evicting).await;
+    assert!(cache.get(&key("a")).is_none());
+    assert_eq!(counts.dropped(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn eviction_drops_what_matches_and_nothing_else() {
     let (cache, counts) = (Cache::new(TTL, 10), Counts::default());
     put(&cache, &counts, "a").await;
