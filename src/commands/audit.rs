@@ -6,7 +6,7 @@ use clap::Subcommand;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use store::audit::verify_offline;
-use store::{BadRecord, OfflineOptions};
+use store::{BadRecord, Location, OfflineOptions};
 
 use super::Context;
 use crate::client::{Client, segment, text};
@@ -234,7 +234,7 @@ async fn verify(context: &Context) -> anyhow::Result<()> {
             .await
     };
     let report = match answer.await {
-        Err(error) if is_absent(&error) => offline(context)?.ok_or(error)?,
+        Err(error) if is_absent(&error) => offline(context).await?.ok_or(error)?,
         answer => answer?,
     };
     if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
@@ -273,17 +273,18 @@ fn is_absent(error: &anyhow::Error) -> bool {
 }
 
 /// The same from the files alone, where no server answers and the data directory is on this machine.
-fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
+async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
     let data = context.connection.data_dir()?;
     if context.connection.url.is_some() || !data.database().exists() {
         return Ok(None);
     }
     context.output.note("no server answers; the files are read as they lie, and the checkpoint's key is taken from them");
     let report = verify_offline(
-        &data.database(),
+        &Location::Sqlite(data.database()),
         &data.checkpoint(),
         &OfflineOptions::default(),
-    )?;
+    )
+    .await?;
     let bad = |bad: &BadRecord| json!({ "stream": bad.stream, "seq": bad.seq, "reason": bad.reason.as_str(), "why": bad.why });
     let streams: Vec<Value> = report
         .streams

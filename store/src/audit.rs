@@ -6,8 +6,8 @@ use ::leases::id::{AgentId, LeaseId, OrgId, SetId};
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
 
-use crate::db::Change;
-use crate::{Actor, Event, NewEvent, Page, PageRequest, Store, StoreError};
+use crate::db::{Change, Pool};
+use crate::{Actor, Event, Location, NewEvent, Page, PageRequest, Store, StoreError};
 
 pub(crate) mod checkpoint;
 mod list;
@@ -162,11 +162,11 @@ impl VerifyReport {
 #[non_exhaustive]
 pub enum VerifyError {
     /// The database cannot be read.
-    #[error("cannot read {path}: {reason}")]
+    #[error("cannot read {database}: {reason}")]
     Database {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite says.
+        /// The database.
+        database: String,
+        /// What it says.
         reason: String,
     },
     /// The checkpoint cannot be read.
@@ -187,23 +187,37 @@ pub struct OfflineOptions {
     pub trusted_key: Option<[u8; 32]>,
 }
 
-/// Verifies the chain in the database at `db_path` against the checkpoint file.
+/// Verifies the chain in a database against the checkpoint file, without opening it as a store.
 ///
-/// Needs bounded memory: rows are streamed. The database may be in use.
+/// Needs bounded memory: records are read in pages. The database may be in use.
 ///
 /// # Errors
-/// [`VerifyError`] if either file cannot be read.
-pub fn verify_offline(
-    db_path: &Path,
+/// [`VerifyError`] if either cannot be read.
+pub async fn verify_offline(
+    location: &Location,
     checkpoint_path: &Path,
     options: &OfflineOptions,
 ) -> Result<VerifyReport, VerifyError> {
-    verify::verify(&verify::Evidence {
-        database: db_path.to_owned(),
+    let pool = match location {
+        Location::Sqlite(path) => {
+            let pool = crate::open::read_only(path).await;
+            Pool::Sqlite(pool.map_err(|error| VerifyError::Database {
+                database: location.to_string(),
+                reason: crate::db::chain_of(&error),
+            })?)
+        }
+        Location::Postgres(url) => Pool::Postgres(crate::postgres::Pool::new(url.clone())),
+    };
+    let report = verify::verify(verify::Evidence {
+        location: location.clone(),
+        pool: pool.clone(),
         checkpoint: checkpoint_path.to_owned(),
         trusted_key: options.trusted_key,
         in_memory: std::collections::BTreeMap::new(),
     })
+    .await;
+    pool.close().await;
+    report
 }
 
 /// The audit chain of a store.
@@ -257,12 +271,9 @@ impl Audit<'_> {
     /// [`VerifyError`] if it could not be done.
     pub async fn verify(&self) -> Result<VerifyReport, VerifyError> {
         let inner = &self.store.inner;
-        let evidence = verify::Evidence {
-            database: inner
-                .location
-                .as_file()
-                .map(Path::to_owned)
-                .unwrap_or_default(),
+        verify::verify(verify::Evidence {
+            location: inner.location.clone(),
+            pool: inner.pool.clone(),
             checkpoint: inner.checkpoint.clone(),
             trusted_key: inner.ledger.checkpoint_key(),
             in_memory: inner
@@ -270,16 +281,8 @@ impl Audit<'_> {
                 .each()
                 .map(|head| (head.stream.name.to_string(), head.get()))
                 .into(),
-        };
-        let path = evidence.database.clone();
-        tokio::task::spawn_blocking(move || verify::verify(&evidence))
-            .await
-            .unwrap_or_else(|_| {
-                Err(VerifyError::Database {
-                    path,
-                    reason: "the verification was given up".to_owned(),
-                })
-            })
+        })
+        .await
     }
 
     /// From now on, signs the heads into the checkpoint file at most 1 s after they move, and at close.

@@ -15,6 +15,32 @@ use crate::{
     SetChange, StoreError, WriteSetError,
 };
 
+on_both! {
+    the_first_organisation_is_made_once,
+    a_user_is_found_by_a_live_key_and_only_in_its_organisation,
+    an_agent_is_made_changed_and_deleted_by_its_own_organisation_alone,
+    an_agents_name_is_taken_once_and_free_after_its_deletion,
+    of_many_who_make_one_name_one_wins,
+    a_default_vault_is_made_once_for_each_organisation,
+    a_set_gets_a_version_with_each_change_and_keeps_all_of_them,
+    a_rollback_makes_a_new_version_with_the_old_contents,
+    a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place,
+    of_two_writers_who_sealed_the_same_version_one_must_seal_anew,
+    a_deleted_sets_name_is_free_and_its_secrets_versions_go_on,
+    a_set_is_nothing_to_another_organisation,
+    a_custom_description_is_kept_with_its_version,
+    a_grant_joins_an_agent_and_a_set_of_one_organisation,
+    only_live_grants_are_found_for_an_agent_and_a_set,
+    a_lease_is_recorded_only_while_agent_grant_and_set_hold,
+    a_lease_is_read_listed_and_revoked_by_its_own_organisation_alone,
+    a_sealed_key_is_followed_by_the_next_version_alone,
+    a_repeated_request_gets_the_first_answer,
+    an_abandoned_claim_is_free_at_once_and_a_forgotten_one_after_a_minute,
+    of_many_who_claim_one_key_one_is_first,
+    pages_give_everything_once_and_only_take_their_own_cursors,
+    what_is_written_is_there_after_a_restart,
+}
+
 async fn two(world: &World) -> (Tenant, Tenant) {
     let one = tenant(&world.store, "one").await;
     let other = tenant(&world.store, "other").await;
@@ -28,9 +54,7 @@ fn everything() -> PageRequest {
     }
 }
 
-#[tokio::test]
-async fn the_first_organisation_is_made_once() {
-    let world = World::new().await;
+async fn the_first_organisation_is_made_once(world: World) {
     let orgs = world.store.orgs();
     assert_eq!(orgs.first().await.unwrap(), None);
     let first = orgs.ensure_first_org("first").await.unwrap();
@@ -41,9 +65,7 @@ async fn the_first_organisation_is_made_once() {
     assert_eq!(orgs.get(&first.id).await.unwrap(), Some(first));
 }
 
-#[tokio::test]
-async fn a_user_is_found_by_a_live_key_and_only_in_its_organisation() {
-    let world = World::new().await;
+async fn a_user_is_found_by_a_live_key_and_only_in_its_organisation(world: World) {
     let (one, other) = two(&world).await;
     let users = world.store.users();
     let new = NewUser {
@@ -103,9 +125,7 @@ async fn a_user_is_found_by_a_live_key_and_only_in_its_organisation() {
     );
 }
 
-#[tokio::test]
-async fn an_agent_is_made_changed_and_deleted_by_its_own_organisation_alone() {
-    let world = World::new().await;
+async fn an_agent_is_made_changed_and_deleted_by_its_own_organisation_alone(world: World) {
     let (one, other) = two(&world).await;
     let agents = world.store.agents();
     assert!(agents.get(&other.org, &one.agent).await.unwrap().is_none());
@@ -189,9 +209,7 @@ async fn an_agent_is_made_changed_and_deleted_by_its_own_organisation_alone() {
     );
 }
 
-#[tokio::test]
-async fn an_agents_name_is_taken_once_and_free_after_its_deletion() {
-    let world = World::new().await;
+async fn an_agents_name_is_taken_once_and_free_after_its_deletion(world: World) {
     let (one, _) = two(&world).await;
     let agents = world.store.agents();
     let taken = agents
@@ -221,9 +239,7 @@ async fn an_agents_name_is_taken_once_and_free_after_its_deletion() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn of_many_who_make_one_name_one_wins() {
-    let world = World::new().await;
+async fn of_many_who_make_one_name_one_wins(world: World) {
     let (one, _) = two(&world).await;
     let racers = (0..16).map(|number| {
         let (store, org) = (world.store.clone(), one.org.clone());
@@ -239,9 +255,7 @@ async fn of_many_who_make_one_name_one_wins() {
     );
 }
 
-#[tokio::test]
-async fn a_default_vault_is_made_once_for_each_organisation() {
-    let world = World::new().await;
+async fn a_default_vault_is_made_once_for_each_organisation(world: World) {
     let (one, other) = two(&world).await;
     let vaults = world.store.vaults();
     let again = NewVault {
@@ -272,9 +286,7 @@ async fn a_default_vault_is_made_once_for_each_organisation() {
     assert_eq!(vaults.list(&one.org).await.unwrap()[0].kek_id, "new");
 }
 
-#[tokio::test]
-async fn a_set_gets_a_version_with_each_change_and_keeps_all_of_them() {
-    let world = World::new().await;
+async fn a_set_gets_a_version_with_each_change_and_keeps_all_of_them(world: World) {
     let (one, _) = two(&world).await;
     let sets = world.store.secret_sets();
     let second = update_set(
@@ -316,9 +328,7 @@ async fn a_set_gets_a_version_with_each_change_and_keeps_all_of_them() {
     );
 }
 
-#[tokio::test]
-async fn a_rollback_makes_a_new_version_with_the_old_contents() {
-    let world = World::new().await;
+async fn a_rollback_makes_a_new_version_with_the_old_contents(world: World) {
     let (one, other) = two(&world).await;
     let sets = world.store.secret_sets();
     update_set(&world.store, &one, &["STRIPE_SECRET_KEY"]).await;
@@ -344,9 +354,7 @@ async fn a_rollback_makes_a_new_version_with_the_old_contents() {
     assert!(matches!(missing, Err(WriteSetError::NoSuchVersion(9))));
 }
 
-#[tokio::test]
-async fn a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place() {
-    let world = World::new().await;
+async fn a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place(world: World) {
     let (one, other) = two(&world).await;
     let sets = world.store.secret_sets();
     let new = |entries| NewSet {
@@ -386,9 +394,7 @@ async fn a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place() {
     );
 }
 
-#[tokio::test]
-async fn of_two_writers_who_sealed_the_same_version_one_must_seal_anew() {
-    let world = World::new().await;
+async fn of_two_writers_who_sealed_the_same_version_one_must_seal_anew(world: World) {
     let (one, _) = two(&world).await;
     let sets = world.store.secret_sets();
     let put = sealed(&world.store, &one.org, "bot", &["STRIPE_SECRET_KEY"]).await;
@@ -408,9 +414,7 @@ async fn of_two_writers_who_sealed_the_same_version_one_must_seal_anew() {
     );
 }
 
-#[tokio::test]
-async fn a_deleted_sets_name_is_free_and_its_secrets_versions_go_on() {
-    let world = World::new().await;
+async fn a_deleted_sets_name_is_free_and_its_secrets_versions_go_on(world: World) {
     let (one, other) = two(&world).await;
     let sets = world.store.secret_sets();
     assert!(!sets.delete(&other.org, &one.set, &person()).await.unwrap());
@@ -438,9 +442,7 @@ async fn a_deleted_sets_name_is_free_and_its_secrets_versions_go_on() {
     );
 }
 
-#[tokio::test]
-async fn a_set_is_nothing_to_another_organisation() {
-    let world = World::new().await;
+async fn a_set_is_nothing_to_another_organisation(world: World) {
     let (one, other) = two(&world).await;
     let sets = world.store.secret_sets();
     assert!(sets.get(&other.org, &one.set).await.unwrap().is_none());
@@ -478,9 +480,7 @@ async fn a_set_is_nothing_to_another_organisation() {
     assert_eq!(entries[0].vault, one.vault);
 }
 
-#[tokio::test]
-async fn a_custom_description_is_kept_with_its_version() {
-    let world = World::new().await;
+async fn a_custom_description_is_kept_with_its_version(world: World) {
     let (one, _) = two(&world).await;
     let sets = world.store.secret_sets();
     let custom = serde_json::json!({"hosts": ["api.example.com"]});
@@ -506,9 +506,7 @@ async fn a_custom_description_is_kept_with_its_version() {
     assert_eq!(third.custom, Some(custom));
 }
 
-#[tokio::test]
-async fn a_grant_joins_an_agent_and_a_set_of_one_organisation() {
-    let world = World::new().await;
+async fn a_grant_joins_an_agent_and_a_set_of_one_organisation(world: World) {
     let (one, other) = two(&world).await;
     let grants = world.store.grants();
     let new = |agent: &AgentId, set: &SetId| NewGrant {
@@ -585,9 +583,7 @@ async fn a_grant_joins_an_agent_and_a_set_of_one_organisation() {
     );
 }
 
-#[tokio::test]
-async fn only_live_grants_are_found_for_an_agent_and_a_set() {
-    let world = World::new().await;
+async fn only_live_grants_are_found_for_an_agent_and_a_set(world: World) {
     let (one, other) = two(&world).await;
     let grants = world.store.grants();
     let store = &world.store;
@@ -627,9 +623,7 @@ async fn only_live_grants_are_found_for_an_agent_and_a_set() {
     assert!(found.is_empty());
 }
 
-#[tokio::test]
-async fn a_lease_is_recorded_only_while_agent_grant_and_set_hold() {
-    let world = World::new().await;
+async fn a_lease_is_recorded_only_while_agent_grant_and_set_hold(world: World) {
     let (one, other) = two(&world).await;
     let leases = world.store.leases();
     let new = || one.new_lease(Kind::Request);
@@ -686,9 +680,7 @@ async fn a_lease_is_recorded_only_while_agent_grant_and_set_hold() {
     assert!(matches!(inactive, Err(CreateLeaseError::AgentInactive(_))));
 }
 
-#[tokio::test]
-async fn a_lease_is_read_listed_and_revoked_by_its_own_organisation_alone() {
-    let world = World::new().await;
+async fn a_lease_is_read_listed_and_revoked_by_its_own_organisation_alone(world: World) {
     let (one, other) = two(&world).await;
     let leases = world.store.leases();
     let new = one.new_lease(Kind::Workflow);
@@ -761,9 +753,7 @@ async fn a_lease_is_read_listed_and_revoked_by_its_own_organisation_alone() {
     );
 }
 
-#[tokio::test]
-async fn a_sealed_key_is_followed_by_the_next_version_alone() {
-    let world = World::new().await;
+async fn a_sealed_key_is_followed_by_the_next_version_alone(world: World) {
     let (one, other) = two(&world).await;
     let keys = world.store.sealed_keys();
     let new = |version| NewSealedKey {
@@ -817,9 +807,7 @@ async fn a_sealed_key_is_followed_by_the_next_version_alone() {
     );
 }
 
-#[tokio::test]
-async fn a_repeated_request_gets_the_first_answer() {
-    let world = World::new().await;
+async fn a_repeated_request_gets_the_first_answer(world: World) {
     let (one, other) = two(&world).await;
     let keys = world.store.idempotency();
     let fresh = keys.begin(&one.org, "usr_a", "k", &[1; 32]).await.unwrap();
@@ -851,9 +839,7 @@ async fn a_repeated_request_gets_the_first_answer() {
     assert_eq!(forgotten, Idempotency::Fresh);
 }
 
-#[tokio::test]
-async fn an_abandoned_claim_is_free_at_once_and_a_forgotten_one_after_a_minute() {
-    let world = World::new().await;
+async fn an_abandoned_claim_is_free_at_once_and_a_forgotten_one_after_a_minute(world: World) {
     let (one, _) = two(&world).await;
     let keys = world.store.idempotency();
     keys.begin(&one.org, "usr_a", "k", &[1; 32]).await.unwrap();
@@ -867,9 +853,7 @@ async fn an_abandoned_claim_is_free_at_once_and_a_forgotten_one_after_a_minute()
     assert_eq!(running, Idempotency::InProgress);
 }
 
-#[tokio::test]
-async fn of_many_who_claim_one_key_one_is_first() {
-    let world = World::new().await;
+async fn of_many_who_claim_one_key_one_is_first(world: World) {
     let (one, _) = two(&world).await;
     let racers = (0..16).map(|_| {
         let (store, org) = (world.store.clone(), one.org.clone());
@@ -888,9 +872,7 @@ async fn of_many_who_claim_one_key_one_is_first() {
     assert_eq!(first.count(), 1);
 }
 
-#[tokio::test]
-async fn pages_give_everything_once_and_only_take_their_own_cursors() {
-    let world = World::new().await;
+async fn pages_give_everything_once_and_only_take_their_own_cursors(world: World) {
     let (one, other) = two(&world).await;
     let agents = world.store.agents();
     for number in 0..24 {
@@ -924,9 +906,7 @@ async fn pages_give_everything_once_and_only_take_their_own_cursors() {
     assert_eq!(agents.list(&other.org, &huge).await.unwrap().items.len(), 1);
 }
 
-#[tokio::test]
-async fn what_is_written_is_there_after_a_restart() {
-    let mut world = World::new().await;
+async fn what_is_written_is_there_after_a_restart(mut world: World) {
     let (one, _) = two(&world).await;
     world.restart().await;
     assert!(

@@ -163,6 +163,19 @@ pub(crate) async fn connect(
     Ok(pool)
 }
 
+/// A connection that only reads, beside whoever has the database open.
+pub(crate) async fn read_only(path: &Path) -> Result<SqlitePool, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(BUSY);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// Brings the schema up to date.

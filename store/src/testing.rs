@@ -10,22 +10,50 @@ use ::leases::clock::{Clock, ManualClock};
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, VaultId};
 use ::leases::scope::{Action, Keys, Kind, Scope};
 use tempfile::TempDir;
+use test_postgres::{Database, Server};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
 use crate::{
-    Actor, CheckpointSigner, Grant, NewAgent, NewGrant, NewLease, NewSet, NewVault, Outcome, Rate,
-    RecordedUse, RequestFacts, Sealed, SecretSet, SetChange, Store, StoreOptions, UseRequest,
+    Actor, CheckpointSigner, Grant, Location, NewAgent, NewGrant, NewLease, NewSet, NewVault,
+    Outcome, Rate, RecordedUse, RequestFacts, Sealed, SecretSet, SetChange, Store, StoreOptions,
+    UseRequest,
 };
 
 pub(crate) const START: OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
 
-/// A store on disk, and the clock that it lives by.
+/// A store, and the clock that it lives by.
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) directory: TempDir,
+    /// The database, if it is not a file in the directory.
+    pub(crate) postgres: Option<Database<'static>>,
 }
+
+/// Makes two tests of each story: on SQLite, and on Postgres.
+macro_rules! on_both {
+    ($($story:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story($crate::testing::World::new().await).await;
+                }
+            )*
+        }
+
+        mod on_postgres {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story($crate::testing::World::on_postgres().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both;
 
 impl World {
     pub(crate) async fn new() -> Self {
@@ -36,7 +64,30 @@ impl World {
             store,
             clock,
             directory,
+            postgres: None,
         }
+    }
+
+    pub(crate) async fn on_postgres() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let database = Server::shared().database();
+        let store = open_at(
+            Location::parse(&database.url()).unwrap(),
+            &directory,
+            &clock,
+        )
+        .await;
+        Self {
+            store,
+            clock,
+            directory,
+            postgres: Some(database),
+        }
+    }
+
+    pub(crate) fn location(&self) -> Location {
+        self.store.location().clone()
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -50,7 +101,7 @@ impl World {
     /// Closes the store and opens it anew.
     pub(crate) async fn restart(&mut self) {
         self.store.close().await;
-        self.store = open(&self.database(), &self.clock).await;
+        self.store = open_at(self.location(), &self.directory, &self.clock).await;
     }
 
     /// A connection of somebody else, who may do anything to the file.
@@ -70,6 +121,19 @@ impl World {
 pub(crate) async fn open(path: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = Arc::<ManualClock>::clone(clock) as Arc<dyn Clock>;
     Store::open(StoreOptions::new(path, clock)).await.unwrap()
+}
+
+/// Opens the database at `location`, with the checkpoint in `directory`.
+pub(crate) async fn open_at(
+    location: Location,
+    directory: &TempDir,
+    clock: &Arc<ManualClock>,
+) -> Store {
+    let clock = Arc::<ManualClock>::clone(clock) as Arc<dyn Clock>;
+    let checkpoint = directory.path().join("audit.checkpoint");
+    Store::open(StoreOptions::at(location, checkpoint, clock))
+        .await
+        .unwrap()
 }
 
 /// Waits, at most 5 s, until something that another thread does has happened.

@@ -38,9 +38,11 @@ async fn first_bad(world: &World) -> (String, u64, BadReason) {
     (live.stream, live.seq, live.reason)
 }
 
-fn offline(world: &World) -> VerifyReport {
+async fn offline(world: &World) -> VerifyReport {
     let options = OfflineOptions::default();
-    verify_offline(&world.database(), &world.checkpoint(), &options).unwrap()
+    verify_offline(&world.location(), &world.checkpoint(), &options)
+        .await
+        .unwrap()
 }
 
 /// The position of a record of the ledger's stream.
@@ -66,7 +68,7 @@ async fn an_untouched_chain_is_intact_live_and_offline() {
     assert_eq!(report.streams.len(), 2);
     assert_eq!(report.streams[1].head_seq, 9);
     world.store.close().await;
-    let report = offline(&world);
+    let report = offline(&world).await;
     assert!(report.is_intact(), "{report:?}");
     assert!(report.streams[1].checkpoint_seq >= Some(9));
     assert!(report.checkpoint_key.is_some());
@@ -167,7 +169,7 @@ async fn a_tail_cut_while_nothing_runs_is_named_and_stays_so() {
         "DELETE FROM audit_events WHERE position >= ?1",
         &[7],
     );
-    let bad = offline(&world).first_bad.unwrap();
+    let bad = offline(&world).await.first_bad.unwrap();
     assert_eq!((bad.seq, bad.reason), (7, BadReason::Truncated));
     assert_eq!(bad.why, "local/ledger was truncated after record 6");
     world.restart().await;
@@ -175,7 +177,7 @@ async fn a_tail_cut_while_nothing_runs_is_named_and_stays_so() {
     world.store.ledger().record_use(request).await.unwrap();
     assert_eq!(first_bad(&world).await.1, 7);
     world.store.close().await;
-    let bad = offline(&world).first_bad.unwrap();
+    let bad = offline(&world).await.first_bad.unwrap();
     assert_eq!((bad.seq, bad.reason), (7, BadReason::Missing));
 }
 
@@ -186,7 +188,7 @@ async fn a_whole_stream_taken_away_is_named() {
     let db = world.intruder();
     db.execute_batch("DELETE FROM audit_events; DELETE FROM audit_streams;")
         .unwrap();
-    let report = offline(&world);
+    let report = offline(&world).await;
     assert_eq!(report.streams.len(), 2);
     for stream in report.streams {
         let bad = stream.first_bad.unwrap();
@@ -232,14 +234,14 @@ async fn a_history_written_anew_differs_from_memory_and_from_the_signed_head() {
     let found = first_bad(&world).await;
     assert_eq!((found.1, found.2), (9, BadReason::Rewritten));
     world.store.close().await;
-    let head = offline(&world).first_bad.unwrap();
+    let head = offline(&world).await.first_bad.unwrap();
     assert_eq!(head.reason, BadReason::Rewritten);
     // The signed head is evidence: a new start goes on and keeps it.
     world.restart().await;
     world.sign();
     world.store.close().await;
     assert_eq!(
-        offline(&world).first_bad.unwrap().reason,
+        offline(&world).await.first_bad.unwrap().reason,
         BadReason::Rewritten
     );
 }
@@ -265,12 +267,16 @@ async fn a_checkpoint_of_another_key_is_not_trusted() {
     let options = OfflineOptions {
         trusted_key: Some(CheckpointSigner::from_seed(&[8; 32]).public()),
     };
-    let report = verify_offline(&world.database(), &world.checkpoint(), &options).unwrap();
+    let report = verify_offline(&world.location(), &world.checkpoint(), &options)
+        .await
+        .unwrap();
     assert_eq!(report.first_bad.unwrap().reason, BadReason::BadSignature);
     let options = OfflineOptions {
         trusted_key: Some(CheckpointSigner::from_seed(&[7; 32]).public()),
     };
-    let report = verify_offline(&world.database(), &world.checkpoint(), &options).unwrap();
+    let report = verify_offline(&world.location(), &world.checkpoint(), &options)
+        .await
+        .unwrap();
     assert!(report.is_intact());
 }
 
@@ -281,7 +287,7 @@ async fn an_edited_checkpoint_is_not_read_and_nothing_starts_on_it() {
     let text = std::fs::read_to_string(world.checkpoint()).unwrap();
     std::fs::write(world.checkpoint(), text.replace("\"seq\": 9", "\"seq\": 8")).unwrap();
     let options = OfflineOptions::default();
-    let refused = verify_offline(&world.database(), &world.checkpoint(), &options);
+    let refused = verify_offline(&world.location(), &world.checkpoint(), &options).await;
     assert!(matches!(refused, Err(VerifyError::Checkpoint { .. })));
     let clock = std::sync::Arc::clone(&world.clock) as std::sync::Arc<dyn ::leases::clock::Clock>;
     let opened = Store::open(crate::StoreOptions::new(world.database(), clock)).await;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use serde::Deserialize;
 
 use super::checkpoint::Checkpoint;
@@ -11,16 +10,19 @@ use super::{
     BadReason, BadRecord, CHECKPOINT_KEY, RolledBack, StreamReport, VerifyError, VerifyReport,
 };
 use crate::chain::{Link, Stream, hash};
+use crate::db::{Pool, Row, query};
 use crate::timekeeper::millis;
+use crate::{Location, StoreError};
 
 /// Records read by one statement. Between statements no snapshot is held, so that a long
-/// verification does not keep the log from being copied.
-const ROWS: i64 = 10_000;
+/// verification keeps nothing from being tidied up.
+const ROWS: usize = 10_000;
 
 /// What the chain is held against.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    pub(super) database: PathBuf,
+    pub(super) location: Location,
+    pub(super) pool: Pool,
     pub(super) checkpoint: PathBuf,
     /// The key that must have signed; without it one of those in the database.
     pub(super) trusted_key: Option<[u8; 32]>,
@@ -37,18 +39,17 @@ struct Expected {
 }
 
 /// Verifies every stream.
-pub(super) fn verify(evidence: &Evidence) -> Result<VerifyReport, VerifyError> {
+pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyError> {
     let checkpoints = Checkpoint::read_all(&evidence.checkpoint)
         .map_err(|(path, reason)| VerifyError::Checkpoint { path, reason })?;
-    let database = |error: rusqlite::Error| VerifyError::Database {
-        path: evidence.database.clone(),
-        reason: error.to_string(),
+    let database = |error: StoreError| VerifyError::Database {
+        database: evidence.location.to_string(),
+        reason: crate::db::chain_of(&error),
     };
-    let db = Connection::open_with_flags(&evidence.database, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let pool = &evidence.pool;
+    let trusted = trusted_keys(pool, evidence.trusted_key)
+        .await
         .map_err(database)?;
-    db.busy_timeout(std::time::Duration::from_secs(5))
-        .map_err(database)?;
-    let trusted = trusted_keys(&db, evidence.trusted_key).map_err(database)?;
     let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
     let mut untrusted = None;
     for checkpoint in &checkpoints {
@@ -68,10 +69,19 @@ pub(super) fn verify(evidence: &Evidence) -> Result<VerifyReport, VerifyError> {
     }
     let mut versions = BTreeMap::new();
     let mut streams = Vec::new();
-    for (stream, expected) in all_streams(&db, expected).map_err(database)? {
-        streams.push(walk(&db, &stream, &expected, &mut versions).map_err(database)?);
+    for (stream, expected) in all_streams(pool, expected).await.map_err(database)? {
+        let mut walk = Walk {
+            stream,
+            expected,
+            link: Link::START,
+            versions,
+        };
+        let first_bad;
+        (walk, first_bad) = walk.to_the_end(pool).await.map_err(database)?;
+        streams.push(walk.report(first_bad));
+        versions = walk.versions;
     }
-    let rolled_back = rolled_back(&db, versions).map_err(database)?;
+    let rolled_back = rolled_back(pool, versions).await.map_err(database)?;
     let first_bad = streams
         .iter()
         .find_map(|stream: &StreamReport| stream.first_bad.clone())
@@ -87,35 +97,38 @@ pub(super) fn verify(evidence: &Evidence) -> Result<VerifyReport, VerifyError> {
     })
 }
 
-fn trusted_keys(
-    db: &Connection,
+async fn trusted_keys(
+    pool: &Pool,
     trusted: Option<[u8; 32]>,
-) -> rusqlite::Result<BTreeSet<[u8; 32]>> {
+) -> Result<BTreeSet<[u8; 32]>, StoreError> {
     if let Some(key) = trusted {
         return Ok([key].into());
     }
-    let mut query = db.prepare("SELECT public FROM sealed_keys WHERE name = ?1")?;
-    let keys = query.query_map([CHECKPOINT_KEY], |row| row.get::<_, Vec<u8>>(0))?;
+    let rows = query("SELECT public FROM sealed_keys WHERE name = $1")
+        .bind(CHECKPOINT_KEY)
+        .fetch_all(pool)
+        .await?;
     let mut trusted = BTreeSet::new();
-    for key in keys {
-        trusted.extend(<[u8; 32]>::try_from(key?));
+    for row in &rows {
+        trusted.extend(<[u8; 32]>::try_from(row.try_get::<&[u8]>("public")?));
     }
     Ok(trusted)
 }
 
 /// Every stream of the table or of the evidence; one without a number has no record at all.
-fn all_streams(
-    db: &Connection,
+async fn all_streams(
+    pool: &Pool,
     mut expected: BTreeMap<String, Expected>,
-) -> rusqlite::Result<Vec<(Stream, Expected)>> {
-    let mut query = db.prepare("SELECT number, stream FROM audit_streams ORDER BY number")?;
-    let mut rows = query.query([])?;
+) -> Result<Vec<(Stream, Expected)>, StoreError> {
+    let rows = query("SELECT number, stream FROM audit_streams ORDER BY number")
+        .fetch_all(pool)
+        .await?;
     let mut streams = Vec::new();
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(1)?;
-        let expected = expected.remove(&name).unwrap_or_default();
+    for row in &rows {
+        let name: &str = row.try_get("stream")?;
+        let expected = expected.remove(name).unwrap_or_default();
         let stream = Stream {
-            number: row.get(0)?,
+            number: row.try_get("number")?,
             name: name.into(),
         };
         streams.push((stream, expected));
@@ -130,46 +143,109 @@ fn all_streams(
     Ok(streams)
 }
 
-/// Walks one stream up to its end or its first bad record.
-fn walk(
-    db: &Connection,
-    stream: &Stream,
-    expected: &Expected,
-    versions: &mut BTreeMap<String, u64>,
-) -> rusqlite::Result<StreamReport> {
-    let mut link = Link::START;
-    let mut bad = None;
-    let mut query = db.prepare(
-        "SELECT position, org_id, created_at, action, agent_id, lease_id, secret_set_id, \
-         prev_hash, hash, body FROM audit_events \
-         WHERE position > ?1 AND position < ?2 ORDER BY position LIMIT ?3",
-    )?;
-    'stream: loop {
-        let from = link.seq;
-        let mut rows = query.query(params![stream.position(from), stream.ceiling(), ROWS])?;
-        while let Some(row) = rows.next()? {
-            match check(row, stream, link, expected, versions)? {
-                Ok(next) => link = next,
-                Err(found) => {
-                    bad = Some(found);
-                    break 'stream;
-                }
+/// A walk through one stream.
+struct Walk {
+    stream: Stream,
+    expected: Expected,
+    /// The last good record.
+    link: Link,
+    /// By set: the highest version that the chain recorded.
+    versions: BTreeMap<String, u64>,
+}
+
+impl Walk {
+    /// Walks up to the stream's end or its first bad record.
+    async fn to_the_end(mut self, pool: &Pool) -> Result<(Self, Option<BadRecord>), StoreError> {
+        loop {
+            let rows = query(RECORDS)
+                .bind(self.stream.position(self.link.seq))
+                .bind(self.stream.ceiling())
+                .bind(i64::try_from(ROWS).unwrap_or(i64::MAX))
+                .fetch_all(pool)
+                .await?;
+            let is_last = rows.len() < ROWS;
+            // Hashing so many takes a while.
+            let checked = tokio::task::spawn_blocking(move || {
+                let bad = rows.iter().find_map(|row| self.check(row).err());
+                (self, bad)
+            });
+            let bad;
+            (self, bad) = checked.await.map_err(|_| StoreError::Closed)?;
+            if is_last || bad.is_some() {
+                return Ok((self, bad));
             }
         }
-        if link.seq == from {
-            break;
+    }
+
+    /// Checks one record against the one before.
+    fn check(&mut self, row: &Row) -> Result<(), BadRecord> {
+        let (stream, link) = (&self.stream, self.link);
+        let place = link.seq + 1;
+        let seq = row.try_get("position").map_or(0, Stream::seq);
+        if seq != place {
+            return Err(bad(stream, place, BadReason::Missing));
+        }
+        // An edit may leave what cannot even be read.
+        let (Ok(prev_hash), Ok(stored_hash), Ok(body)) = (
+            row.try_get::<&[u8]>("prev_hash"),
+            row.try_get::<&[u8]>("hash"),
+            row.try_get::<&str>("body"),
+        ) else {
+            return Err(bad(stream, seq, BadReason::Edited));
+        };
+        let is_whole = hash(prev_hash, body) == stored_hash;
+        let parsed = serde_json::from_str::<Body>(body).ok();
+        let Some(parsed) = parsed.filter(|_| is_whole) else {
+            return Err(bad(stream, seq, BadReason::Edited));
+        };
+        if parsed.seq != seq || *parsed.stream != *stream.name {
+            return Err(bad(stream, seq, BadReason::OutOfOrder));
+        }
+        if prev_hash != link.hash {
+            return Err(bad(stream, seq, BadReason::Unlinked));
+        }
+        if !columns_agree(row, &parsed) {
+            return Err(bad(stream, seq, BadReason::ColumnDiffers));
+        }
+        let next = link.next(body);
+        let is_signed = self
+            .expected
+            .signed
+            .get(&seq)
+            .is_none_or(|signed| *signed == next.hash);
+        let is_remembered = self
+            .expected
+            .in_memory
+            .is_none_or(|head| head.seq != seq || head.hash == next.hash);
+        if !is_signed || !is_remembered {
+            return Err(bad(stream, seq, BadReason::Rewritten));
+        }
+        if parsed.action.starts_with("secret_set.")
+            && let (Some(set), Some(version)) = (parsed.secret_set_id, parsed.secret_version)
+        {
+            let highest = self.versions.entry(set).or_default();
+            *highest = version.max(*highest);
+        }
+        self.link = next;
+        Ok(())
+    }
+
+    fn report(&self, bad: Option<BadRecord>) -> StreamReport {
+        let (stream, link, expected) = (&self.stream, self.link, &self.expected);
+        StreamReport {
+            stream: stream.name.to_string(),
+            events: link.seq,
+            head_seq: link.seq,
+            head_hash: hex::encode(link.hash),
+            checkpoint_seq: expected.signed.keys().next_back().copied(),
+            first_bad: bad.or_else(|| check_end(stream, link, expected)),
         }
     }
-    let first_bad = bad.or_else(|| check_end(stream, link, expected));
-    Ok(StreamReport {
-        stream: stream.name.to_string(),
-        events: link.seq,
-        head_seq: link.seq,
-        head_hash: hex::encode(link.hash),
-        checkpoint_seq: expected.signed.keys().next_back().copied(),
-        first_bad,
-    })
 }
+
+const RECORDS: &str = "SELECT position, org_id, created_at, action, agent_id, lease_id, \
+    secret_set_id, prev_hash, hash, body FROM audit_events \
+    WHERE position > $1 AND position < $2 ORDER BY position LIMIT $3";
 
 /// What the copied columns say again, and what places a record.
 #[derive(Deserialize)]
@@ -185,73 +261,19 @@ struct Body {
     secret_version: Option<u64>,
 }
 
-/// Checks one record against the one before; gives the link that it makes.
-fn check(
-    row: &Row<'_>,
-    stream: &Stream,
-    link: Link,
-    expected: &Expected,
-    versions: &mut BTreeMap<String, u64>,
-) -> rusqlite::Result<Result<Link, BadRecord>> {
-    let seq = Stream::seq(row.get(0)?);
-    let place = link.seq + 1;
-    if seq != place {
-        return Ok(Err(bad(stream, place, BadReason::Missing)));
-    }
-    // Bytes, since an edit may leave text that is none.
-    let (Ok(prev_hash), Ok(stored_hash), Ok(body)) = (
-        row.get_ref(7)?.as_bytes(),
-        row.get_ref(8)?.as_bytes(),
-        row.get_ref(9)?.as_str(),
-    ) else {
-        return Ok(Err(bad(stream, seq, BadReason::Edited)));
-    };
-    let is_whole = hash(prev_hash, body) == stored_hash;
-    let parsed = serde_json::from_str::<Body>(body).ok();
-    let Some(parsed) = parsed.filter(|_| is_whole) else {
-        return Ok(Err(bad(stream, seq, BadReason::Edited)));
-    };
-    if parsed.seq != seq || *parsed.stream != *stream.name {
-        return Ok(Err(bad(stream, seq, BadReason::OutOfOrder)));
-    }
-    if prev_hash != link.hash {
-        return Ok(Err(bad(stream, seq, BadReason::Unlinked)));
-    }
-    if !columns_agree(row, &parsed)? {
-        return Ok(Err(bad(stream, seq, BadReason::ColumnDiffers)));
-    }
-    let next = link.next(body);
-    let is_signed = expected
-        .signed
-        .get(&seq)
-        .is_none_or(|signed| *signed == next.hash);
-    let is_remembered = expected
-        .in_memory
-        .is_none_or(|head| head.seq != seq || head.hash == next.hash);
-    if !is_signed || !is_remembered {
-        return Ok(Err(bad(stream, seq, BadReason::Rewritten)));
-    }
-    if parsed.action.starts_with("secret_set.")
-        && let (Some(set), Some(version)) = (parsed.secret_set_id, parsed.secret_version)
-    {
-        let highest = versions.entry(set).or_default();
-        *highest = version.max(*highest);
-    }
-    Ok(Ok(next))
-}
-
-fn columns_agree(row: &Row<'_>, body: &Body) -> rusqlite::Result<bool> {
+fn columns_agree(row: &Row, body: &Body) -> bool {
     let format = &time::format_description::well_known::Rfc3339;
     let created_at = time::OffsetDateTime::parse(&body.created_at, format).map(millis);
-    let text = |column: usize| {
-        Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str_or_null().ok().flatten())
+    let says = |column: &str, said: Option<&str>| {
+        row.try_get::<Option<&str>>(column)
+            .is_ok_and(|stored| stored == said)
     };
-    Ok(created_at.ok() == row.get_ref(2)?.as_i64().ok()
-        && text(1)? == Some(&body.org_id)
-        && text(3)? == Some(&body.action)
-        && text(4)? == body.agent_id.as_deref()
-        && text(5)? == body.lease_id.as_deref()
-        && text(6)? == body.secret_set_id.as_deref())
+    created_at.ok() == row.try_get("created_at").ok()
+        && says("org_id", Some(&body.org_id))
+        && says("action", Some(&body.action))
+        && says("agent_id", body.agent_id.as_deref())
+        && says("lease_id", body.lease_id.as_deref())
+        && says("secret_set_id", body.secret_set_id.as_deref())
 }
 
 /// Checks that the stream reaches every head that was signed or is in memory.
@@ -301,16 +323,16 @@ fn bad_signature(stream: &str, link: Link) -> BadRecord {
 }
 
 /// Sets whose rows are older than what the chain tells of them.
-fn rolled_back(
-    db: &Connection,
+async fn rolled_back(
+    pool: &Pool,
     versions: BTreeMap<String, u64>,
-) -> rusqlite::Result<Vec<RolledBack>> {
-    let mut query = db.prepare("SELECT version FROM secret_sets WHERE id = ?1")?;
+) -> Result<Vec<RolledBack>, StoreError> {
     let mut found = Vec::new();
     for (secret_set_id, recorded) in versions {
-        let stored: Option<i64> = query
-            .query_row([&secret_set_id], |row| row.get(0))
-            .optional()?;
+        let stored: Option<i64> = query("SELECT version FROM secret_sets WHERE id = $1")
+            .bind(&secret_set_id)
+            .fetch_value(pool)
+            .await?;
         let stored = u64::try_from(stored.unwrap_or(0)).unwrap_or(0);
         if stored < recorded {
             found.push(RolledBack {
