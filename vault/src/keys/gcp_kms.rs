@@ -255,7 +255,7 @@ impl GcpKmsKeys {
         key: &str,
         dek: &Dek,
         aad: &[u8],
-    ) -> Result<Wrapping, Fault> {
+    ) -> Result<Encrypted, Fault> {
         let operation = &self.connection.operation();
         let exactly = |version| Asked {
             key,
@@ -266,7 +266,7 @@ impl GcpKmsKeys {
             match self.encrypt(operation, exactly(version), dek, aad).await {
                 // It was disabled or destroyed since; there may be another one.
                 Err(Fault::State(_) | Fault::NotFound) => self.versions.forget(key),
-                done => return done.map(Wrapping::from),
+                done => return done,
             }
         }
         let last = self.versions.last(key).unwrap_or(FIRST);
@@ -279,16 +279,15 @@ impl GcpKmsKeys {
         let newest = self.versions.last(key).unwrap_or(0).max(answered.version);
         self.versions.learn(key, newest);
         if newest == answered.version && newest == last {
-            return Ok(answered.into());
+            return Ok(answered);
         }
         match self.encrypt(operation, exactly(newest), dek, aad).await {
             Err(Fault::State(_) | Fault::NotFound) if newest != answered.version => {
                 self.versions.learn(key, answered.version);
                 let primary = exactly(answered.version);
-                let encrypted = self.encrypt(operation, primary, dek, aad).await?;
-                Ok(encrypted.into())
+                self.encrypt(operation, primary, dek, aad).await
             }
-            done => done.map(Wrapping::from),
+            done => done,
         }
     }
 
@@ -445,7 +444,7 @@ impl KeyWrapper for GcpKmsKeys {
     async fn wrap(&self, kek: &KekId, dek: &Dek, aad: &[u8]) -> Result<Vec<u8>, KeyError> {
         let key = self.key_of(kek)?;
         match self.wrap_under_current(&key, dek, aad).await {
-            Ok(Wrapping(wrapped)) => Ok(wrapped),
+            Ok(encrypted) => Ok(encrypted.to_wrapped()),
             Err(fault) => Err(fault.of_kek(kek, &key)),
         }
     }
@@ -542,16 +541,13 @@ struct Encrypted {
     ciphertext: bytes::Bytes,
 }
 
-/// A wrapped DEK.
-struct Wrapping(Vec<u8>);
-
-impl From<Encrypted> for Wrapping {
-    fn from(encrypted: Encrypted) -> Self {
+impl Encrypted {
+    fn to_wrapped(&self) -> Vec<u8> {
         let wrapped = Wrapped {
-            version: encrypted.version,
-            ciphertext: &encrypted.ciphertext,
+            version: self.version,
+            ciphertext: &self.ciphertext,
         };
-        Self(wrapped.to_bytes())
+        wrapped.to_bytes()
     }
 }
 

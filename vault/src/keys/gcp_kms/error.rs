@@ -48,11 +48,10 @@ pub enum GcpKmsError {
         /// What happened.
         reason: String,
     },
-    /// The key ring does not exist, and may not be made.
+    /// The key ring does not exist, or was not made because that is not permitted.
     #[error(
-        "key ring {key_ring} does not exist and these credentials may not create it; \
-         run `gcloud kms keyrings create {id} --location {location}` in its project, or grant them \
-         cloudkms.keyRings.create",
+        "key ring {key_ring} does not exist; run `gcloud kms keyrings create {id} --location {location}` in its project, \
+         or grant these credentials cloudkms.keyRings.create, by which it is made with the first vault",
         id = key_ring.rsplit('/').next().unwrap_or_default(),
         location = key_ring.split('/').nth(3).unwrap_or_default()
     )]
