@@ -1,7 +1,7 @@
 //! KEKs in Google Cloud KMS, which never leave it.
 //!
 //! An installation has one key ring, and in it a symmetric key `kek-<vault>` for each vault, whose versions are the KEK's
-//! versions. A wrapped DEK has the form that [`wrapped`] describes. Every answer is checked before it is used: checksums
+//! versions. A wrapped DEK has the form that `wrapped.rs` describes. Every answer is checked before it is used: checksums
 //! of what was sent and of what came, the name of the key version, and whether it answers this question and no other.
 //!
 //! A wrap names the key version it wants, so that the version in the wrapped DEK's header, which is authenticated, is the
