@@ -31,7 +31,9 @@ pub mod ledger;
 pub mod location;
 pub mod orgs;
 pub mod page;
+pub mod rotations;
 pub mod sealed_keys;
+pub mod seals;
 pub mod secret_sets;
 pub mod users;
 pub mod vaults;
@@ -54,7 +56,11 @@ pub use ledger::{
 pub use location::{Location, LocationError, PostgresUrl};
 pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
+pub use rotations::{
+    Rotation, RotationKind, RotationState, RotationStep, Rotations, StartRotationError,
+};
 pub use sealed_keys::{NewSealedKey, SealedKey, SealedKeys};
+pub use seals::{SealKind, SealRef, SealRow, Seals, Swap};
 pub use secret_sets::{
     NewSet, NextVersions, Sealed, SealedEntry, SecretSet, SecretSets, SetChange, SetContents,
     SetVersion, WriteSetError,
@@ -342,6 +348,16 @@ impl Store {
     /// Sealed keys of the service: lease roots, JWT, CA, checkpoints.
     pub const fn sealed_keys(&self) -> SealedKeys<'_> {
         SealedKeys { store: self }
+    }
+
+    /// Everything sealed under a vault's key.
+    pub const fn seals(&self) -> Seals<'_> {
+        Seals { store: self }
+    }
+
+    /// Rotations of vaults' keys.
+    pub const fn rotations(&self) -> Rotations<'_> {
+        Rotations { store: self }
     }
 
     /// Answers kept for repeated requests.

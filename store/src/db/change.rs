@@ -36,6 +36,8 @@ pub(crate) enum Change<'a> {
         principal: &'a str,
         key: &'a str,
     },
+    /// The bytes of seals, each under the condition that they are the ones that were read.
+    Seals,
     /// An event alone, which only the stream's own order concerns.
     Event,
 }
@@ -300,7 +302,7 @@ fn begin(change: Change<'_>, synchronous: Synchronous) -> String {
             principal,
             key,
         } => alone("idempotency", &[org.as_str(), principal, key]),
-        Change::Event => String::new(),
+        Change::Seals | Change::Event => String::new(),
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; \

@@ -1,0 +1,20 @@
+-- Rotations of a vault's key: each wraps, or seals, anew whatever an older key protects.
+-- `reached` is the last seal looked at, from which another process goes on; `done` counts the seals
+-- looked at in this pass, `total` those there were at the start.
+CREATE TABLE rotations (
+    id             TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    org_id         TEXT COLLATE "C" NOT NULL REFERENCES orgs (id),
+    vault_id       TEXT COLLATE "C" NOT NULL REFERENCES vaults (id),
+    kind           TEXT COLLATE "C" NOT NULL,
+    target_kek     TEXT COLLATE "C",
+    target_version BIGINT           NOT NULL,
+    state          TEXT COLLATE "C" NOT NULL,
+    done           BIGINT           NOT NULL,
+    total          BIGINT           NOT NULL,
+    reached        TEXT COLLATE "C",
+    started_at     BIGINT           NOT NULL,
+    finished_at    BIGINT
+);
+-- One at a time for each vault.
+CREATE UNIQUE INDEX rotations_running ON rotations (vault_id) WHERE state = 'running';
+CREATE INDEX rotations_by_org ON rotations (org_id, id);
