@@ -235,8 +235,11 @@ BEGIN
     INSERT INTO ledger_state AS s (node, time_seen, open_from, is_open, unclean_starts) VALUES (p_node, 0, 1, 1, 0)
         ON CONFLICT (node) DO UPDATE SET unclean_starts = s.unclean_starts + s.is_open, is_open = 1
         RETURNING s.open_from, s.unclean_starts INTO open_from, unclean_starts;
-    SELECT greatest(max(s.time_seen), (SELECT max(l.time_seen) FROM ledger_state l)) INTO time_seen
-        FROM audit_streams s;
+    -- What this node itself recorded counts too, however far its clock was ahead.
+    SELECT greatest(max(s.time_seen), (SELECT max(l.time_seen) FROM ledger_state l),
+            (SELECT e.created_at FROM audit_events e WHERE e.position = (control << 40) | control_seq),
+            (SELECT e.created_at FROM audit_events e WHERE e.position = (ledger << 40) | ledger_seq))
+        INTO time_seen FROM audit_streams s;
     clock := v_clock;
     RETURN NEXT;
 END
@@ -261,16 +264,16 @@ BEGIN
 END
 $$;
 
--- Goes on as the writer of a stream after its connection was lost, under another name, so that nothing which the lost
--- connection had sent can still be written; and tells whether the record at the end of the last batch is there.
+-- Goes on as the writer of a stream after its connection was lost, under another name of the same run, so that nothing
+-- which the lost connection had sent can still be written; and tells whether the record at the end of the last batch is there.
 -- `was_closed`: another node took this one for dead and gave its open uses their outcomes.
 CREATE FUNCTION ledger_resume(
-    p_node TEXT, p_run TEXT, p_stream BIGINT, p_writer TEXT, p_new_writer TEXT, p_seq BIGINT, p_hash BYTEA
+    p_node TEXT, p_run TEXT, p_stream BIGINT, p_writer TEXT, p_seq BIGINT, p_hash BYTEA
 ) RETURNS TABLE (is_there BOOLEAN, was_closed BOOLEAN, time_seen BIGINT, clock BIGINT)
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE audit_streams s SET writer = p_new_writer WHERE s.number = p_stream AND (s.writer = p_writer
+    UPDATE audit_streams s SET writer = p_writer WHERE s.number = p_stream AND (starts_with(s.writer, p_run)
         OR s.writer = 'closed' AND EXISTS (SELECT 1 FROM nodes n WHERE n.name = p_node AND n.run = p_run));
     IF NOT FOUND THEN
         RETURN; -- fenced
@@ -343,6 +346,18 @@ LANGUAGE sql STABLE SECURITY DEFINER AS $$
             WHERE o.position >= (p_stream << 40) | greatest(p_from, 1) AND o.position < (p_stream + 1) << 40
             AND o.action = 'lease.outcome' AND o.body::JSON ->> 'use_id' IS NOT NULL)
         ORDER BY u.position
+$$;
+
+-- Where the last record of a stream lies.
+CREATE FUNCTION audit_stream_end(p_stream BIGINT) RETURNS BIGINT
+LANGUAGE sql STABLE SECURITY DEFINER AS $$
+    SELECT max(position) FROM audit_events WHERE position > p_stream << 40 AND position < (p_stream + 1) << 40
+$$;
+
+-- The hash of a stream's record.
+CREATE FUNCTION audit_stream_link(p_stream BIGINT, p_seq BIGINT) RETURNS BYTEA
+LANGUAGE sql STABLE SECURITY DEFINER AS $$
+    SELECT hash FROM audit_events WHERE position = (p_stream << 40) | p_seq
 $$;
 
 -- Takes the pen from a node that was not heard of since `p_heartbeat`, and tells where its open uses begin.

@@ -252,7 +252,7 @@ impl Front {
         if let Some(host) = host {
             agrees(endpoint, host)?;
         }
-        door::check_standing(&self.pipeline.store, lease, now)?;
+        door::check_standing(&self.pipeline.store, lease, now).await?;
         covers_host(lease, endpoint.host.as_str(), endpoint.port, now).map_err(|denial| {
             Refusal::of_denial(&denial, |_| format!("{}:{}", endpoint.host, endpoint.port))
         })?;

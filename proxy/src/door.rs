@@ -86,7 +86,7 @@ fn gateway(
 }
 
 /// The door's own look at the lease: one that ended is asked for anew, before anything else is said.
-pub(crate) fn check_standing(
+pub(crate) async fn check_standing(
     store: &Store,
     lease: &VerifiedLease,
     now: OffsetDateTime,
@@ -100,6 +100,7 @@ pub(crate) fn check_standing(
     let standing = store
         .ledger()
         .standing(&holding(lease, None))
+        .await
         .map_err(|error| {
             tracing::error!(lease.id = %lease.lease(), %error, "the ledger could not be asked at the door");
             Refusal::new(Code::LedgerUnavailable, "the lease could not be checked; try again, and see /v1/health")

@@ -78,7 +78,7 @@ impl Pipeline {
             .as_ref()
             .expect("the door lets nobody in without a lease");
         if ctx.door != Door::Inside {
-            door::check_standing(&self.store, lease, now)?;
+            door::check_standing(&self.store, lease, now).await?;
         }
         let permit = permit::permit(lease, target, &method, client, now)?;
         if target.has_encoded_slash {

@@ -92,9 +92,12 @@ impl Watcher {
                 continue;
             }
             let (watcher, ledger, now) = (Arc::clone(&self), ledger.clone(), clock.now());
-            // The reads are short but many, so they stay off the threads that serve requests.
-            let looked =
-                tokio::task::spawn_blocking(move || watcher.look(live, &ledger, now)).await;
+            let runtime = tokio::runtime::Handle::current();
+            // Reads of a file are short but many, so they stay off the threads that serve requests.
+            let looked = tokio::task::spawn_blocking(move || {
+                runtime.block_on(watcher.look(live, &ledger, now));
+            })
+            .await;
             if looked.is_err() {
                 tracing::error!("the watch over live streams panicked");
             }
@@ -110,14 +113,15 @@ impl Watcher {
             .collect()
     }
 
-    fn look(&self, live: Vec<Arc<Stream>>, ledger: &Ledger, now: OffsetDateTime) {
+    async fn look(&self, live: Vec<Arc<Stream>>, ledger: &Ledger, now: OffsetDateTime) {
         let mut failed = None;
         for stream in live {
             if stream.lease.effective_expiry() <= now {
                 stream.end(EXPIRED);
                 continue;
             }
-            match ledger.standing(&holding(&stream.lease, stream.grant.as_ref())) {
+            let holding = holding(&stream.lease, stream.grant.as_ref());
+            match ledger.standing(&holding).await {
                 Ok(Standing::Good) => {}
                 Ok(Standing::Revoked | Standing::Unknown) => stream.end(REVOKED),
                 Ok(Standing::GrantRevoked | Standing::AgentInactive) => stream.end(DENIED),

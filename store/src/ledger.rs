@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 use crate::chain::Heads;
 use crate::open::Lock;
 use crate::timekeeper::Timekeeper;
-use crate::{CheckpointSigner, OpenError, StoreError, StoreOptions};
+use crate::{CheckpointSigner, Location, OpenError, StoreError, StoreOptions};
 
 mod book;
 mod docket;
 mod keeper;
 mod pace;
+mod postgres;
 mod queue;
 mod record;
 mod rows;
@@ -281,6 +282,11 @@ pub struct LedgerHealth {
     pub clock_steps: u64,
     /// Starts that found the store not closed in order; `unclean_starts`.
     pub unclean_starts: u64,
+    /// How far the database's clock stands before this machine's, in milliseconds; behind it when negative. Above
+    /// 30 s either way is an alarm. Zero for a file.
+    pub clock_skew_ms: i64,
+    /// Another process has taken this node's name: this one records nothing more and is to be stopped.
+    pub is_fenced: bool,
 }
 
 /// The ledger's handle. Clones share one ledger, which ends with its [`Store`](crate::Store).
@@ -303,9 +309,12 @@ pub(crate) struct Start {
 impl Ledger {
     /// Opens the ledger's own connection, takes up the chain where it ended and starts the threads.
     pub(crate) async fn start(start: Start) -> Result<(Self, Arc<Heads>), OpenError> {
-        let (shared, heads) = tokio::task::spawn_blocking(move || start::start(start))
-            .await
-            .map_err(|_| StoreError::Closed)??;
+        let (shared, heads) = tokio::task::spawn_blocking(move || match start.options.location {
+            Location::Sqlite(_) => start::start(start),
+            Location::Postgres(_) => postgres::start(start),
+        })
+        .await
+        .map_err(|_| StoreError::Closed)??;
         Ok((Self { shared }, heads))
     }
 
@@ -361,12 +370,27 @@ impl Ledger {
     }
 
     /// Whether a lease still stands, for the door and for streams that last. It decides nothing: each use is
-    /// decided again in its own transaction. Takes some microseconds and does not wait for the writer.
+    /// decided again in its own transaction. It does not wait for the writer, and takes some microseconds of a file
+    /// or one round trip to a server.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`] if the database cannot be read.
-    pub fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
-        self.shared.readers.standing(holding)
+    /// [`LedgerError::Unavailable`] if the database cannot be read, on a server after 1 s.
+    pub async fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
+        self.shared.readers.standing(holding).await
+    }
+
+    /// Tries an empty transaction if the last batch failed, so that [`Ledger::health`] tells of now and not of then.
+    /// Takes at most 2 s, and nothing while the ledger is good; those who ask at once share one try.
+    pub async fn probe(&self) {
+        let _turn = self.shared.probing.lock().await;
+        if self.shared.stats.is_good() {
+            return;
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.shared.queue.push(Waiting::Probe(answer)).is_ok() {
+            // Whether it succeeded is what the health then tells.
+            let _tried = tokio::time::timeout(DEADLINE, answered).await;
+        }
     }
 
     /// How the ledger fares.
@@ -419,6 +443,9 @@ struct Shared {
     keeper: Keeper,
     readers: Readers,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    probing: tokio::sync::Mutex<()>,
+    /// A node of which nothing was heard for so long has its open uses closed by another.
+    dead_after: Duration,
     /// Run on the ledger's connection before its next transaction: how tests break a disk.
     #[cfg(test)]
     before_next: Mutex<Option<&'static str>>,

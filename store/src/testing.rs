@@ -72,12 +72,10 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
         let database = Server::shared().database();
-        let store = open_at(
-            Location::parse(&database.url()).unwrap(),
-            &directory,
-            &clock,
-        )
-        .await;
+        let location = Location::parse(&database.url()).unwrap();
+        Store::migrate(&location).await.unwrap();
+        set_database_clock(&database, START);
+        let store = open_at(location, &directory, &clock).await;
         Self {
             store,
             clock,
@@ -116,6 +114,15 @@ impl World {
             .audit()
             .start_checkpoints(CheckpointSigner::from_seed(&[7; 32]));
     }
+}
+
+/// Stops the database's own clock at a time of the test's choice.
+pub(crate) fn set_database_clock(database: &Database<'_>, at: OffsetDateTime) {
+    database.admin(&format!(
+        "CREATE OR REPLACE FUNCTION ledger_clock() RETURNS BIGINT LANGUAGE sql VOLATILE \
+         AS 'SELECT {}::BIGINT'",
+        crate::timekeeper::millis(at)
+    ));
 }
 
 pub(crate) async fn open(path: &Path, clock: &Arc<ManualClock>) -> Store {

@@ -56,6 +56,11 @@ impl Timekeeper {
         self.seen.load(Ordering::Relaxed)
     }
 
+    /// What the clock itself says now.
+    pub(crate) fn clock(&self) -> i64 {
+        millis(self.clock.now())
+    }
+
     /// How far the clock stands behind the latest time seen.
     pub(crate) fn behind(&self) -> Duration {
         let behind = self.seen() - millis(self.clock.now());

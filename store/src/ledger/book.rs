@@ -9,6 +9,7 @@ use ::leases::RevocationId;
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use ::leases::scope::Kind;
 
+use super::queue::Waiting;
 use super::{UseRefusal, UseRequest};
 use crate::timekeeper::{at, millis};
 
@@ -125,6 +126,30 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// What decides about these jobs and is not kept.
+    pub(super) fn missing(book: &Book, waiting: &[Waiting]) -> Self {
+        let mut wanted = Self::default();
+        for request in uses(waiting) {
+            book.want(request, &mut wanted);
+        }
+        wanted
+    }
+
+    /// All that decides about these jobs.
+    pub(super) fn all(book: &Book, waiting: &[Waiting]) -> Self {
+        let mut wanted = Self::default();
+        for request in uses(waiting) {
+            wanted.leases.insert(request.lease.clone());
+            wanted.agents.insert(request.agent.clone());
+            wanted.sets.insert(request.set.clone());
+            wanted.grants.insert(request.grant.clone());
+            if book.has_revoked_blocks {
+                wanted.blocks.extend(request.revocation_ids.iter().copied());
+            }
+        }
+        wanted
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.leases.is_empty()
             && self.agents.is_empty()
@@ -247,9 +272,7 @@ impl Book {
             return Ok(None);
         }
         for block in request.revocation_ids.iter() {
-            let revoked_at = *kept(&mut self.blocks, block, || {
-                rows.block(block, &request.org)
-            })?;
+            let revoked_at = *kept(&mut self.blocks, block, || rows.block(block, &request.org))?;
             if revoked_at.is_some() {
                 return Ok(revoked_at);
             }
@@ -276,9 +299,7 @@ impl Book {
         rows: &mut R,
         request: &UseRequest,
     ) -> Result<Result<Opening, UseRefusal>, R::Error> {
-        let row = kept(&mut self.sets, &request.set, || {
-            rows.set(&request.set)
-        })?;
+        let row = kept(&mut self.sets, &request.set, || rows.set(&request.set))?;
         let opening = row
             .as_ref()
             .filter(|set| !set.is_deleted && set.org == request.org.as_str())
@@ -381,6 +402,13 @@ impl Book {
     }
 }
 
+fn uses(waiting: &[Waiting]) -> impl Iterator<Item = &UseRequest> {
+    waiting.iter().filter_map(|job| match job {
+        Waiting::Use(request, _) => Some(request),
+        Waiting::Refusal(..) | Waiting::Probe(_) => None,
+    })
+}
+
 /// What a database needs that decides first and checks later.
 impl Book {
     /// The version that the rows stand on.
@@ -388,8 +416,15 @@ impl Book {
         self.version
     }
 
+    /// Forgets all if it is too much.
+    pub(super) fn bound(&mut self) {
+        if !self.version.is_some_and(|version| self.stands_on(version)) {
+            self.clear();
+        }
+    }
+
     /// Adds what decides about a use and is not kept.
-    pub(super) fn want(&self, request: &UseRequest, wanted: &mut Wanted) {
+    fn want(&self, request: &UseRequest, wanted: &mut Wanted) {
         want(&self.leases, &request.lease, &mut wanted.leases);
         want(&self.agents, &request.agent, &mut wanted.agents);
         want(&self.sets, &request.set, &mut wanted.sets);
@@ -399,6 +434,15 @@ impl Book {
                 want(&self.blocks, block, &mut wanted.blocks);
             }
         }
+    }
+
+    /// Remembers, until [`Book::forget_absent`], that what is not among the rows read is not there.
+    pub(super) fn keep_absent(&mut self, asked: &Wanted) {
+        absent(&mut self.leases, &asked.leases);
+        absent(&mut self.agents, &asked.agents);
+        absent(&mut self.sets, &asked.sets);
+        absent(&mut self.grants, &asked.grants);
+        absent(&mut self.blocks, &asked.blocks);
     }
 
     /// Keeps rows that were read on the version of this book.
@@ -451,10 +495,12 @@ impl Book {
         }
     }
 
-    /// The window of a grant as all nodes share it.
-    pub(super) fn window_is(&mut self, grant: &GrantId, window: Window) {
-        if let Some(Some(row)) = self.grants.get_mut(grant) {
-            row.window = window;
+    /// The windows of grants as all nodes share them.
+    pub(super) fn set_windows(&mut self, windows: Vec<(GrantId, i64, i64)>) {
+        for (grant, started_at, used) in windows {
+            if let Some(Some(row)) = self.grants.get_mut(&grant) {
+                row.window = Window { started_at, used };
+            }
         }
     }
 }
@@ -516,4 +562,12 @@ fn kept<'a, K: Clone + Eq + Hash, V, E>(
         rows.insert(key.clone(), load()?);
     }
     Ok(rows.get_mut(key).expect("inserted above if it was missing"))
+}
+
+fn absent<K: Clone + Eq + Hash, V>(rows: &mut HashMap<K, Option<V>>, asked: &HashSet<K>) {
+    for key in asked {
+        if !rows.contains_key(key) {
+            rows.insert(key.clone(), None);
+        }
+    }
 }

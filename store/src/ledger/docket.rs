@@ -81,6 +81,8 @@ pub(super) struct Docket {
     note_at: Instant,
     /// How often the time is written when nothing happens.
     idle_note_every: Duration,
+    /// The most outcomes that one batch records.
+    pub(super) max_outcomes: usize,
     pace: Pace,
 }
 
@@ -99,11 +101,14 @@ pub(super) struct Batch {
     pub(super) uses: Vec<(UseId, u64)>,
     refusals: u64,
     records: u64,
+    /// How many of the held outcomes it records.
+    pub(super) outcomes: usize,
 }
 
 enum Answer {
     Use(Result<RecordedUse, UseRefusal>),
     Refusal,
+    Probe,
 }
 
 impl Docket {
@@ -125,6 +130,7 @@ impl Docket {
             retry_at: None,
             note_at: now,
             idle_note_every,
+            max_outcomes: usize::MAX,
             pace: Pace::new(now),
         }
     }
@@ -213,18 +219,21 @@ impl Docket {
                     batch.refusals += 1;
                     batch.answers.push(Answer::Refusal);
                 }
+                Waiting::Probe(_) => batch.answers.push(Answer::Probe),
             }
         }
-        for outcome in held.iter() {
+        batch.outcomes = held.len().min(self.max_outcomes);
+        for outcome in held.iter().take(batch.outcomes) {
             writer.record_outcome(stream, sink, outcome)?;
         }
-        batch.records = u64::try_from(waiting.len() + held.len()).unwrap_or(u64::MAX);
+        batch.records = u64::try_from(waiting.len() + batch.outcomes).unwrap_or(u64::MAX);
         Ok(())
     }
 
     /// Where a recovery would begin once this batch is committed.
     pub(super) fn open_from(&self, batch: &Batch) -> u64 {
-        let settled: HashSet<&UseId> = self.held.iter().map(|outcome| &outcome.use_id).collect();
+        let recorded = self.held.iter().take(batch.outcomes);
+        let settled: HashSet<&UseId> = recorded.map(|outcome| &outcome.use_id).collect();
         self.open_uses
             .iter()
             .map(|(id, seq)| (id, *seq))
@@ -233,6 +242,18 @@ impl Docket {
             .map(|(_, seq)| seq)
             .min()
             .unwrap_or(self.writer.link.seq + 1)
+    }
+
+    /// The outcomes of the uses that a batch allowed, should their callers never hear of them.
+    pub(super) fn unheard(waiting: &[Waiting], batch: &Batch) -> VecDeque<Outcome> {
+        let told = waiting.iter().zip(&batch.answers);
+        told.filter_map(|pair| match pair {
+            (Waiting::Use(request, _), Answer::Use(Ok(recorded))) => {
+                Some(abandoned(request, recorded.use_id.clone()))
+            }
+            _ => None,
+        })
+        .collect()
     }
 
     /// Counts were noted.
@@ -244,11 +265,11 @@ impl Docket {
     pub(super) fn settle(&mut self, waiting: &mut Vec<Waiting>, batch: &mut Batch, began: Instant) {
         self.heads.ledger.set(self.writer.link);
         self.retry_at = None;
-        for outcome in self.held.drain(..) {
-            self.open_uses.remove(&outcome.use_id);
-        }
+        self.settle_outcomes(batch.outcomes);
         let stats = &self.shared.stats;
-        stats.held_outcomes.store(0, Ordering::Relaxed);
+        stats
+            .held_outcomes
+            .store(self.held.len(), Ordering::Relaxed);
         self.pace.note(batch.uses.len(), Instant::now());
         let uses = u64::try_from(batch.uses.len()).unwrap_or(u64::MAX);
         stats.committed(uses, batch.refusals, began.elapsed());
@@ -256,6 +277,13 @@ impl Docket {
         self.open_uses.extend(batch.uses.drain(..));
         for (job, answer) in waiting.drain(..).zip(batch.answers.drain(..)) {
             self.tell(job, answer);
+        }
+    }
+
+    /// The first `count` of the held outcomes are recorded.
+    pub(super) fn settle_outcomes(&mut self, count: usize) {
+        for outcome in self.held.drain(..count) {
+            self.open_uses.remove(&outcome.use_id);
         }
     }
 
@@ -274,7 +302,8 @@ impl Docket {
                 // A caller that no longer listens does not need to know.
                 let _unheard = sender.send(Ok(()));
             }
-            (Waiting::Use(..), Answer::Refusal) | (Waiting::Refusal(..), Answer::Use(_)) => {
+            (Waiting::Probe(sender), Answer::Probe) => drop(sender.send(())),
+            (Waiting::Use(..) | Waiting::Refusal(..) | Waiting::Probe(_), _) => {
                 unreachable!("answers are made in the order of their jobs")
             }
         }
@@ -300,6 +329,7 @@ impl Docket {
                 Waiting::Refusal(_, sender) => {
                     drop(sender.send(Err(LedgerError::Unavailable(message.to_owned()))));
                 }
+                Waiting::Probe(sender) => drop(sender),
             }
         }
     }
@@ -330,6 +360,7 @@ impl Batch {
         self.uses.clear();
         self.refusals = 0;
         self.records = 0;
+        self.outcomes = 0;
     }
 }
 
@@ -341,6 +372,16 @@ impl Counts {
     pub(super) fn clear(&mut self) {
         self.leases.clear();
         self.agents.clear();
+    }
+
+    /// Those of these rows are written.
+    pub(super) fn noted(&mut self, leases: &[LeaseId], agents: &[AgentId]) {
+        for lease in leases {
+            self.leases.remove(lease);
+        }
+        for agent in agents {
+            self.agents.remove(agent);
+        }
     }
 
     fn used(&mut self, request: &UseRequest, now: i64) {

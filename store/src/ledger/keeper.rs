@@ -67,11 +67,12 @@ impl Keeper {
 pub(super) struct Keeping {
     pub(super) shared: Arc<Shared>,
     pub(super) heads: Arc<Heads>,
-    pub(super) db: Connection,
+    /// The file's own connection, where the log is copied; Postgres keeps its own log.
+    pub(super) db: Option<Connection>,
     pub(super) checkpoint: PathBuf,
     /// Signed heads of streams that this process does not write.
     pub(super) carried: Carried,
-    pub(super) _lock: Arc<Lock>,
+    pub(super) _lock: Option<Arc<Lock>>,
 }
 
 impl Keeping {
@@ -146,8 +147,10 @@ impl Keeping {
 
     /// Gives the number of pages in the log.
     fn copy(&self, pragma: &str) -> i64 {
-        self.db
-            .query_row(pragma, [], |row| row.get(1))
+        let Some(db) = &self.db else {
+            return 0;
+        };
+        db.query_row(pragma, [], |row| row.get(1))
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "the log could not be copied into the database");
                 0

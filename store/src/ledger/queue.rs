@@ -22,6 +22,8 @@ const LINGER: Duration = Duration::from_millis(20);
 pub(super) enum Waiting {
     Use(UseRequest, oneshot::Sender<Result<RecordedUse, UseRefusal>>),
     Refusal(Refused, oneshot::Sender<Result<(), LedgerError>>),
+    /// Nothing but the transaction, to see whether it can be made.
+    Probe(oneshot::Sender<()>),
 }
 
 impl Waiting {
@@ -30,6 +32,7 @@ impl Waiting {
         match self {
             Self::Use(_, answer) => answer.is_closed(),
             Self::Refusal(_, answer) => answer.is_closed(),
+            Self::Probe(answer) => answer.is_closed(),
         }
     }
 }

@@ -45,19 +45,37 @@ pub enum Standing {
     Unknown,
 }
 
+/// Where leases are looked up.
+#[derive(Debug)]
+pub(super) enum Readers {
+    /// In the file.
+    Sqlite(FileReaders),
+    /// On the server.
+    Postgres(super::postgres::Reader),
+}
+
+impl Readers {
+    pub(super) async fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
+        match self {
+            Self::Sqlite(readers) => readers.standing(holding),
+            Self::Postgres(reader) => reader.standing(holding).await,
+        }
+    }
+}
+
 /// Read-only connections, opened when first needed and again after an error.
-pub(super) struct Readers {
+pub(super) struct FileReaders {
     path: PathBuf,
     slots: [Mutex<Option<Connection>>; READERS],
 }
 
-impl std::fmt::Debug for Readers {
+impl std::fmt::Debug for FileReaders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Readers").finish_non_exhaustive()
+        f.debug_struct("FileReaders").finish_non_exhaustive()
     }
 }
 
-impl Readers {
+impl FileReaders {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -65,7 +83,7 @@ impl Readers {
         }
     }
 
-    pub(super) fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
+    fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
         self.read(|db| read(db, holding))
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::docket::{self, Docket, Left};
 use super::keeper::{Keeper, Keeping};
 use super::queue::Queue;
-use super::standing::Readers;
+use super::standing::{FileReaders, Readers};
 use super::stats::Stats;
 use super::worker::{Source, Worker};
 use super::{Outcome, Shared, Start};
@@ -39,7 +39,13 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
     };
     let db = database.open().map_err(unavailable)?;
     let keeper_db = database.open().map_err(unavailable)?;
-    let (heads, carried) = take_up(&db, &options.node, &options.checkpoint)?;
+    let ends = [
+        end_of(&db, &format!("{}/control", options.node)).map_err(unavailable)?,
+        end_of(&db, &format!("{}/ledger", options.node)).map_err(unavailable)?,
+    ];
+    let (heads, carried) = take_up(ends, &options.checkpoint, |stream, seq| {
+        link_at(&db, stream, seq).map_err(unavailable)
+    })?;
     let stats = Stats::default();
     let open_from = begin_run(&db, &options.node, &time, &stats).map_err(unavailable)?;
     for head in heads.each() {
@@ -54,8 +60,10 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         stats,
         time,
         keeper: Keeper::default(),
-        readers: Readers::new(path.to_owned()),
+        readers: Readers::Sqlite(FileReaders::new(path.to_owned())),
         threads: Mutex::default(),
+        probing: tokio::sync::Mutex::default(),
+        dead_after: Duration::MAX,
         #[cfg(test)]
         before_next: Mutex::default(),
     });
@@ -77,10 +85,10 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
     let keeping = Keeping {
         shared: Arc::clone(&shared),
         heads: Arc::clone(&heads),
-        db: keeper_db,
+        db: Some(keeper_db),
         checkpoint: options.checkpoint,
         carried,
-        _lock: lock,
+        _lock: Some(lock),
     };
     let threads = [
         spawn("ledger", move || docket::run(worker))?,
@@ -90,7 +98,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
     Ok((shared, heads))
 }
 
-fn spawn(
+pub(super) fn spawn(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
@@ -104,52 +112,49 @@ fn spawn(
 }
 
 fn unavailable(error: rusqlite::Error) -> OpenError {
-    OpenError::Store(StoreError::Unavailable(
-        std::io::Error::other(error).into(),
-    ))
+    OpenError::Store(StoreError::Unavailable(std::io::Error::other(error).into()))
 }
 
 /// Finds the heads to go on from: the table's, or the signed ones where those are ahead.
 ///
 /// A tail that was cut while nothing ran would otherwise be filled up with new records, and the
 /// next signature would cover the cut.
-fn take_up(
-    db: &Connection,
-    node: &str,
+pub(super) fn take_up(
+    ends: [(Stream, Link); 2],
     checkpoint: &std::path::Path,
+    mut link_at: impl FnMut(&Stream, u64) -> Result<Option<Link>, OpenError>,
 ) -> Result<(Heads, Carried), OpenError> {
-    let streams = [format!("{node}/control"), format!("{node}/ledger")];
+    let names = ends.each_ref().map(|(stream, _)| stream.name.to_string());
+    let [control, ledger] = ends;
     let signed = Checkpoint::read(checkpoint).map_err(|reason| OpenError::Checkpoint {
         path: checkpoint.to_owned(),
         reason,
     })?;
     let mut is_disputed = false;
-    let mut take = |name: &str| -> Result<Head, OpenError> {
-        let stream = stream(db, name).map_err(unavailable)?;
-        let last = last_link(db, &stream).map_err(unavailable)?;
-        let signed = signed.as_ref().and_then(|signed| signed.head(name));
+    let mut take = |(stream, last): (Stream, Link)| -> Result<Head, OpenError> {
+        let signed = signed.as_ref().and_then(|signed| signed.head(&stream.name));
         let Some(signed) = signed else {
             return Ok(Head::new(stream, last));
         };
         if signed.seq > last.seq {
             tracing::error!(
-                stream = name,
+                stream = &*stream.name,
                 signed = signed.seq,
                 found = last.seq,
                 "the audit stream ends before its signed head: run `claviger audit verify`"
             );
             return Ok(Head::new(stream, signed));
         }
-        is_disputed |= link_at(db, &stream, signed.seq).map_err(unavailable)? != Some(signed);
+        is_disputed |= link_at(&stream, signed.seq)? != Some(signed);
         Ok(Head::new(stream, last))
     };
     let heads = Heads {
-        control: take(&streams[0])?,
-        ledger: take(&streams[1])?,
+        control: take(control)?,
+        ledger: take(ledger)?,
     };
     let mut carried = Carried::default();
     if let Some(signed) = signed {
-        carried = signed.others(&streams);
+        carried = signed.others(&names);
         if is_disputed {
             tracing::error!("the audit stream is not the signed one: run `claviger audit verify`");
             signed
@@ -161,6 +166,13 @@ fn take_up(
         }
     }
     Ok((heads, carried))
+}
+
+/// The stream of that name and where its records end.
+fn end_of(db: &Connection, name: &str) -> rusqlite::Result<(Stream, Link)> {
+    let stream = stream(db, name)?;
+    let last = last_link(db, &stream)?;
+    Ok((stream, last))
 }
 
 /// The stream of that name, which this adds if it is new.
@@ -275,14 +287,21 @@ fn find_left(db: &Connection, stream: &Stream, from: u64) -> rusqlite::Result<Le
             open.remove(&use_id);
         }
     }
-    let mut left = Left::default();
-    for (seq, event) in open.into_values() {
-        if let Some(outcome) = unknown(&event) {
-            left.open_uses.insert(outcome.use_id.clone(), seq);
-            left.outcomes.push_back(outcome);
+    Ok(Left::of(open.into_values()))
+}
+
+impl Left {
+    /// Uses that nobody saw end, by their places and events.
+    pub(super) fn of(uses: impl Iterator<Item = (u64, Event)>) -> Self {
+        let mut left = Self::default();
+        for (seq, event) in uses {
+            if let Some(outcome) = unknown(&event) {
+                left.open_uses.insert(outcome.use_id.clone(), seq);
+                left.outcomes.push_back(outcome);
+            }
         }
+        left
     }
-    Ok(left)
 }
 
 /// The outcome of a use that nobody saw end.

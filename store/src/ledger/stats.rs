@@ -1,6 +1,6 @@
 //! The ledger's counters.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ pub(super) struct Stats {
     batch_sizes: [AtomicU64; 11],
     commit_micros: AtomicU64,
     pub(super) unclean_starts: AtomicU64,
+    pub(super) clock_skew_ms: AtomicI64,
+    pub(super) is_fenced: AtomicBool,
 }
 
 impl Stats {
@@ -53,6 +55,11 @@ impl Stats {
         *last_error = Some(error.to_owned());
     }
 
+    /// Whether the last batch succeeded.
+    pub(super) fn is_good(&self) -> bool {
+        self.last_error.lock().is_none()
+    }
+
     pub(super) fn read(&self) -> LedgerHealth {
         LedgerHealth {
             last_error: self.last_error.lock().clone(),
@@ -68,6 +75,8 @@ impl Stats {
             commit_micros: self.commit_micros.load(Relaxed),
             clock_steps: 0,
             unclean_starts: self.unclean_starts.load(Relaxed),
+            clock_skew_ms: self.clock_skew_ms.load(Relaxed),
+            is_fenced: self.is_fenced.load(Relaxed),
         }
     }
 }

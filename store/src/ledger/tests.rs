@@ -688,7 +688,7 @@ async fn the_standing_of_a_lease_follows_each_revocation() {
     let other = tenant(&world.store, "other").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     let child = [request.revocation_ids[0], block(9)];
-    let standing = |org, ids| {
+    let standing = async |org, ids| {
         let holding = Holding {
             org,
             lease: &request.lease,
@@ -696,25 +696,25 @@ async fn the_standing_of_a_lease_follows_each_revocation() {
             grant: Some(&one.grant),
             revocation_ids: ids,
         };
-        world.store.ledger().standing(&holding).unwrap()
+        world.store.ledger().standing(&holding).await.unwrap()
     };
     let ids = &request.revocation_ids;
-    assert_eq!(standing(&one.org, ids), Standing::Good);
-    assert_eq!(standing(&other.org, ids), Standing::Unknown);
+    assert_eq!(standing(&one.org, ids).await, Standing::Good);
+    assert_eq!(standing(&other.org, ids).await, Standing::Unknown);
     let leases = world.store.leases();
     leases
         .revoke_block(&one.org, &request.lease, &block(9), START, &person())
         .await
         .unwrap();
-    assert_eq!(standing(&one.org, &child), Standing::Revoked);
-    assert_eq!(standing(&one.org, ids), Standing::Good);
+    assert_eq!(standing(&one.org, &child).await, Standing::Revoked);
+    assert_eq!(standing(&one.org, ids).await, Standing::Good);
     world
         .store
         .grants()
         .revoke(&one.org, &one.grant, &person())
         .await
         .unwrap();
-    assert_eq!(standing(&one.org, ids), Standing::GrantRevoked);
+    assert_eq!(standing(&one.org, ids).await, Standing::GrantRevoked);
     let patch = AgentPatch {
         is_active: Some(false),
         ..AgentPatch::default()
@@ -725,10 +725,10 @@ async fn the_standing_of_a_lease_follows_each_revocation() {
         .patch(&one.org, &one.agent, patch, &person())
         .await
         .unwrap();
-    assert_eq!(standing(&one.org, ids), Standing::AgentInactive);
+    assert_eq!(standing(&one.org, ids).await, Standing::AgentInactive);
     leases
         .revoke(&one.org, &request.lease, &person())
         .await
         .unwrap();
-    assert_eq!(standing(&one.org, ids), Standing::Revoked);
+    assert_eq!(standing(&one.org, ids).await, Standing::Revoked);
 }

@@ -1,0 +1,157 @@
+//! The rows that decide, as Postgres gives them: read before the decision, and never during it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use ::leases::RevocationId;
+use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
+use ::leases::scope::Kind;
+use serde::Deserialize;
+use serde::de::Error as _;
+
+use crate::ledger::book::{AgentRow, Book, GrantRow, LeaseRow, Read, Rows, SetRow, Wanted, Window};
+
+/// Stands in for a database that was asked already: what is not kept is not there.
+pub(super) struct Absent;
+
+impl Rows for Absent {
+    type Error = Infallible;
+
+    fn lease(&mut self, _: &LeaseId) -> Result<Option<LeaseRow>, Infallible> {
+        Ok(None)
+    }
+
+    fn agent(&mut self, _: &AgentId) -> Result<Option<AgentRow>, Infallible> {
+        Ok(None)
+    }
+
+    fn set(&mut self, _: &SetId) -> Result<Option<SetRow>, Infallible> {
+        Ok(None)
+    }
+
+    fn grant(&mut self, _: &GrantId) -> Result<Option<GrantRow>, Infallible> {
+        Ok(None)
+    }
+
+    fn block(&mut self, _: &RevocationId, _: &OrgId) -> Result<Option<i64>, Infallible> {
+        Ok(None)
+    }
+
+    // The commit has the last word.
+    fn consume(&mut self, _: &LeaseId) -> Result<bool, Infallible> {
+        Ok(true)
+    }
+}
+
+/// What `ledger_rows` gives.
+#[derive(Debug, Deserialize)]
+pub(super) struct FreshRows {
+    change: i64,
+    has_revoked_blocks: bool,
+    leases: Option<Vec<Lease>>,
+    agents: Option<Vec<Agent>>,
+    sets: Option<Vec<Set>>,
+    grants: Option<Vec<Grant>>,
+    blocks: Option<Vec<Block>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lease(LeaseId, String, String, String, i64, Option<i64>, i64);
+
+#[derive(Debug, Deserialize)]
+struct Agent(AgentId, String, bool);
+
+#[derive(Debug, Deserialize)]
+struct Set(SetId, String, i64, bool, String);
+
+#[derive(Debug, Deserialize)]
+struct Grant(
+    GrantId,
+    String,
+    String,
+    String,
+    Option<i64>,
+    bool,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+);
+
+#[derive(Debug, Deserialize)]
+struct Block(String, i64);
+
+impl FreshRows {
+    /// Puts the rows into a book, which forgets those that stand on another number.
+    pub(super) fn keep_in(self, book: &mut Book, asked: &Wanted) -> Result<(), serde_json::Error> {
+        if book.version() != Some(self.change) {
+            book.begin(self.change, self.has_revoked_blocks);
+        }
+        for Lease(id, org, agent, kind, expires_at, revoked_at, uses) in all(self.leases) {
+            let row = LeaseRow {
+                org,
+                agent,
+                is_single_use: kind != Kind::Workflow.as_str(),
+                expires_at,
+                revoked_at,
+                uses,
+            };
+            book.keep(Read::Lease(id, row));
+        }
+        for Agent(id, org, is_active) in all(self.agents) {
+            book.keep(Read::Agent(id, AgentRow { org, is_active }));
+        }
+        for Set(id, org, version, is_deleted, manifest) in all(self.sets) {
+            let row = SetRow {
+                org,
+                version,
+                is_deleted,
+                keys: keys(&manifest)?,
+            };
+            book.keep(Read::Set(id, row));
+        }
+        for grant in all(self.grants) {
+            let (id, row) = grant.row();
+            book.keep(Read::Grant(id, row));
+        }
+        for Block(id, revoked_at) in all(self.blocks) {
+            let id = hex::decode(&id).ok();
+            let id = id.and_then(|id| RevocationId::from_bytes(&id).ok());
+            let id = id.ok_or_else(|| serde_json::Error::custom("a revocation id is none"))?;
+            book.keep(Read::Block(id, Some(revoked_at)));
+        }
+        book.keep_absent(asked);
+        Ok(())
+    }
+}
+
+impl Grant {
+    fn row(self) -> (GrantId, GrantRow) {
+        let Self(id, org, agent, set, expires_at, is_revoked, requests, seconds, started_at, used) =
+            self;
+        let row = GrantRow {
+            org,
+            agent,
+            set,
+            expires_at,
+            is_revoked,
+            rate: requests.zip(seconds.map(|seconds| seconds.saturating_mul(1_000))),
+            window: Window {
+                started_at: started_at.unwrap_or_default(),
+                used: used.unwrap_or_default(),
+            },
+        };
+        (id, row)
+    }
+}
+
+fn all<T>(rows: Option<Vec<T>>) -> impl Iterator<Item = T> {
+    rows.into_iter().flatten()
+}
+
+/// The keys of a manifest, `{"KEY": version, …}`.
+pub(super) fn keys(manifest: &str) -> Result<Arc<[String]>, serde_json::Error> {
+    let manifest: BTreeMap<String, u64> = serde_json::from_str(manifest)?;
+    Ok(manifest.into_keys().collect())
+}

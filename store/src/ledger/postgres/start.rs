@@ -1,0 +1,189 @@
+//! Starting the ledger on Postgres: the node's name is taken, and its chain and unfinished uses with it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::calls::CallError;
+use super::line::Line;
+use super::neighbours::{self, Neighbours};
+use super::sheet::Sheet;
+use super::standing::Reader;
+use super::{Desk, MAX_OUTCOMES, Worker};
+use crate::chain::{Heads, Link, Stream};
+use crate::ledger::docket::{self, Docket};
+use crate::ledger::keeper::{Keeper, Keeping};
+use crate::ledger::queue::Queue;
+use crate::ledger::standing::Readers;
+use crate::ledger::start::{spawn, take_up};
+use crate::ledger::stats::Stats;
+use crate::ledger::{Shared, Start};
+use crate::{DatabaseError, Location, OpenError, StoreError};
+
+/// How often the heartbeat is written when nothing happens; a lost connection is noticed by it too.
+const IDLE_NOTE_EVERY: Duration = Duration::from_secs(2);
+/// A node that is silent for so long has its open uses closed by another.
+const DEAD_AFTER: Duration = Duration::from_mins(5);
+
+/// What the database tells when a run begins.
+struct Begun {
+    ends: [(Stream, Link); 2],
+    time_seen: i64,
+    open_from: i64,
+    unclean_starts: i64,
+}
+
+/// Connects, takes the node's name and starts both threads.
+pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError> {
+    let Start {
+        options, time, run, ..
+    } = start;
+    let Location::Postgres(url) = options.location else {
+        return Err(StoreError::Closed.into());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| OpenError::Io {
+            path: "the ledger's runtime".into(),
+            source,
+        })?;
+    let client = runtime
+        .block_on(crate::postgres::connect(&url))
+        .map_err(StoreError::from)?;
+    let begun = runtime
+        .block_on(begin(&client, &options.node, &run))
+        .map_err(unavailable)?;
+    time.reached(begun.time_seen);
+    let (heads, carried) = take_up(begun.ends, &options.checkpoint, |stream, seq| {
+        runtime
+            .block_on(link_at(&client, stream, seq))
+            .map_err(unavailable)
+    })?;
+    let number = heads.ledger.stream.number;
+    let left = runtime
+        .block_on(neighbours::open_uses(&client, number, begun.open_from))
+        .map_err(unavailable)?;
+    let stats = Stats::default();
+    stats
+        .unclean_starts
+        .store(begun.unclean_starts.cast_unsigned(), Ordering::Relaxed);
+    let heads = Arc::new(heads);
+    let shared = Arc::new(Shared {
+        queue: Queue::default(),
+        stats,
+        time,
+        keeper: Keeper::default(),
+        readers: Readers::Postgres(Reader::new(url.clone())),
+        threads: Mutex::default(),
+        probing: tokio::sync::Mutex::default(),
+        dead_after: DEAD_AFTER,
+        #[cfg(test)]
+        before_next: Mutex::default(),
+    });
+    let mut docket = Docket::new(
+        Arc::clone(&shared),
+        Arc::clone(&heads),
+        left,
+        IDLE_NOTE_EVERY,
+    );
+    docket.max_outcomes = MAX_OUTCOMES;
+    let line = Line {
+        url,
+        node: options.node,
+        writer: run.to_string(),
+        run,
+        stream: heads.ledger.stream.clone(),
+        connections: 0,
+        client: Some(client),
+    };
+    let keeping = Keeping {
+        shared: Arc::clone(&shared),
+        heads: Arc::clone(&heads),
+        db: None,
+        checkpoint: options.checkpoint,
+        carried,
+        _lock: None,
+    };
+    let threads = [
+        spawn("ledger", move || docket::run(worker(docket, runtime, line)))?,
+        spawn("ledger-keeper", move || keeping.run())?,
+    ];
+    shared.threads.lock().extend(threads);
+    Ok((shared, heads))
+}
+
+fn worker(docket: Docket, runtime: Runtime, line: Line) -> Worker {
+    Worker {
+        docket,
+        runtime,
+        desk: Desk {
+            line,
+            sheet: Sheet::default(),
+            doubt: None,
+            neighbours: Neighbours::default(),
+            was_closed: false,
+            is_skewed: false,
+            is_away: false,
+        },
+    }
+}
+
+fn unavailable(error: CallError) -> OpenError {
+    let error = match error {
+        CallError::Postgres(error) => error.into(),
+        CallError::Connect(error) => error,
+        CallError::Unreadable(error) => DatabaseError::Io(std::io::Error::other(error)),
+    };
+    StoreError::Unavailable(error).into()
+}
+
+/// Takes the node's name and with it both streams. Whoever had it before writes no more.
+async fn begin(client: &Client, node: &str, run: &str) -> Result<Begun, CallError> {
+    let values: [(&(dyn ToSql + Sync), Type); 2] = [(&node, Type::TEXT), (&run, Type::TEXT)];
+    let row = client
+        .query_typed_one("SELECT * FROM node_begin($1, $2)", &values)
+        .await?;
+    let end = |plane: &str, column: usize| {
+        let stream = Stream {
+            number: row.try_get(column)?,
+            name: format!("{node}/{plane}").into(),
+        };
+        let seq: Option<i64> = row.try_get(column + 1)?;
+        let hash: Option<&[u8]> = row.try_get(column + 2)?;
+        let link = seq.zip(hash).map_or(Link::START, |(seq, hash)| Link {
+            seq: seq.cast_unsigned(),
+            // A hash of another length was put there by someone else, and verification names it.
+            hash: hash.try_into().unwrap_or_default(),
+        });
+        Ok::<_, tokio_postgres::Error>((stream, link))
+    };
+    Ok(Begun {
+        ends: [end("control", 0)?, end("ledger", 3)?],
+        time_seen: row.try_get(6)?,
+        open_from: row.try_get(8)?,
+        unclean_starts: row.try_get(9)?,
+    })
+}
+
+async fn link_at(client: &Client, stream: &Stream, seq: u64) -> Result<Option<Link>, CallError> {
+    if seq == 0 {
+        return Ok(Some(Link::START));
+    }
+    let position = seq.cast_signed();
+    let values: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&stream.number, Type::INT8), (&position, Type::INT8)];
+    let row = client
+        .query_typed_one("SELECT audit_stream_link($1, $2)", &values)
+        .await?;
+    let hash: Option<&[u8]> = row.try_get(0)?;
+    Ok(hash.and_then(|hash| {
+        let hash = hash.try_into().ok()?;
+        Some(Link { seq, hash })
+    }))
+}
