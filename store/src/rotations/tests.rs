@@ -125,8 +125,8 @@ async fn a_seal_is_swapped_only_for_the_bytes_that_were_read(world: World) {
     }
     assert_eq!(seals.swap(&swaps).await.unwrap(), 0);
     assert_eq!(all(&world, &other, 200).await, untouched);
-    let contents = world.store.secret_sets().contents(&one.org, &one.set, 2);
-    let contents = contents.await.unwrap().unwrap();
+    let sets = world.store.secret_sets();
+    let contents = sets.contents(&one.org, &one.set, 2).await.unwrap().unwrap();
     assert!(contents.entries[0].sealed.starts_with(b"new "));
 }
 
