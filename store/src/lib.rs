@@ -13,6 +13,8 @@ use crate::timekeeper::Timekeeper;
 mod chain;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod many_nodes;
 mod open;
 mod postgres;
 #[cfg(test)]

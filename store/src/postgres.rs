@@ -63,3 +63,6 @@ where
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::Pool;
 use crate::db::{DatabaseError, StoreError};
 use crate::{MigrateError, OpenError};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// One migration at a time on one database. The number is arbitrary.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(5577006791947779410)";

@@ -161,7 +161,8 @@ async fn a_rotation_is_started_once_and_goes_on_where_it_was(mut world: World) {
     world.restart().await;
     let rotations = world.store.rotations();
     let running = rotations.running().await.unwrap();
-    assert_eq!(running, [moved.clone(), theirs]);
+    assert_eq!(running.len(), 2);
+    assert!(running.contains(&moved) && running.contains(&theirs));
     assert_eq!(
         (moved.done, &moved.reached),
         (5, &Some(rows[4].seal.clone()))
