@@ -123,7 +123,7 @@ async fn answer_expectation(session: &mut Session) -> Result<(), Refusal> {
         .headers
         .get(http::header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && !session.is_http2() {
+    if expects {
         session
             .as_downstream_mut()
             .write_continue_response()

@@ -14,9 +14,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use leases::authorize::covers_host;
 use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::HttpServerApp;
 use pingora::http::ResponseHeader;
-use pingora::protocols::ALPN;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::HttpProxy;
@@ -33,6 +32,7 @@ use crate::account;
 use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
+use crate::h2;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
 use crate::normalize::{Endpoint, RawTarget, check_method, parse_authority, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
@@ -310,12 +310,11 @@ impl Front {
         }
         let digest = link(client, &cut, Some(tunnel));
         let mut conn = Conn::new(tls, fd)
-            .with_alpn(Some(if is_h2 { ALPN::H2 } else { ALPN::H1 }))
             .with_digest(Arc::clone(&digest))
             .with_cut(cut);
         if is_h2 {
             conn.put_back(preface.freeze());
-            ServerApp::process_new(&self.proxy, Box::new(conn), shutdown).await;
+            h2::serve(conn, digest, &self.proxy, shutdown).await;
         } else {
             let inside = Link::in_digest(&digest).expect("made with a link");
             self.serve_inside(Box::new(conn), inside, shutdown).await;

@@ -80,18 +80,15 @@ impl Opener {
             version: used.secret_set_version(),
             extra: extra(&binding.keys),
         };
-        let credential = match self.opened.look(&key) {
-            Some(found) => {
-                if found.is_due {
-                    self.renew(key, Wanted::of(used, permit));
-                }
-                found.value
+        let credential = if let Some(found) = self.opened.look(&key) {
+            if found.is_due {
+                self.renew(key, Wanted::of(used, permit));
             }
-            None => {
-                let wanted = Wanted::of(used, permit);
-                let preparing = self.preparer.prepare(&wanted);
-                self.opened.get_or_open(key, preparing).await?
-            }
+            found.value
+        } else {
+            let wanted = Wanted::of(used, permit);
+            let preparing = self.preparer.prepare(&wanted);
+            self.opened.get_or_open(key, preparing).await?
         };
         let template = credential.plan.template();
         if template

@@ -1,6 +1,6 @@
 //! Step 7, second half: the request as it leaves: the agent's credentials out, ours in.
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, IF_RANGE, RANGE, REFERER};
+use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE, EXPECT, HOST, IF_RANGE, RANGE, REFERER};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use leases::token::PREFIX;
 use memchr::memmem;
@@ -60,6 +60,7 @@ pub(crate) fn inject(
     if door == Door::Gateway {
         drop_lease(request);
     }
+    join_cookies(request);
     set_target(request, plan, target)?;
     // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
     // encoded all the same is decoded before it is scanned.
@@ -131,6 +132,22 @@ fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
         request.remove_header(&REFERER);
     }
     request.remove_header(&EXPECT);
+}
+
+/// Joins the crumbs that HTTP/2 may break Cookie into, which HTTP/1 takes in one field (RFC 9113 section 8.2.3).
+fn join_cookies(request: &mut RequestHeader) {
+    if request.version == Version::HTTP_2 || request.headers.get_all(COOKIE).iter().nth(1).is_none()
+    {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = request
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let whole = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()));
+    set(request, COOKIE, whole.expect("made of field values"));
 }
 
 /// In the gateway form the lease stood in a slot of the URL's provider, which need not be one of the set's.

@@ -10,6 +10,7 @@ mod credential;
 mod door;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod h2;
 mod head;
 mod inject;
 mod meter;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::TE;
 use http::{HeaderMap, StatusCode};
 use leases::authorize::Permit;
 use leases::clock::Clock;
@@ -62,7 +63,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Steps 1 to 7 up to the open credential. What returns `Ok` may be forwarded.
     async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Refusal> {
-        if session.is_http2() {
+        if is_h2(session) {
             check_h2_head(session)?;
         }
         let now = self.clock.now();
@@ -258,7 +259,7 @@ impl ProxyHttp for Shared {
             .ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address is left to try"))?;
         let protocol = if ctx.upstream_h2_only {
             Protocol::Http2Only
-        } else if session.is_http2() {
+        } else if is_h2(session) {
             Protocol::Http2
         } else if session.is_upgrade_req() {
             Protocol::WebSocket
@@ -289,6 +290,10 @@ impl ProxyHttp for Shared {
         else {
             return Err(Error::explain(ErrorType::InternalError, "no recorded use"));
         };
+        if request.version == http::Version::HTTP_2 && wants_trailers(session) {
+            // Pingora takes it for hop-by-hop, as it is in HTTP/1; gRPC servers ask for it.
+            request.insert_header(TE, "trailers")?;
+        }
         let injected = inject::inject(
             request,
             ctx.door,
@@ -502,6 +507,17 @@ impl ProxyHttp for Shared {
     }
 }
 
+/// Whether the agent speaks HTTP/2. Pingora's own question is about its own sessions.
+fn is_h2(session: &Session) -> bool {
+    session.req_header().version == http::Version::HTTP_2
+}
+
+/// Whether the agent takes trailers, over HTTP/2, where that may be said end to end.
+fn wants_trailers(session: &Session) -> bool {
+    let te = session.req_header().headers.get(TE);
+    is_h2(session) && te.is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
 /// Whether a final answer, or the switch to another protocol, went out.
 fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| {
@@ -541,7 +557,7 @@ fn check_upgrade(session: &Session, ctx: &RequestContext) -> Result<(), Refusal>
     let is_websocket = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
         && session.req_header().method == http::Method::GET
         && headers.get_all(http::header::UPGRADE).iter().count() == 1;
-    if is_websocket && !session.is_http2() && ctx.target.is_some() {
+    if is_websocket && !is_h2(session) && ctx.target.is_some() {
         return Ok(());
     }
     Err(Refusal::new(
@@ -558,7 +574,7 @@ fn declared_length(session: &Session) -> Option<u64> {
     }
     match headers.get(http::header::CONTENT_LENGTH) {
         Some(length) => length.to_str().ok()?.parse().ok(),
-        None if session.is_http2() => None,
+        None if is_h2(session) => None,
         None => Some(0),
     }
 }

@@ -37,8 +37,6 @@ use crate::watch::Watcher;
 
 /// Requests that one kept connection may carry.
 const REQUESTS_PER_CONNECTION: u32 = 10_000;
-/// How long an idle HTTP/2 connection from an agent is kept.
-const H2_IDLE: Duration = Duration::from_mins(1);
 /// Upstream connections kept idle.
 const IDLE_UPSTREAMS: usize = 1024;
 /// The largest body that is read to be hashed for a signature.
@@ -202,7 +200,6 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
     server_options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
     // A CONNECT inside a tunnel is refused by our own method list, with our own answer.
     server_options.allow_connect_method_proxying = true;
-    server_options.h2_idle_timeout = Some(H2_IDLE);
     proxy.server_options = Some(server_options);
     let leaves = Leaves::new(deps.authority).map_err(|error| ServeError::Leaf(Box::new(error)))?;
     Ok(Front {

@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -57,7 +57,6 @@ pub(crate) struct Conn<S> {
     read_ahead: Bytes,
     unsent: BytesMut,
     cut: Arc<Cut>,
-    alpn: Option<ALPN>,
     id: UniqueIDType,
     digest: Option<Arc<ProxyDigest>>,
     chunks: Option<Chunks>,
@@ -70,7 +69,6 @@ impl<S> Conn<S> {
             read_ahead: Bytes::new(),
             unsent: BytesMut::new(),
             cut: Arc::default(),
-            alpn: None,
             id,
             digest: None,
             chunks: None,
@@ -109,11 +107,6 @@ impl<S> Conn<S> {
 
     pub(crate) fn with_cut(mut self, cut: Arc<Cut>) -> Self {
         self.cut = cut;
-        self
-    }
-
-    pub(crate) fn with_alpn(mut self, alpn: Option<ALPN>) -> Self {
-        self.alpn = alpn;
         self
     }
 
@@ -257,11 +250,7 @@ impl<S> UniqueID for Conn<S> {
     }
 }
 
-impl<S> Ssl for Conn<S> {
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.alpn.clone()
-    }
-}
+impl<S> Ssl for Conn<S> {}
 
 impl<S> GetTimingDigest for Conn<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

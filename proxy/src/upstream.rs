@@ -383,6 +383,10 @@ pub(crate) fn is_connect_failure(error: &Error) -> bool {
 /// What the agent is told of a failure on the upstream leg. Addresses and causes stay in the log.
 pub(crate) fn refusal(error: &Error) -> Refusal {
     let (code, detail) = match error.etype() {
+        ErrorType::ReadTimedout if *error.esource() == ErrorSource::Downstream => (
+            Code::AmbiguousRequest,
+            "the agent sent nothing more of its body for a minute; what it had sent may have been forwarded",
+        ),
         _ if *error.esource() == ErrorSource::Downstream => (
             Code::AmbiguousRequest,
             "the request is not proper HTTP; send it in its one plain form (RFC 9112)",

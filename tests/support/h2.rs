@@ -5,11 +5,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_rustls::client::TlsStream;
 
 use super::stack::Stack;
 use super::tunnel::basic;
 use super::wait;
-use super::wire::{Reply, Seen};
+use super::wire::{Duplex, Reply, Seen};
 
 /// An HTTP/2 connection through the injector to one host.
 pub(crate) struct H2 {
@@ -61,8 +62,8 @@ impl H2 {
 }
 
 impl Stack {
-    /// A tunnel to port 443 of `host` with HTTP/2 inside.
-    pub(crate) async fn tunnel_h2(&self, host: &str, token: &str) -> H2 {
+    /// TLS inside a tunnel to port 443 of `host`, on which HTTP/2 was agreed.
+    async fn tls_for_h2(&self, host: &str, token: &str) -> TlsStream<Box<dyn Duplex>> {
         let (reply, wire) = self.connect(&format!("{host}:443"), &basic(token)).await;
         reply.expect_status(200);
         let tls = self
@@ -74,6 +75,22 @@ impl Stack {
             Some(&b"h2"[..]),
             "the injector offers HTTP/2"
         );
+        tls
+    }
+
+    /// HTTP/2 to `host` frame by frame, for what a client of the usual kind would not do.
+    pub(crate) async fn frames(&self, host: &str, token: &str) -> h2::client::SendRequest<Bytes> {
+        let tls = self.tls_for_h2(host, token).await;
+        let (sender, connection) = h2::client::handshake(tls)
+            .await
+            .expect("an HTTP/2 connection");
+        tokio::spawn(connection);
+        sender.ready().await.expect("room for a stream")
+    }
+
+    /// A tunnel to port 443 of `host` with HTTP/2 inside.
+    pub(crate) async fn tunnel_h2(&self, host: &str, token: &str) -> H2 {
+        let tls = self.tls_for_h2(host, token).await;
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
                 .await

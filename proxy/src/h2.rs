@@ -1,0 +1,469 @@
+//! The agent's side of HTTP/2: each of its streams is a request that Pingora proxies.
+//!
+//! Pingora has a server of its own for this, which answers some requests by itself, waits for a body for ever, and never
+//! says `100 Continue`. So streams are accepted here, as sessions of Pingora's open kind (`custom`); what a request names
+//! is judged by the pipeline, which records what it refuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream as Messages;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use pingora::apps::HttpServerApp;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::body_buffer::FixedBuffer;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::http::v2::write_body;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::proxy::HttpProxy;
+use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::head::MAX_HEAD;
+use crate::pipeline::Shared;
+
+/// How long a connection without a stream is kept.
+const IDLE: Duration = Duration::from_mins(1);
+/// Streams that one connection may have open.
+const MAX_STREAMS: u32 = 100;
+/// What is kept of a body to be sent again, as Pingora does for its own sessions.
+const REPLAYED: usize = 64 * 1024;
+
+/// Serves a connection whose ALPN chose HTTP/2, to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    io: S,
+    link: Arc<ProxyDigest>,
+    proxy: &Arc<HttpProxy<Shared>>,
+    shutdown: &watch::Receiver<bool>,
+) {
+    let handshake = Builder::new()
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MAX_STREAMS)
+        .handshake(io)
+        .await;
+    let Ok(mut connection) = handshake else {
+        return;
+    };
+    let digest = Arc::new(Digest {
+        proxy_digest: Some(link),
+        ..Digest::default()
+    });
+    let mut down = shutdown.clone();
+    let mut draining = false;
+    let mut streams = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = down.wait_for(|down| *down), if !draining => {
+                connection.graceful_shutdown();
+                draining = true;
+                continue;
+            }
+            // This also moves the bytes of all streams, so it is polled until the connection ends.
+            accepted = connection.accept() => accepted,
+            Some(_) = streams.join_next() => continue,
+            () = sleep(IDLE), if streams.is_empty() => return,
+        };
+        let Some(Ok((request, respond))) = accepted else {
+            break;
+        };
+        let session = Stream::new(request, respond, Arc::clone(&digest));
+        let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
+        streams.spawn(async move {
+            let session = ServerSession::new_custom(Box::new(session));
+            proxy.process_new_http(session, &shutdown).await;
+        });
+    }
+    // Each still has its outcome to record.
+    streams.detach_all();
+}
+
+/// One request and its response.
+struct Stream {
+    request: RequestHeader,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    /// There once the response's head is written.
+    writer: Option<SendStream<Bytes>>,
+    written: Option<Box<ResponseHeader>>,
+    has_ended: bool,
+    bytes_read: usize,
+    bytes_sent: usize,
+    replay: Option<FixedBuffer>,
+    digest: Arc<Digest>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
+}
+
+impl Stream {
+    fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        digest: Arc<Digest>,
+    ) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            request: head.into(),
+            body,
+            respond,
+            writer: None,
+            written: None,
+            has_ended: false,
+            bytes_read: 0,
+            bytes_sent: 0,
+            replay: None,
+            digest,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        }
+    }
+
+    /// Waits for more of the body. Until the response begins, an agent may not be silent for longer than its timeout; then
+    /// it may, since in a call that streams both ways it may have nothing to say for long.
+    async fn next_part(&mut self) -> Result<Option<Bytes>> {
+        let part = self.body.data();
+        let part = match self.read_timeout {
+            Some(bound) if self.written.is_none() => timeout(bound, part).await.or_err(
+                ErrorType::ReadTimedout,
+                "the agent sent nothing more of its body",
+            )?,
+            _ => part.await,
+        };
+        part.transpose()
+            .or_err(ErrorType::ReadError, "while reading a request's body")
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        while self.read_body_bytes().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Waits until the agent gives the stream up.
+    async fn idle(&mut self) -> Result<Reason> {
+        let Self {
+            respond, writer, ..
+        } = self;
+        std::future::poll_fn(|cx| match writer {
+            Some(writer) => writer.poll_reset(cx),
+            None => respond.poll_reset(cx),
+        })
+        .await
+        .or_err(ErrorType::H2Error, "while waiting for the upstream")
+    }
+
+    fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.written.is_some() || self.has_ended {
+            return Ok(());
+        }
+        if head.status == StatusCode::CONTINUE {
+            let mut interim = Response::new(());
+            *interim.status_mut() = head.status;
+            return self
+                .respond
+                .send_informational(interim)
+                .or_err(ErrorType::WriteError, "while writing an interim response");
+        }
+        if head.status.is_informational() {
+            return Ok(());
+        }
+        head.insert_header(DATE, get_cached_date())?;
+        for name in HOP_BY_HOP {
+            head.remove_header(&name);
+        }
+        let response = Response::from_parts(head.as_owned_parts(), ());
+        let writer = self
+            .respond
+            .send_response(response, end)
+            .or_err(ErrorType::WriteError, "while writing a response's head")?;
+        self.writer = Some(writer);
+        self.written = Some(head);
+        self.has_ended = end;
+        Ok(())
+    }
+
+    /// The writer of the body, while there is something left to write.
+    fn open_writer(&mut self) -> Result<Option<&mut SendStream<Bytes>>> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        let writer = self.writer.as_mut();
+        writer
+            .ok_or_else(|| Error::explain(ErrorType::H2Error, "a body before its head"))
+            .map(Some)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.written.is_none() {
+            return Ok(());
+        }
+        if let Some(writer) = self.open_writer()? {
+            writer
+                .send_data(Bytes::new(), true)
+                .or_err(ErrorType::WriteError, "while ending a response")?;
+            self.has_ended = true;
+        }
+        Ok(())
+    }
+}
+
+/// Fields that HTTP/2 has no place for (RFC 9113 section 8.2.2).
+const HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+#[async_trait]
+impl Session for Stream {
+    fn req_header(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let part = self.next_part().await?;
+        if let Some(part) = &part {
+            self.bytes_read += part.len();
+            if let Some(replay) = &mut self.replay {
+                replay.write_to_buffer(part);
+            }
+            // The window may be that of a stream which just ended; then nothing more is owed.
+            let _ = self.body.flow_control().release_capacity(part.len());
+        }
+        Ok(part)
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if !no_body_expected && !self.is_body_done() {
+            return self.read_body_bytes().await;
+        }
+        let reason = self.idle().await?;
+        Error::e_explain(
+            ErrorType::ConnectionClosed,
+            format!("the agent gave its stream up: {reason}"),
+        )
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        if self.is_body_done() {
+            return Ok(());
+        }
+        match self.drain_timeout {
+            Some(bound) => timeout(bound, self.drain())
+                .await
+                .or_err(ErrorType::ReadTimedout, "while draining a request's body")?,
+            None => self.drain().await,
+        }
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.write_head(head, end)
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.write_head(Box::new(head.clone()), end)
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        let (length, bound) = (data.len(), self.write_timeout);
+        let Some(writer) = self.open_writer()? else {
+            return Ok(());
+        };
+        let written = write_body(writer, data, end, bound);
+        match bound {
+            Some(bound) => timeout(bound, written)
+                .await
+                .or_err(ErrorType::WriteTimedout, "while writing a response's body")?,
+            None => written.await,
+        }
+        .map_err(Error::into_down)?;
+        self.bytes_sent += length;
+        self.has_ended = end;
+        Ok(())
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if let Some(writer) = self.open_writer()? {
+            writer
+                .send_trailers(trailers)
+                .or_err(ErrorType::WriteError, "while writing trailers")?;
+            self.has_ended = true;
+        }
+        Ok(())
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut is_end = false;
+        for task in tasks {
+            is_end |= match task {
+                HttpTask::Header(head, end) => {
+                    self.write_head(head, end).map_err(Error::into_down)?;
+                    end
+                }
+                HttpTask::Body(Some(data), end) if !data.is_empty() => {
+                    self.write_body(data, end).await?;
+                    end
+                }
+                HttpTask::Body(_, end) => end,
+                HttpTask::Trailer(Some(trailers)) => {
+                    self.write_trailers(*trailers).await?;
+                    true
+                }
+                HttpTask::Trailer(None) | HttpTask::Done => true,
+                HttpTask::UpgradedBody(..) => {
+                    return Error::e_explain(ErrorType::InternalError, "an upgrade over HTTP/2");
+                }
+                HttpTask::Failed(error) => return Err(error),
+            };
+        }
+        if is_end {
+            self.end().map_err(Error::into_down)?;
+        }
+        Ok(is_end)
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
+    fn request_summary(&self) -> String {
+        // A target may hold what must not be logged; the pipeline writes the one line a request.
+        format!("{} over HTTP/2", self.request.method)
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.written.as_deref()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        if !self.has_ended {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.is_body_empty() || self.body.is_end_stream()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        let is_zero = |length: &http::HeaderValue| length.as_bytes() == b"0";
+        self.bytes_read == 0
+            && (self.body.is_end_stream()
+                || self
+                    .request
+                    .headers
+                    .get(CONTENT_LENGTH)
+                    .is_some_and(is_zero))
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.bytes_sent
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.bytes_read
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        Some(&self.digest)
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        Arc::get_mut(&mut self.digest)
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.replay
+            .get_or_insert_with(|| FixedBuffer::new(REPLAYED));
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.replay.as_ref().is_some_and(FixedBuffer::is_truncated)
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        let replay = self.replay.as_ref()?;
+        replay.get_buffer().filter(|_| !replay.is_truncated())
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Messages<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Messages<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
