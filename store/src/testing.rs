@@ -15,9 +15,9 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use crate::{
-    Actor, CheckpointSigner, Grant, Location, NewAgent, NewGrant, NewLease, NewSet, NewVault,
-    Outcome, Rate, RecordedUse, RequestFacts, Sealed, SecretSet, SetChange, Store, StoreOptions,
-    UseRequest,
+    Actor, CheckpointSigner, Grant, LeaseRecord, Location, NewAgent, NewGrant, NewLease, NewSet,
+    NewVault, Outcome, Rate, RecordedUse, RequestFacts, Sealed, SecretSet, SetChange, Store,
+    StoreOptions, UseRequest,
 };
 
 pub(crate) const START: OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
@@ -107,6 +107,14 @@ impl World {
         let db = rusqlite::Connection::open(self.database()).unwrap();
         db.busy_timeout(Duration::from_secs(5)).unwrap();
         db
+    }
+
+    /// Runs a statement behind the store's back.
+    pub(crate) fn tamper(&self, statement: &str) {
+        match &self.postgres {
+            Some(database) => drop(database.admin(statement)),
+            None => drop(self.intruder().execute(statement, []).unwrap()),
+        }
     }
 
     pub(crate) fn sign(&self) {
@@ -314,13 +322,18 @@ impl Tenant {
             .create(&self.org, new, &person())
             .await
             .unwrap();
+        self.use_of(&lease)
+    }
+
+    /// The request that uses a lease.
+    pub(crate) fn use_of(&self, lease: &LeaseRecord) -> UseRequest {
         UseRequest {
             org: self.org.clone(),
-            lease: lease.id,
+            lease: lease.id.clone(),
             agent: self.agent.clone(),
             set: self.set.clone(),
             grant: self.grant.clone(),
-            kind,
+            kind: lease.kind,
             action: Action::ProxyUse,
             revocation_ids: [lease.revocation_id].into(),
             expires_at: lease.expires_at,

@@ -37,9 +37,28 @@ async fn race(world: &World, request: &UseRequest, times: usize) -> Vec<Result<(
     ended.into_iter().map(|ended| ended.unwrap()).collect()
 }
 
-#[tokio::test]
-async fn a_use_and_its_outcome_are_two_events_with_one_id() {
-    let world = World::new().await;
+on_both!(
+    a_use_and_its_outcome_are_two_events_with_one_id,
+    of_64_uses_of_a_request_lease_exactly_one_wins,
+    a_consumed_lease_stays_consumed_after_a_restart,
+    a_narrowed_token_consumes_its_parents_lease,
+    the_use_after_a_revocation_of_the_lease_is_refused,
+    revoking_a_block_refuses_its_children_and_not_its_parent,
+    the_use_after_a_revocation_of_the_grant_is_refused,
+    an_inactive_or_deleted_agent_uses_nothing,
+    a_use_gets_the_sets_version_of_its_commit_and_none_of_a_deleted_set,
+    an_unknown_lease_and_another_organisations_are_refused_alike,
+    a_lease_a_childs_time_and_a_grant_end_when_they_say,
+    an_expired_grant_is_refused,
+    a_clock_that_steps_back_revives_nothing_even_over_a_restart,
+    a_rate_is_exact_in_each_window_and_over_a_restart,
+    a_refusal_made_elsewhere_is_recorded,
+    counts_for_display_follow_within_about_a_second,
+    a_closed_ledger_refuses,
+    the_standing_of_a_lease_follows_each_revocation,
+);
+
+async fn a_use_and_its_outcome_are_two_events_with_one_id(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     let recorded = use_it(&world, &request).await.unwrap();
@@ -60,18 +79,15 @@ async fn a_use_and_its_outcome_are_two_events_with_one_id() {
         .store
         .ledger()
         .record_outcome(outcome(&request, &recorded));
-    world.store.close().await;
-    let store = open(&world.database(), &world.clock).await;
-    let ended = &events(&store, &one, "lease.outcome").await[0];
+    world.restart().await;
+    let ended = &events(&world.store, &one, "lease.outcome").await[0];
     assert_eq!(ended.use_id, used.use_id);
     assert_eq!((ended.status, ended.bytes_down), (Some(200), Some(345)));
     assert_eq!(ended.address.as_deref(), Some("192.0.2.1"));
     assert_eq!(ended.prev_hash, used.hash);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_64_uses_of_a_request_lease_exactly_one_wins() {
-    let world = World::new().await;
+async fn of_64_uses_of_a_request_lease_exactly_one_wins(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Request).await;
     let ended = race(&world, &request, 64).await;
@@ -132,9 +148,7 @@ async fn within_one_batch_a_request_lease_is_used_once() {
     assert_eq!(ended.iter().filter(|ended| ended.is_ok()).count(), 1);
 }
 
-#[tokio::test]
-async fn a_consumed_lease_stays_consumed_after_a_restart() {
-    let mut world = World::new().await;
+async fn a_consumed_lease_stays_consumed_after_a_restart(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Request).await;
     use_it(&world, &request).await.unwrap();
@@ -143,9 +157,7 @@ async fn a_consumed_lease_stays_consumed_after_a_restart() {
     assert_eq!(again.unwrap_err(), UseRefusal::LeaseConsumed);
 }
 
-#[tokio::test]
-async fn a_narrowed_token_consumes_its_parents_lease() {
-    let world = World::new().await;
+async fn a_narrowed_token_consumes_its_parents_lease(world: World) {
     let one = tenant(&world.store, "one").await;
     let parent = one.lease(&world.store, Kind::Request).await;
     let mut child = parent.clone();
@@ -161,9 +173,7 @@ fn block(byte: u8) -> RevocationId {
     RevocationId::from_bytes(&[byte; 64]).unwrap()
 }
 
-#[tokio::test]
-async fn the_use_after_a_revocation_of_the_lease_is_refused() {
-    let world = World::new().await;
+async fn the_use_after_a_revocation_of_the_lease_is_refused(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     use_it(&world, &request).await.unwrap();
@@ -177,9 +187,7 @@ async fn the_use_after_a_revocation_of_the_lease_is_refused() {
     assert_eq!(refused, UseRefusal::LeaseRevoked { at: START });
 }
 
-#[tokio::test]
-async fn revoking_a_block_refuses_its_children_and_not_its_parent() {
-    let world = World::new().await;
+async fn revoking_a_block_refuses_its_children_and_not_its_parent(world: World) {
     let one = tenant(&world.store, "one").await;
     let parent = one.lease(&world.store, Kind::Workflow).await;
     let mut child = parent.clone();
@@ -195,9 +203,7 @@ async fn revoking_a_block_refuses_its_children_and_not_its_parent() {
     use_it(&world, &parent).await.unwrap();
 }
 
-#[tokio::test]
-async fn the_use_after_a_revocation_of_the_grant_is_refused() {
-    let world = World::new().await;
+async fn the_use_after_a_revocation_of_the_grant_is_refused(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     use_it(&world, &request).await.unwrap();
@@ -213,9 +219,7 @@ async fn the_use_after_a_revocation_of_the_grant_is_refused() {
     );
 }
 
-#[tokio::test]
-async fn an_inactive_or_deleted_agent_uses_nothing() {
-    let world = World::new().await;
+async fn an_inactive_or_deleted_agent_uses_nothing(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     let agents = world.store.agents();
@@ -240,9 +244,7 @@ async fn an_inactive_or_deleted_agent_uses_nothing() {
     );
 }
 
-#[tokio::test]
-async fn a_use_gets_the_sets_version_of_its_commit_and_none_of_a_deleted_set() {
-    let world = World::new().await;
+async fn a_use_gets_the_sets_version_of_its_commit_and_none_of_a_deleted_set(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     assert_eq!(
@@ -266,9 +268,7 @@ async fn a_use_gets_the_sets_version_of_its_commit_and_none_of_a_deleted_set() {
     );
 }
 
-#[tokio::test]
-async fn an_unknown_lease_and_another_organisations_are_refused_alike() {
-    let world = World::new().await;
+async fn an_unknown_lease_and_another_organisations_are_refused_alike(world: World) {
     let one = tenant(&world.store, "one").await;
     let other = tenant(&world.store, "other").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
@@ -301,9 +301,7 @@ async fn an_unknown_lease_and_another_organisations_are_refused_alike() {
     );
 }
 
-#[tokio::test]
-async fn a_lease_a_childs_time_and_a_grant_end_when_they_say() {
-    let world = World::new().await;
+async fn a_lease_a_childs_time_and_a_grant_end_when_they_say(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     let mut child = request.clone();
@@ -329,9 +327,7 @@ async fn a_lease_a_childs_time_and_a_grant_end_when_they_say() {
     );
 }
 
-#[tokio::test]
-async fn an_expired_grant_is_refused() {
-    let world = World::new().await;
+async fn an_expired_grant_is_refused(world: World) {
     let mut one = tenant(&world.store, "one").await;
     let ends_at = START + Duration::from_mins(20);
     let short = grant(
@@ -347,19 +343,14 @@ async fn an_expired_grant_is_refused() {
     let request = one.lease(&world.store, Kind::Workflow).await;
     use_it(&world, &request).await.unwrap();
     // A grant's end never comes before its leases', unless its row is changed.
-    world
-        .intruder()
-        .execute("UPDATE grants SET expires_at = 0", [])
-        .unwrap();
+    world.tamper("UPDATE grants SET expires_at = 0");
     assert_eq!(
         use_it(&world, &request).await.unwrap_err(),
         UseRefusal::GrantExpired
     );
 }
 
-#[tokio::test]
-async fn a_clock_that_steps_back_revives_nothing_even_over_a_restart() {
-    let mut world = World::new().await;
+async fn a_clock_that_steps_back_revives_nothing_even_over_a_restart(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     world.clock.advance(Duration::from_mins(11));
@@ -376,9 +367,7 @@ async fn a_clock_that_steps_back_revives_nothing_even_over_a_restart() {
     assert_eq!(world.store.clock_behind(), Duration::from_mins(11));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_rate_is_exact_in_each_window_and_over_a_restart() {
-    let mut world = World::new().await;
+async fn a_rate_is_exact_in_each_window_and_over_a_restart(mut world: World) {
     let mut one = tenant(&world.store, "one").await;
     let rate = Rate {
         requests: 10,
@@ -407,9 +396,7 @@ async fn a_rate_is_exact_in_each_window_and_over_a_restart() {
     assert_eq!(ended.iter().filter(|ended| ended.is_ok()).count(), 10);
 }
 
-#[tokio::test]
-async fn a_refusal_made_elsewhere_is_recorded() {
-    let world = World::new().await;
+async fn a_refusal_made_elsewhere_is_recorded(world: World) {
     let one = tenant(&world.store, "one").await;
     let refused = Refused {
         org: one.org.clone(),
@@ -427,16 +414,14 @@ async fn a_refusal_made_elsewhere_is_recorded() {
     assert_eq!(event.actor_id, one.agent.as_str());
 }
 
-#[tokio::test]
-async fn counts_for_display_follow_within_about_a_second() {
-    let world = World::new().await;
+async fn counts_for_display_follow_within_about_a_second(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
     for _ in 0..3 {
         use_it(&world, &request).await.unwrap();
     }
-    world.store.close().await;
-    let store = open(&world.database(), &world.clock).await;
+    world.restart().await;
+    let store = &world.store;
     let lease = store.leases().get(&one.org, &request.lease).await.unwrap();
     assert_eq!(lease.unwrap().uses, 3);
     let agent = store
@@ -570,9 +555,7 @@ async fn without_a_commit_a_use_is_refused_after_two_seconds() {
     assert!(began.elapsed() >= Duration::from_secs(2));
 }
 
-#[tokio::test]
-async fn a_closed_ledger_refuses() {
-    let world = World::new().await;
+async fn a_closed_ledger_refuses(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Request).await;
     world.store.close().await;
@@ -681,9 +664,7 @@ async fn no_file_is_readable_by_others() {
     }
 }
 
-#[tokio::test]
-async fn the_standing_of_a_lease_follows_each_revocation() {
-    let world = World::new().await;
+async fn the_standing_of_a_lease_follows_each_revocation(world: World) {
     let one = tenant(&world.store, "one").await;
     let other = tenant(&world.store, "other").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
