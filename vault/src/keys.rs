@@ -3,6 +3,8 @@
 //! The first byte of a wrapped DEK tells the provider and its form: `0x01` software, `0x02` and `0x03` PKCS#11 (by
 //! AES-GCM, by key wrap and a bound commitment), `0x10` Google Cloud KMS.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod gcp_kms;
 pub mod pkcs11;
 pub mod providers;

@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::*;
-use crate::secret::Secret;
+use crate::{keys::conformance, secret::Secret};
 
 /// Cheap, so that tests are quick.
 const COST: Argon2Cost = Argon2Cost {
@@ -73,6 +73,12 @@ async fn opens(keys: &SoftwareKeys, kek: &KekId, wrapped: &[u8]) -> bool {
     keys.unwrap(kek, wrapped, AAD)
         .await
         .is_ok_and(|opened| opened.expose() == dek().expose())
+}
+
+#[tokio::test]
+async fn the_conformance_story_holds() {
+    let room = Room::new();
+    conformance::holds(Arc::new(room.open().unwrap())).await;
 }
 
 #[tokio::test]
