@@ -9,8 +9,8 @@ use kms_double::{Action, Call, KmsDouble, VersionState};
 
 use super::*;
 use crate::{
-    keys::KekState,
-    {RowBinding, Secret, Vault},
+    RowBinding, Secret, Vault,
+    keys::{KekState, conformance},
 };
 
 const KEY_RING: &str = "projects/p/locations/europe-west3/keyRings/claviger";
@@ -91,6 +91,12 @@ fn is_unknown<T>(result: &Result<T, KeyError>) -> bool {
 
 fn text<T>(result: &Result<T, KeyError>) -> String {
     result.as_ref().err().expect("a refusal").to_string()
+}
+
+#[tokio::test]
+async fn the_conformance_story_holds() {
+    let rig = Rig::new().await;
+    conformance::holds(rig.keys).await;
 }
 
 #[tokio::test]
