@@ -9,7 +9,7 @@ mod change;
 mod query;
 
 pub(crate) use change::{Change, ControlHead, WriteTx};
-pub(crate) use query::{Pool, Query, Row, query};
+pub(crate) use query::{Conn, On, Pool, Query, Row, Value, built, insert_many, query};
 
 /// Why a read or write of the store failed.
 #[derive(Debug, thiserror::Error)]

@@ -37,6 +37,7 @@ pub mod rotations;
 pub mod sealed_keys;
 pub mod seals;
 pub mod secret_sets;
+pub mod transfer;
 pub mod users;
 pub mod vaults;
 

@@ -1,9 +1,11 @@
 //! One statement for either database: its text with `$1`, `$2`, …, its values, and rows.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, SqlitePool};
 use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
@@ -54,11 +56,45 @@ impl<'c> From<Conn<'c>> for On<'c> {
 }
 
 /// A value of one of the three types that columns have.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Value {
+    #[serde(rename = "i")]
     Integer(Option<i64>),
+    #[serde(rename = "t")]
     Text(Option<String>),
+    #[serde(rename = "b", with = "hexadecimal")]
     Bytes(Option<Vec<u8>>),
+}
+
+impl Value {
+    /// Roughly how much memory it takes.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Integer(_) => 8,
+            Self::Text(text) => text.as_ref().map_or(0, String::len),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, Vec::len),
+        }
+    }
+}
+
+/// Bytes in a text.
+mod hexadecimal {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(hex::encode).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        Option::<String>::deserialize(deserializer)?
+            .map(|text| hex::decode(text).map_err(de::Error::custom))
+            .transpose()
+    }
 }
 
 /// A statement and its values.
@@ -68,14 +104,22 @@ pub(crate) enum Value {
 #[derive(Debug, Clone)]
 #[must_use]
 pub(crate) struct Query {
-    text: &'static str,
+    text: Cow<'static, str>,
     values: Vec<Value>,
 }
 
 /// A statement; `text` is the same for both databases.
 pub(crate) const fn query(text: &'static str) -> Query {
     Query {
-        text,
+        text: Cow::Borrowed(text),
+        values: Vec::new(),
+    }
+}
+
+/// A statement made from names that this program knows, never from what a caller says.
+pub(crate) const fn built(text: String) -> Query {
+    Query {
+        text: Cow::Owned(text),
         values: Vec::new(),
     }
 }
@@ -143,7 +187,10 @@ impl Query {
     }
 
     fn on_sqlite(self) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
-        let mut query = sqlx::query(self.text);
+        let mut query = match self.text {
+            Cow::Borrowed(text) => sqlx::query(text),
+            Cow::Owned(text) => sqlx::query(AssertSqlSafe(text)),
+        };
         for value in self.values {
             query = match value {
                 Value::Integer(value) => query.bind(value),
@@ -167,13 +214,89 @@ impl Query {
 
     async fn rows(&self, client: &Client) -> Result<Vec<Row>, StoreError> {
         let values = self.typed();
-        let rows = in_time(client.query_typed(self.text, &values)).await?;
+        let rows = in_time(client.query_typed(&self.text, &values)).await?;
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
     async fn change(&self, client: &Client) -> Result<u64, StoreError> {
         let values = self.typed();
-        in_time(client.execute_typed(self.text, &values)).await
+        in_time(client.execute_typed(&self.text, &values)).await
+    }
+}
+
+/// Inserts rows, all of the same columns. On Postgres in one statement, whatever time it takes.
+pub(crate) async fn insert_many(
+    conn: Conn<'_>,
+    table: &str,
+    columns: &[&str],
+    rows: Vec<Vec<Value>>,
+) -> Result<(), StoreError> {
+    let places: Vec<String> = (1..=columns.len())
+        .map(|place| format!("${place}"))
+        .collect();
+    let (names, places) = (columns.join(", "), places.join(", "));
+    match conn {
+        Conn::Sqlite(conn) => {
+            let text = format!("INSERT INTO {table} ({names}) VALUES ({places})");
+            for values in rows {
+                let row = Query {
+                    text: Cow::Owned(text.clone()),
+                    values,
+                };
+                row.execute(Conn::Sqlite(&mut *conn)).await?;
+            }
+        }
+        Conn::Postgres(client) => {
+            let text = format!("INSERT INTO {table} ({names}) SELECT * FROM unnest({places})");
+            let mut arrays: Vec<Array> = Vec::new();
+            for row in rows {
+                for (place, value) in row.into_iter().enumerate() {
+                    if arrays.len() == place {
+                        arrays.push(Array::of_kind(&value));
+                    }
+                    arrays[place].push(value);
+                }
+            }
+            let values: Vec<(&(dyn ToSql + Sync), Type)> =
+                arrays.iter().map(Array::typed).collect();
+            client.execute_typed(&text, &values).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The values of one column.
+enum Array {
+    Integer(Vec<Option<i64>>),
+    Text(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+}
+
+impl Array {
+    const fn of_kind(value: &Value) -> Self {
+        match value {
+            Value::Integer(_) => Self::Integer(Vec::new()),
+            Value::Text(_) => Self::Text(Vec::new()),
+            Value::Bytes(_) => Self::Bytes(Vec::new()),
+        }
+    }
+
+    /// The caller has seen to it that a column's values are of one kind.
+    fn push(&mut self, value: Value) {
+        match (self, value) {
+            (Self::Integer(values), Value::Integer(value)) => values.push(value),
+            (Self::Text(values), Value::Text(value)) => values.push(value),
+            (Self::Bytes(values), Value::Bytes(value)) => values.push(value),
+            _ => {}
+        }
+    }
+
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Integer(values) => (values, Type::INT8_ARRAY),
+            Self::Text(values) => (values, Type::TEXT_ARRAY),
+            Self::Bytes(values) => (values, Type::BYTEA_ARRAY),
+        }
     }
 }
 

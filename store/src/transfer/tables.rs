@@ -1,0 +1,297 @@
+//! Every table that is moved, and how its rows are read.
+
+use Kind::{Bytes, Integer, Text};
+
+use crate::db::Value;
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Integer,
+    Text,
+    Bytes,
+}
+
+/// A table.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// So many of the columns, from the first, are its key.
+    pub(super) key: usize,
+    pub(super) columns: &'static [(&'static str, Kind)],
+}
+
+impl Table {
+    /// Reads `limit` rows in the order of the key, after a key that is bound if `is_after`.
+    pub(super) fn select(&self, is_after: bool, limit: usize) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+        let (all, key) = (names.join(", "), names[..self.key].join(", "));
+        let places: Vec<String> = (1..=self.key).map(|place| format!("${place}")).collect();
+        let after = if is_after {
+            format!(" WHERE ({key}) > ({})", places.join(", "))
+        } else {
+            String::new()
+        };
+        format!(
+            "SELECT {all} FROM {}{after} ORDER BY {key} LIMIT {limit}",
+            self.name
+        )
+    }
+
+    /// Whether a row has a value of the right type for each column.
+    pub(super) fn fits(&self, row: &[Value]) -> bool {
+        row.len() == self.columns.len()
+            && row.iter().zip(self.columns).all(|(value, (_, kind))| {
+                matches!(
+                    (value, kind),
+                    (Value::Integer(_), Integer)
+                        | (Value::Text(_), Text)
+                        | (Value::Bytes(_), Bytes)
+                )
+            })
+    }
+}
+
+/// In an order in which no row comes before one that it refers to.
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "orgs",
+        key: 1,
+        columns: &[("id", Text), ("name", Text), ("created_at", Integer)],
+    },
+    Table {
+        name: "users",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("name", Text),
+            ("role", Text),
+            ("created_at", Integer),
+        ],
+    },
+    Table {
+        name: "user_keys",
+        key: 1,
+        columns: &[
+            ("key_hash", Bytes),
+            ("org_id", Text),
+            ("user_id", Text),
+            ("created_at", Integer),
+            ("revoked_at", Integer),
+        ],
+    },
+    Table {
+        name: "agents",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("name", Text),
+            ("description", Text),
+            ("key_hash", Bytes),
+            ("is_active", Integer),
+            ("created_at", Integer),
+            ("updated_at", Integer),
+            ("last_used_at", Integer),
+            ("deleted_at", Integer),
+        ],
+    },
+    Table {
+        name: "vaults",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("name", Text),
+            ("kek_id", Text),
+            ("created_at", Integer),
+        ],
+    },
+    Table {
+        name: "secrets",
+        key: 3,
+        columns: &[
+            ("org_id", Text),
+            ("vault_id", Text),
+            ("path", Text),
+            ("version", Integer),
+            ("created_at", Integer),
+            ("deleted_at", Integer),
+        ],
+    },
+    Table {
+        name: "secret_versions",
+        key: 4,
+        columns: &[
+            ("org_id", Text),
+            ("vault_id", Text),
+            ("path", Text),
+            ("version", Integer),
+            ("sealed", Bytes),
+            ("created_at", Integer),
+        ],
+    },
+    Table {
+        name: "secret_sets",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("vault_id", Text),
+            ("provider", Text),
+            ("environment", Text),
+            ("name", Text),
+            ("version", Integer),
+            ("created_at", Integer),
+            ("updated_at", Integer),
+            ("deleted_at", Integer),
+        ],
+    },
+    Table {
+        name: "secret_set_versions",
+        key: 2,
+        columns: &[
+            ("set_id", Text),
+            ("version", Integer),
+            ("org_id", Text),
+            ("manifest", Text),
+            ("custom", Text),
+            ("created_at", Integer),
+            ("created_by", Text),
+            ("rolled_back_to", Integer),
+        ],
+    },
+    Table {
+        name: "grants",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("agent_id", Text),
+            ("secret_set_id", Text),
+            ("allowed_actions", Text),
+            ("allowed_keys", Text),
+            ("constraints", Text),
+            ("rate_requests", Integer),
+            ("rate_per_seconds", Integer),
+            ("expires_at", Integer),
+            ("created_by", Text),
+            ("created_at", Integer),
+            ("revoked_at", Integer),
+        ],
+    },
+    Table {
+        name: "rate_windows",
+        key: 1,
+        columns: &[
+            ("grant_id", Text),
+            ("started_at", Integer),
+            ("used", Integer),
+        ],
+    },
+    Table {
+        name: "leases",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("agent_id", Text),
+            ("kind", Text),
+            ("action", Text),
+            ("sets", Text),
+            ("issued_at", Integer),
+            ("expires_at", Integer),
+            ("revoked_at", Integer),
+            ("uses", Integer),
+            ("revocation_id", Bytes),
+        ],
+    },
+    Table {
+        name: "revoked_blocks",
+        key: 1,
+        columns: &[
+            ("revocation_id", Bytes),
+            ("org_id", Text),
+            ("lease_id", Text),
+            ("revoked_at", Integer),
+            ("until", Integer),
+        ],
+    },
+    Table {
+        name: "sealed_keys",
+        key: 3,
+        columns: &[
+            ("org_id", Text),
+            ("name", Text),
+            ("version", Integer),
+            ("sealed", Bytes),
+            ("public", Bytes),
+            ("created_at", Integer),
+            ("retired_at", Integer),
+        ],
+    },
+    Table {
+        name: "idempotency_keys",
+        key: 3,
+        columns: &[
+            ("org_id", Text),
+            ("principal", Text),
+            ("key", Text),
+            ("request_hash", Bytes),
+            ("status", Integer),
+            ("body", Bytes),
+            ("created_at", Integer),
+        ],
+    },
+    Table {
+        name: "rotations",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("vault_id", Text),
+            ("kind", Text),
+            ("target_kek", Text),
+            ("target_version", Integer),
+            ("state", Text),
+            ("done", Integer),
+            ("total", Integer),
+            ("reached", Text),
+            ("started_at", Integer),
+            ("finished_at", Integer),
+        ],
+    },
+    Table {
+        name: "ledger_state",
+        key: 1,
+        columns: &[
+            ("node", Text),
+            ("time_seen", Integer),
+            ("open_from", Integer),
+            ("is_open", Integer),
+            ("unclean_starts", Integer),
+        ],
+    },
+    Table {
+        name: "audit_streams",
+        key: 1,
+        columns: &[("number", Integer), ("stream", Text)],
+    },
+    Table {
+        name: "audit_events",
+        key: 1,
+        columns: &[
+            ("position", Integer),
+            ("org_id", Text),
+            ("created_at", Integer),
+            ("action", Text),
+            ("agent_id", Text),
+            ("lease_id", Text),
+            ("secret_set_id", Text),
+            ("prev_hash", Bytes),
+            ("hash", Bytes),
+            ("body", Text),
+        ],
+    },
+];

@@ -1,0 +1,325 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use ::leases::RevocationId;
+use ::leases::scope::Kind as LeaseKind;
+use test_postgres::{Database, Server};
+
+use super::*;
+use crate::audit::verify_offline;
+use crate::testing::*;
+use crate::{NewSealedKey, NewUser, OfflineOptions, Rate, Role, RotationKind};
+
+/// A store with rows in every table, two organisations in each, closed.
+async fn full() -> (World, [Tenant; 2]) {
+    let world = World::new().await;
+    world.sign();
+    let mut tenants = Vec::new();
+    for name in ["one", "other"] {
+        let tenant = tenant(&world.store, name).await;
+        fill(&world, &tenant).await;
+        tenants.push(tenant);
+    }
+    world.store.close().await;
+    (world, tenants.try_into().unwrap())
+}
+
+async fn fill(world: &World, tenant: &Tenant) {
+    let (store, org) = (&world.store, &tenant.org);
+    let user = NewUser {
+        name: "ada \u{1F511} \"quoted\"".to_owned(),
+        role: Role::Admin,
+    };
+    let user = store.users().create(org, user, &person()).await.unwrap();
+    let key = key_hash(org.as_str());
+    store
+        .users()
+        .add_key(org, &user.id, &key, &person())
+        .await
+        .unwrap();
+    update_set(store, tenant, &["STRIPE_SECRET_KEY", "A"]).await;
+    let gone = create_set(store, org, "gone", &["B"]).await;
+    store
+        .secret_sets()
+        .delete(org, &gone.id, &person())
+        .await
+        .unwrap();
+    let key = NewSealedKey {
+        name: "jwt".to_owned(),
+        version: 1,
+        sealed: (0..=255).collect(),
+        public: Vec::new(),
+    };
+    store.sealed_keys().put(org, key, &person()).await.unwrap();
+    let keys = store.idempotency();
+    keys.begin(org, "usr_a", "k", &[1; 32]).await.unwrap();
+    keys.finish(org, "usr_a", "k", 201, b"sealed answer")
+        .await
+        .unwrap();
+    let rate = Rate {
+        requests: 9,
+        per_seconds: 60,
+    };
+    let grant = grant(store, org, &tenant.agent, &tenant.set, None, Some(rate)).await;
+    let rated = Tenant {
+        grant: grant.id,
+        ..tenant.clone()
+    };
+    let request = rated.lease(store, LeaseKind::Workflow).await;
+    let used = store.ledger().record_use(request.clone()).await.unwrap();
+    store.ledger().record_outcome(outcome(&request, &used));
+    let block =
+        RevocationId::from_bytes(&[org.as_str().len() as u8 ^ key_hash(org.as_str())[0]; 64]);
+    store
+        .leases()
+        .revoke_block(
+            org,
+            &request.lease,
+            &block.unwrap(),
+            request.expires_at,
+            &person(),
+        )
+        .await
+        .unwrap();
+    store
+        .rotations()
+        .start(org, &tenant.vault, RotationKind::Rewrap, 2, &person())
+        .await
+        .unwrap();
+}
+
+fn file(world: &World, name: &str) -> PathBuf {
+    world.directory.path().join(name)
+}
+
+async fn export(world: &World, name: &str) -> TransferCounts {
+    export_database(&world.location(), &world.checkpoint(), &file(world, name))
+        .await
+        .unwrap()
+}
+
+fn location(database: &Database<'_>) -> Location {
+    Location::parse(&database.url()).unwrap()
+}
+
+#[tokio::test]
+async fn every_row_arrives_as_it_was_and_the_trail_verifies_there() {
+    let (world, tenants) = full().await;
+    let exported = export(&world, "export").await;
+    assert!(
+        exported.tables.iter().all(|(_, rows)| *rows > 0),
+        "{exported:?}"
+    );
+    assert_eq!(exported.of("orgs"), 2);
+    let database = Server::shared().database();
+    let into = location(&database);
+    let checkpoint = file(&world, "moved.checkpoint");
+    let imported = import_database(&file(&world, "export"), &into, &checkpoint).await;
+    assert_eq!(imported.unwrap(), exported);
+    assert_eq!(
+        fs::read(&checkpoint).unwrap(),
+        fs::read(world.checkpoint()).unwrap()
+    );
+    let report = verify_offline(&into, &checkpoint, &OfflineOptions::default())
+        .await
+        .unwrap();
+    assert!(report.is_intact(), "{report:?}");
+    assert!(
+        report
+            .streams
+            .iter()
+            .all(|stream| stream.checkpoint_seq == Some(stream.events))
+    );
+    // Exported from there, it is the same file again.
+    export_database(&into, &checkpoint, &file(&world, "again"))
+        .await
+        .unwrap();
+    let (first, again) = (file(&world, "export"), file(&world, "again"));
+    assert!(fs::read(first).unwrap() == fs::read(again).unwrap());
+    // And it is in working order: the trail goes on.
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_at(into, &directory, &world.clock).await;
+    for tenant in &tenants {
+        let contents = store
+            .secret_sets()
+            .contents(&tenant.org, &tenant.set, 2)
+            .await;
+        assert_eq!(contents.unwrap().unwrap().entries.len(), 2);
+        let new = new_agent("later", tenant.org.as_str());
+        let agents = store.agents();
+        agents.create(&tenant.org, new, &person()).await.unwrap();
+    }
+    assert!(store.audit().verify().await.unwrap().is_intact());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_installation_can_move_back_into_a_file() {
+    let (world, _) = full().await;
+    let exported = export(&world, "export").await;
+    let back = Location::Sqlite(file(&world, "back.db"));
+    let checkpoint = file(&world, "back.checkpoint");
+    let imported = import_database(&file(&world, "export"), &back, &checkpoint).await;
+    assert_eq!(imported.unwrap(), exported);
+    export_database(&back, &checkpoint, &file(&world, "again"))
+        .await
+        .unwrap();
+    let (first, again) = (file(&world, "export"), file(&world, "again"));
+    assert!(fs::read(first).unwrap() == fs::read(again).unwrap());
+}
+
+#[tokio::test]
+async fn an_export_is_its_owners_alone_and_replaces_nothing() {
+    let (world, _) = full().await;
+    export(&world, "export").await;
+    let mode = fs::metadata(file(&world, "export"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = fs::read(file(&world, "export")).unwrap();
+    let again = export_database(
+        &world.location(),
+        &world.checkpoint(),
+        &file(&world, "export"),
+    )
+    .await;
+    assert!(matches!(again, Err(TransferError::File { .. })));
+    assert!(fs::read(file(&world, "export")).unwrap() == before);
+    let nowhere = Location::Sqlite(file(&world, "none.db"));
+    let refused = export_database(&nowhere, &world.checkpoint(), &file(&world, "other")).await;
+    assert!(matches!(refused, Err(TransferError::File { .. })));
+    assert!(!file(&world, "none.db").exists());
+}
+
+#[tokio::test]
+async fn a_database_that_a_server_has_open_is_not_exported() {
+    let world = World::new().await;
+    tenant(&world.store, "one").await;
+    let refused = export_database(
+        &world.location(),
+        &world.checkpoint(),
+        &file(&world, "export"),
+    )
+    .await;
+    assert!(matches!(
+        refused,
+        Err(TransferError::Open(OpenError::InUse { .. }))
+    ));
+    assert!(!file(&world, "export").exists());
+}
+
+#[tokio::test]
+async fn only_an_empty_database_takes_an_import() {
+    let (world, _) = full().await;
+    export(&world, "export").await;
+    let (clean, used) = (World::on_postgres().await, World::on_postgres().await);
+    tenant(&used.store, "theirs").await;
+    // One that a server has opened has its streams, if nothing else.
+    for (target, first) in [(&used, "orgs"), (&clean, "ledger_state")] {
+        let before = target
+            .postgres
+            .as_ref()
+            .unwrap()
+            .admin("SELECT COUNT(*) FROM audit_events");
+        let into = target.location();
+        let refused = import_database(&file(&world, "export"), &into, &file(&world, "c")).await;
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(&refused, TransferError::NotEmpty { table, .. } if *table == first),
+            "{refused:?}"
+        );
+        assert!(!refused.to_string().contains(test_postgres::PASSWORD));
+        let after = target
+            .postgres
+            .as_ref()
+            .unwrap()
+            .admin("SELECT COUNT(*) FROM audit_events");
+        assert_eq!(before, after);
+    }
+    assert!(!file(&world, "c").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_changes_nothing() {
+    let (world, _) = full().await;
+    export(&world, "export").await;
+    let whole = fs::read_to_string(file(&world, "export")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let without_last = lines[..lines.len() - 1].join("\n") + "\n";
+    let without_one: String = [&lines[..5], &lines[6..]].concat().join("\n") + "\n";
+    let damaged = [
+        ("an edit", whole.replacen("builder", "bu1lder", 1)),
+        ("no end", without_last),
+        ("half a line", whole[..whole.len() - 10].to_owned()),
+        ("a row less", without_one),
+        ("more after the end", format!("{whole}{}\n", lines[3])),
+        ("another format", whole.replacen("export", "report", 1)),
+        (
+            "another table",
+            whole.replacen("[\"users\"", "[\"pg_authid\"", 2),
+        ),
+        ("nothing", String::new()),
+    ];
+    let database = Server::shared().database();
+    let into = location(&database);
+    for (what, text) in damaged {
+        let path = file(&world, "damaged");
+        fs::write(&path, text).unwrap();
+        let refused = import_database(&path, &into, &file(&world, "c")).await;
+        assert!(
+            matches!(refused, Err(TransferError::Damaged { .. })),
+            "{what}: {refused:?}"
+        );
+        let rows = database
+            .admin("SELECT (SELECT COUNT(*) FROM orgs) + (SELECT COUNT(*) FROM audit_events)");
+        assert_eq!(rows.trim(), "0", "{what}");
+    }
+    import_database(&file(&world, "export"), &into, &file(&world, "c"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn no_table_and_no_column_is_left_behind() {
+    let world = World::new().await;
+    let intruder = world.intruder();
+    let mut query = intruder
+        .prepare(
+            "SELECT m.name || '.' || c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c \
+             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE '_sqlx_%'",
+        )
+        .unwrap();
+    let sqlite: BTreeSet<String> = query
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let moved: BTreeSet<String> = TABLES
+        .iter()
+        .flat_map(|table| {
+            table
+                .columns
+                .iter()
+                .map(|(column, _)| format!("{}.{column}", table.name))
+        })
+        .collect();
+    assert_eq!(sqlite, moved);
+    let database = Server::shared().database();
+    Store::migrate(&location(&database)).await.unwrap();
+    let columns = database.admin(
+        "SELECT table_name || '.' || column_name FROM information_schema.columns \
+         WHERE table_schema = 'public' AND table_name NOT IN \
+         ('schema_migrations', 'ledger_changes', 'nodes')",
+    );
+    // Of a run of a process, not of the installation.
+    let only_there = ["audit_streams.writer", "audit_streams.time_seen"];
+    let postgres: BTreeSet<String> = columns
+        .lines()
+        .filter(|column| !only_there.contains(column))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(postgres, moved);
+}
