@@ -90,6 +90,7 @@ impl Caller {
 pub(crate) struct Person {
     pub(crate) org: OrgId,
     pub(crate) actor: Actor,
+    pub(crate) is_admin: bool,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -121,9 +122,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Person {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, state).await?;
         match &caller.principal {
-            Principal::Person { org, .. } => Ok(Self {
+            Principal::Person { org, role, .. } => Ok(Self {
                 org: org.clone(),
                 actor: caller.actor(),
+                is_admin: *role == Role::Admin,
             }),
             Principal::Agent { id, .. } => {
                 let detail = format!(
@@ -202,7 +204,7 @@ pub(crate) async fn agent_by_key(
 
 /// A token outlives its agent's deactivation by its signature, so the store is asked every time.
 async fn agent_by_token(state: &AppState, token: &str) -> Result<Option<Principal>, ApiError> {
-    let Some(claims) = state.jwt.verify(token, state.clock.now()) else {
+    let Some(claims) = state.tokens.verify(token, state.clock.now()) else {
         return Ok(None);
     };
     let agent = state.store.agents().get(&claims.org, &claims.agent).await?;

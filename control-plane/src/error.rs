@@ -12,8 +12,9 @@ use store::{
     CreateAgentError, CreateGrantError, CreateLeaseError, LedgerError, PatchAgentError, StoreError,
     VerifyError, WriteSetError,
 };
-use vault::{OpenError, SealError};
+use vault::{KeyError, OpenError, SealError};
 
+use crate::ca::CaError;
 use crate::keys::KeyChestError;
 use crate::operator_templates::OperatorTemplatesError;
 use crate::problem::{Code, Problem};
@@ -254,6 +255,12 @@ impl From<SealError> for ApiError {
     }
 }
 
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        key_unavailable(error)
+    }
+}
+
 impl From<OpenError> for ApiError {
     fn from(error: OpenError) -> Self {
         match error {
@@ -270,8 +277,23 @@ impl From<KeyChestError> for ApiError {
     fn from(error: KeyChestError) -> Self {
         match error {
             KeyChestError::Store(error) => error.into(),
-            KeyChestError::Open { .. } | KeyChestError::Seal { .. } => key_unavailable(error),
-            KeyChestError::NoVault(_) | KeyChestError::Malformed { .. } => Self::internal(error),
+            KeyChestError::Open { .. }
+            | KeyChestError::Seal { .. }
+            | KeyChestError::NoSigner { .. }
+            | KeyChestError::Signer { .. } => key_unavailable(error),
+            KeyChestError::NoVault(_)
+            | KeyChestError::Missing { .. }
+            | KeyChestError::Foreign { .. }
+            | KeyChestError::Malformed { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        match error {
+            CaError::Keys(error) => error.into(),
+            CaError::Make(_) | CaError::Mismatch => Self::internal(error),
         }
     }
 }
@@ -293,8 +315,7 @@ fn unrecorded(error: LedgerError) -> ApiError {
 }
 
 fn key_unavailable(error: impl Error + Send + Sync + 'static) -> ApiError {
-    let detail =
-        "the key provider did not seal or open this; look at GET /v1/health/hsm and try again";
+    let detail = "the key provider did not seal, open or sign this; look at GET /v1/health/hsm and try again";
     ApiError::new(Code::KeyUnavailable, detail).because(error)
 }
 

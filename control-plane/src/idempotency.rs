@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use store::Idempotency;
-use vault::Secret;
+use zeroize::Zeroizing;
 
 use crate::AppState;
-use crate::auth::Caller;
+use crate::auth::{self, Caller};
 use crate::error::ApiError;
-use crate::keys::KeyChest;
+use crate::kept_answer::Slot;
 use crate::middleware::MAX_BODY;
 use crate::problem::Code;
 
@@ -41,11 +41,18 @@ async fn replay_or_run(
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return Ok(next.run(request).await);
     };
+    let credential = auth::credential(request.headers()).unwrap_or_default();
+    let credential = Zeroizing::new(credential.to_owned());
     let (request, hash) = digest(request).await?;
-    let claim = Claim { state, caller, key };
+    let claim = Claim {
+        state,
+        caller,
+        key,
+        credential,
+    };
     match claim.begin(&hash).await? {
         Idempotency::Fresh => claim.run(request, next).await,
-        Idempotency::Replay { status, body } => claim.replay(status, &body).await,
+        Idempotency::Replay { status, body } => claim.replay(status, &body),
         Idempotency::Conflict => {
             let detail = "this Idempotency-Key came with another request before; use a fresh key for a new request";
             Err(ApiError::new(Code::IdempotencyConflict, detail))
@@ -98,6 +105,8 @@ struct Claim<'a> {
     state: &'a AppState,
     caller: Caller,
     key: String,
+    /// Only whoever shows it again may read the answer.
+    credential: Zeroizing<String>,
 }
 
 impl Claim<'_> {
@@ -141,12 +150,7 @@ impl Claim<'_> {
     async fn keep(&self, status: StatusCode, body: &Bytes) -> Result<(), ApiError> {
         let status = status.as_u16();
         debug_assert!(body.len() < MAX_BODY, "answers are small");
-        let body = Secret::new(body.to_vec());
-        let sealed = self
-            .chest()
-            .await?
-            .seal_answer(&self.slot(), status, body)
-            .await?;
+        let sealed = self.slot(status).seal(&self.credential, body);
         let keys = self.state.store.idempotency();
         Ok(keys
             .finish(
@@ -159,14 +163,13 @@ impl Claim<'_> {
             .await?)
     }
 
-    async fn replay(&self, status: u16, sealed: &[u8]) -> Result<Response, ApiError> {
-        let body = self
-            .chest()
-            .await?
-            .open_answer(&self.slot(), status, sealed)
-            .await?;
+    fn replay(&self, status: u16, sealed: &[u8]) -> Result<Response, ApiError> {
+        let Some(body) = self.slot(status).open(&self.credential, sealed) else {
+            let detail = "the request with this Idempotency-Key was done under another key or token of yours, which alone can read its answer again; list what there is";
+            return Err(ApiError::new(Code::IdempotencyConflict, detail));
+        };
         let status = StatusCode::from_u16(status).map_err(ApiError::internal)?;
-        let mut response = (status, body.expose().to_vec()).into_response();
+        let mut response = (status, Bytes::from_owner(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -176,13 +179,13 @@ impl Claim<'_> {
         Ok(response)
     }
 
-    async fn chest(&self) -> Result<KeyChest, ApiError> {
-        Ok(KeyChest::of(&self.state.store, &self.state.vault, self.caller.org()).await?)
-    }
-
-    fn slot(&self) -> String {
-        let key = hex::encode(Sha256::digest(self.key.as_bytes()));
-        format!("__idempotency/{}/{key}", self.caller.principal.id())
+    fn slot(&self, status: u16) -> Slot<'_> {
+        Slot {
+            org: self.caller.org(),
+            principal: self.caller.principal.id(),
+            key: &self.key,
+            status,
+        }
     }
 }
 

@@ -1,26 +1,44 @@
 //! Short-lived tokens of agents: JWT (RFC 7519) signed by Ed25519 (RFC 8037).
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use leases::id::{AgentId, OrgId};
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use store::Actor;
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
+use vault::KeyError;
+use zeroize::{Zeroize, Zeroizing};
 
-/// The key that signs agents' tokens.
+use crate::keys::{JWT, KeyChest, KeyChestError, Published, Signers, Signing, SigningKey, rings};
+
+/// The public halves of the keys that sign agents' tokens: all that it takes to verify one.
 ///
-/// Its id (`kid`) is derived from the public half, so that a rotated key needs no counter.
-pub struct JwtKey {
+/// A key's id (`kid`) is derived from its public half.
+pub struct JwtVerifier {
+    published: Published,
+    keys: RwLock<Arc<[VerifyingKey]>>,
+}
+
+/// The keys that sign agents' tokens: what signs, beside what verifies.
+#[derive(Debug)]
+pub struct JwtKeys {
+    verifier: Arc<JwtVerifier>,
+    signing: Signing,
+}
+
+/// One public half.
+struct VerifyingKey {
     kid: String,
-    signing: EncodingKey,
-    verifying: DecodingKey,
+    key: DecodingKey,
 }
 
 /// What a token says once it has been verified.
@@ -29,11 +47,6 @@ pub(crate) struct AgentToken {
     pub(crate) org: OrgId,
     pub(crate) agent: AgentId,
 }
-
-/// Bytes that are no Ed25519 key.
-#[derive(Debug, thiserror::Error)]
-#[error("the token signing key is not a 32-byte Ed25519 key")]
-pub struct JwtKeyError;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
@@ -48,40 +61,169 @@ struct Claims {
     exp: i64,
 }
 
-impl JwtKey {
-    /// Makes the 32 secret bytes of a new key.
-    pub fn generate() -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(crate::context::random::<32>().to_vec())
-    }
+/// What the service itself asserts towards an injector: that it looked at an export, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Forwarded {
+    /// SHA-256 of the request's credential and body, so that this goes with one request alone.
+    pub(crate) request: String,
+    /// Who sent the request to the control plane.
+    pub(crate) client_ip: Option<IpAddr>,
+}
 
-    /// Takes a key's 32 secret bytes.
+#[derive(Debug, Serialize, Deserialize)]
+struct ForwardedClaims {
+    iss: String,
+    aud: String,
+    nbf: i64,
+    exp: i64,
+    #[serde(flatten)]
+    forwarded: Forwarded,
+}
+
+impl JwtVerifier {
+    /// The verifier of a chest.
     ///
     /// # Errors
-    /// [`JwtKeyError`] if there are not 32 of them.
-    pub fn from_secret_bytes(bytes: &[u8]) -> Result<Self, JwtKeyError> {
-        let secret: Zeroizing<[u8; 32]> =
-            Zeroizing::new(bytes.try_into().map_err(|_| JwtKeyError)?);
-        let key = SigningKey::from_bytes(&secret);
-        let document = key.to_pkcs8_der().map_err(|_| JwtKeyError)?;
-        let public = key.verifying_key().to_bytes();
-        Ok(Self {
-            kid: URL_SAFE_NO_PAD.encode(&Sha256::digest(public)[..12]),
-            signing: EncodingKey::from_ed_der(document.as_bytes()),
-            verifying: DecodingKey::from_ed_der(&public),
+    /// [`KeyChestError`]; [`KeyChestError::Missing`] until a control plane has made the keys.
+    pub async fn load(chest: &KeyChest, now: OffsetDateTime) -> Result<Self, KeyChestError> {
+        Ok(Self::load_with(chest, None, now).await?.0)
+    }
+
+    async fn load_with(
+        chest: &KeyChest,
+        signers: Option<&Signers>,
+        now: OffsetDateTime,
+    ) -> Result<(Self, u64), KeyChestError> {
+        let published = Published::new(JWT, TOKEN_LIFETIME);
+        let period = published.period(chest, signers, now).await?;
+        let keys = RwLock::new(verifying_keys(&period.verifying));
+        Ok((Self { published, keys }, period.signing))
+    }
+
+    /// Takes up what was rotated, and lets go of what has ended.
+    ///
+    /// # Errors
+    /// [`KeyChestError`]; the keys are then as before.
+    pub async fn reload(&self, chest: &KeyChest, now: OffsetDateTime) -> Result<(), KeyChestError> {
+        self.reload_with(chest, None, now).await.map(|_| ())
+    }
+
+    async fn reload_with(
+        &self,
+        chest: &KeyChest,
+        signers: Option<&Signers>,
+        now: OffsetDateTime,
+    ) -> Result<u64, KeyChestError> {
+        let period = self.published.period(chest, signers, now).await?;
+        *self.keys.write() = verifying_keys(&period.verifying);
+        Ok(period.signing)
+    }
+
+    /// Verifies a token: `EdDSA` alone, our key, issuer, audience, and the times by the given clock.
+    ///
+    /// `None` says nothing of the reason: to a caller all of them are one.
+    pub(crate) fn verify(&self, token: &str, now: OffsetDateTime) -> Option<AgentToken> {
+        let claims: Claims = self.decode(token, AUDIENCE, &["sub"])?;
+        let lives = is_live(claims.nbf, claims.exp, now) && claims.iat <= now.unix_timestamp();
+        let agent = AgentId::parse(claims.sub.strip_prefix("agent:")?).ok()?;
+        lives.then_some(AgentToken {
+            org: claims.org,
+            agent,
         })
     }
 
+    /// Verifies what [`JwtKeys::vouch`] made.
+    pub(crate) fn verify_forwarded(&self, token: &str, now: OffsetDateTime) -> Option<Forwarded> {
+        let claims: ForwardedClaims = self.decode(token, FORWARDED_AUDIENCE, &[])?;
+        // Clocks of two machines differ by a little.
+        let late = now + FORWARDED_LIFETIME;
+        let early = now - FORWARDED_LIFETIME;
+        let lives = claims.nbf <= late.unix_timestamp() && early.unix_timestamp() < claims.exp;
+        lives.then_some(claims.forwarded)
+    }
+
+    fn decode<T: DeserializeOwned>(&self, token: &str, audience: &str, also: &[&str]) -> Option<T> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let found = jsonwebtoken::decode_header(token).ok()?;
+        let keys = Arc::clone(&self.keys.read());
+        // Only what `sign` writes: no `jwk`, `jku` or `x5u` that brings its own key, no `crit` that would have to be understood.
+        let key = keys.iter().find(|key| found == header(&key.kid))?;
+        let validation = validation(audience, also);
+        let decoded = jsonwebtoken::decode::<T>(token, &key.key, &validation);
+        decoded.ok().map(|decoded| decoded.claims)
+    }
+}
+
+impl JwtKeys {
+    /// The keys of a chest, with a first one when there is none.
+    ///
+    /// # Errors
+    /// [`KeyChestError`].
+    pub async fn load_or_create(
+        chest: &KeyChest,
+        signers: &Signers,
+        now: OffsetDateTime,
+    ) -> Result<Self, KeyChestError> {
+        rings::ensure(chest, JWT, signers).await?;
+        let (verifier, version) = JwtVerifier::load_with(chest, Some(signers), now).await?;
+        let signing = Signing::load(JWT, version, chest, signers.clone()).await?;
+        Ok(Self {
+            verifier: Arc::new(verifier),
+            signing,
+        })
+    }
+
+    /// Takes up what was rotated here or elsewhere.
+    ///
+    /// # Errors
+    /// [`KeyChestError`]; what could not be taken up is as before.
+    pub async fn reload(&self, chest: &KeyChest, now: OffsetDateTime) -> Result<(), KeyChestError> {
+        let signers = self.signing.signers();
+        let version = self.verifier.reload_with(chest, Some(signers), now).await?;
+        self.signing.follow(version, chest).await
+    }
+
+    /// Makes a new key, which signs after [`crate::keys::OVERLAP`]. Tokens of the one before it stay good until they end.
+    ///
+    /// # Errors
+    /// [`KeyChestError`]; the keys are then as before.
+    pub async fn rotate(
+        &self,
+        chest: &KeyChest,
+        actor: &Actor,
+        now: OffsetDateTime,
+    ) -> Result<u64, KeyChestError> {
+        let signers = self.signing.signers();
+        let version = chest.make_signing_key(JWT, signers, actor).await?;
+        chest.publish(JWT, signers).await?;
+        self.reload(chest, now).await?;
+        Ok(version)
+    }
+
+    /// What verifies.
+    pub fn verifier(&self) -> &Arc<JwtVerifier> {
+        &self.verifier
+    }
+
+    /// Whether the key that signs lives where a new one would be made.
+    pub(crate) fn lives_in_primary(&self) -> bool {
+        self.signing.lives_in_primary()
+    }
+
+    /// The version that signs now.
+    pub(crate) fn signing_version(&self) -> u64 {
+        self.signing.key().version()
+    }
+
     /// Signs a token for an agent; it lives [`TOKEN_LIFETIME`].
-    pub(crate) fn issue(
+    pub(crate) async fn issue(
         &self,
         agent: &AgentToken,
         vault_ids: Vec<String>,
         now: OffsetDateTime,
-    ) -> Zeroizing<String> {
-        let header = Header {
-            kid: Some(self.kid.clone()),
-            ..Header::new(Algorithm::EdDSA)
-        };
+    ) -> Result<Zeroizing<String>, KeyError> {
         let iat = now.unix_timestamp();
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -94,54 +236,88 @@ impl JwtKey {
             nbf: iat,
             exp: iat + TOKEN_LIFETIME.as_secs().cast_signed(),
         };
-        let token = jsonwebtoken::encode(&header, &claims, &self.signing);
-        Zeroizing::new(token.expect("an Ed25519 key signs claims of strings and numbers"))
+        sign(&self.signing.key(), &claims).await
     }
 
-    /// Verifies a token: `EdDSA` alone, our key, issuer, audience, and the times by the given clock.
-    ///
-    /// `None` says nothing of the reason: to a caller all of them are one.
-    pub(crate) fn verify(&self, token: &str, now: OffsetDateTime) -> Option<AgentToken> {
-        if token.len() > MAX_TOKEN {
-            return None;
-        }
-        let header = jsonwebtoken::decode_header(token).ok()?;
-        // Only what `issue` writes: no `jwk`, `jku` or `x5u` that brings its own key, no `crit` that would have to be understood.
-        let expected = Header {
-            kid: Some(self.kid.clone()),
-            ..Header::new(Algorithm::EdDSA)
+    /// Vouches towards an injector for a request that is handed on.
+    pub(crate) async fn vouch(
+        &self,
+        forwarded: Forwarded,
+        now: OffsetDateTime,
+    ) -> Result<Zeroizing<String>, KeyError> {
+        let nbf = now.unix_timestamp();
+        let claims = ForwardedClaims {
+            iss: ISSUER.to_owned(),
+            aud: FORWARDED_AUDIENCE.to_owned(),
+            nbf,
+            exp: nbf + FORWARDED_LIFETIME.as_secs().cast_signed(),
+            forwarded,
         };
-        if header != expected {
-            return None;
-        }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation())
-            .ok()?
-            .claims;
-        let now = now.unix_timestamp();
-        let lives = claims.nbf <= now && now < claims.exp && claims.iat <= now;
-        let agent = AgentId::parse(claims.sub.strip_prefix("agent:")?).ok()?;
-        lives.then_some(AgentToken {
-            org: claims.org,
-            agent,
-        })
+        sign(&self.signing.key(), &claims).await
     }
 }
 
+/// Signs claims wherever the key lives: the library writes header and claims, the key signs what RFC 7515, section 5.1 says.
+async fn sign<T: Serialize>(key: &SigningKey, claims: &T) -> Result<Zeroizing<String>, KeyError> {
+    let part = |json: serde_json::Result<Vec<u8>>| {
+        URL_SAFE_NO_PAD.encode(json.expect("strings and numbers always have a JSON form"))
+    };
+    let head = part(serde_json::to_vec(&header(&kid(&key.public()))));
+    let body = part(serde_json::to_vec(claims));
+    let mut token = Zeroizing::new(format!("{head}.{body}"));
+    let signature = key.sign(token.as_bytes()).await?;
+    // Room for all of it, so that no copy is left behind.
+    let mut whole = Zeroizing::new(String::with_capacity(token.len() + 1 + 86));
+    whole.push_str(&token);
+    whole.push('.');
+    whole.push_str(&URL_SAFE_NO_PAD.encode(signature));
+    token.zeroize();
+    Ok(whole)
+}
+
+fn header(kid: &str) -> Header {
+    Header {
+        kid: Some(kid.to_owned()),
+        ..Header::new(Algorithm::EdDSA)
+    }
+}
+
+fn kid(public: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(public)[..12])
+}
+
+fn verifying_keys(publics: &[(u64, [u8; 32])]) -> Arc<[VerifyingKey]> {
+    let key = |(_, public): &(u64, [u8; 32])| VerifyingKey {
+        kid: kid(public),
+        key: DecodingKey::from_ed_der(public),
+    };
+    publics.iter().map(key).collect()
+}
+
+fn is_live(nbf: i64, exp: i64, now: OffsetDateTime) -> bool {
+    let now = now.unix_timestamp();
+    nbf <= now && now < exp
+}
+
 /// The library checks signature, algorithm, issuer and audience; the times are checked above, by the clock that was passed in.
-fn validation() -> Validation {
+fn validation(audience: &str, also: &[&str]) -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_issuer(&[ISSUER]);
-    validation.set_audience(&[AUDIENCE]);
-    validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+    validation.set_audience(&[audience]);
+    let always = ["exp", "nbf", "iss", "aud"];
+    let required: Vec<&str> = always.iter().chain(also).copied().collect();
+    validation.set_required_spec_claims(&required);
     validation.validate_exp = false;
     validation
 }
 
-impl fmt::Debug for JwtKey {
+impl fmt::Debug for JwtVerifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = Arc::clone(&self.keys.read());
+        let kids: Vec<&str> = keys.iter().map(|key| key.kid.as_str()).collect();
         formatter
-            .debug_struct("JwtKey")
-            .field("kid", &self.kid)
+            .debug_struct("JwtVerifier")
+            .field("kids", &kids)
             .finish_non_exhaustive()
     }
 }
@@ -150,10 +326,16 @@ impl fmt::Debug for JwtKey {
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_mins(15);
 const ISSUER: &str = "claviger";
 const AUDIENCE: &str = "claviger-api";
+const FORWARDED_AUDIENCE: &str = "claviger-injector";
+/// A request that is handed on arrives at once; the rest is for clocks that differ.
+const FORWARDED_LIFETIME: Duration = Duration::from_secs(30);
 const MAX_TOKEN: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::pkcs8::EncodePrivateKey;
+    use futures::FutureExt;
+    use jsonwebtoken::EncodingKey;
     use jsonwebtoken::jwk::Jwk;
     use serde_json::{Value, json};
     use time::macros::datetime;
@@ -162,8 +344,50 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
 
-    fn key() -> JwtKey {
-        JwtKey::from_secret_bytes(&[7; 32]).unwrap()
+    /// The key of these secret bytes, as verifier and as the reference library's signer.
+    struct Pair {
+        verifier: JwtVerifier,
+        kid: String,
+        signing: SigningKey,
+        reference: EncodingKey,
+    }
+
+    impl Pair {
+        fn of(seed: [u8; 32]) -> Self {
+            let key = ed25519_dalek::SigningKey::from_bytes(&seed);
+            let public = key.verifying_key().to_bytes();
+            let document = key.to_pkcs8_der().unwrap();
+            Self {
+                verifier: JwtVerifier {
+                    published: Published::new(JWT, TOKEN_LIFETIME),
+                    keys: RwLock::new(verifying_keys(&[(1, public)])),
+                },
+                kid: kid(&public),
+                signing: SigningKey::opened(JWT, 1, key),
+                reference: EncodingKey::from_ed_der(document.as_bytes()),
+            }
+        }
+
+        fn verify(&self, token: &str, now: OffsetDateTime) -> Option<AgentToken> {
+            self.verifier.verify(token, now)
+        }
+
+        fn issue(&self, agent: &AgentToken, vault_ids: Vec<String>, now: OffsetDateTime) -> String {
+            let keys = JwtKeys {
+                verifier: Arc::new(Self::of([7; 32]).verifier),
+                signing: Signing::of(SigningKey::opened(
+                    JWT,
+                    1,
+                    ed25519_dalek::SigningKey::from_bytes(&[7; 32]),
+                )),
+            };
+            let token = keys.issue(agent, vault_ids, now).now_or_never().unwrap();
+            token.unwrap().to_string()
+        }
+    }
+
+    fn key() -> Pair {
+        Pair::of([7; 32])
     }
 
     fn agent() -> AgentToken {
@@ -179,7 +403,7 @@ mod tests {
                "jti": "x", "iat": now, "nbf": now, "exp": now + 900})
     }
 
-    fn header(key: &JwtKey) -> Header {
+    fn header(key: &Pair) -> Header {
         Header {
             kid: Some(key.kid.clone()),
             ..Header::new(Algorithm::EdDSA)
@@ -187,7 +411,7 @@ mod tests {
     }
 
     fn signed(header: &Header, claims: &Value) -> String {
-        jsonwebtoken::encode(header, claims, &key().signing).unwrap()
+        jsonwebtoken::encode(header, claims, &key().reference).unwrap()
     }
 
     #[test]
@@ -247,7 +471,9 @@ mod tests {
 
     #[test]
     fn another_algorithm_or_none_is_refused() {
-        let public = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+        let public = ed25519_dalek::SigningKey::from_bytes(&[7; 32])
+            .verifying_key()
+            .to_bytes();
         let confused = Header {
             kid: Some(key().kid),
             ..Header::new(Algorithm::HS256)
@@ -276,7 +502,9 @@ mod tests {
             };
             assert_eq!(key().verify(&signed(&header, &claims()), NOW), None);
         }
-        let public = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+        let public = ed25519_dalek::SigningKey::from_bytes(&[7; 32])
+            .verifying_key()
+            .to_bytes();
         let own = json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(public)});
         let own: Jwk = serde_json::from_value(own).unwrap();
         for header in [
@@ -304,7 +532,7 @@ mod tests {
     #[test]
     fn another_key_or_a_changed_byte_is_refused() {
         let token = key().issue(&agent(), vec![], NOW);
-        let other = JwtKey::from_secret_bytes(&[8; 32]).unwrap();
+        let other = Pair::of([8; 32]);
         assert_eq!(other.verify(&token, NOW), None);
         for index in 0..token.len() {
             let mut changed = token.as_bytes().to_vec();
@@ -317,6 +545,10 @@ mod tests {
 
     #[test]
     fn debug_shows_the_key_id_alone() {
-        assert!(format!("{:?}", key()).starts_with("JwtKey { kid: "));
+        assert!(format!("{:?}", key().verifier).starts_with("JwtVerifier { kids: "));
+        assert_eq!(
+            format!("{:?}", key().signing),
+            "SigningKey { name: \"jwt\", version: 1, .. }"
+        );
     }
 }

@@ -3,14 +3,18 @@
 mod api_key;
 mod auth;
 mod bootstrap;
+mod ca;
 mod context;
 mod entries;
 mod error;
 mod events;
 mod extract;
+mod follow;
+mod forward;
 mod idempotency;
 mod json;
 mod jwt;
+mod kept_answer;
 mod key_health;
 pub mod keys;
 mod metrics;
@@ -18,12 +22,14 @@ mod middleware;
 pub mod openapi;
 mod operator_templates;
 pub mod problem;
+mod rotation;
 mod router;
 mod routes;
 mod server;
 mod templates;
 mod text;
 mod timestamp;
+mod turn;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,18 +40,27 @@ use std::time::Duration;
 use axum::Router;
 use leases::clock::Clock;
 use leases::id::OrgId;
+use parking_lot::Mutex;
 use providers::{Catalog, Template};
 use store::Store;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use vault::Vault;
 
 pub use api_key::{ApiKey, KeyHolder};
-pub use bootstrap::{BootstrapError, Bootstrapped, bootstrap, reissue_admin_key};
+pub use bootstrap::{
+    BootstrapError, Bootstrapped, InjectorKeys, InjectorKeysError, Start, bootstrap, injector_keys,
+    reissue_admin_key, wait_for_keys,
+};
+pub use ca::{CA_OVERLAP, CaError, CaKey, MakeCa, NewCa, ensure as ensure_ca, trust_pem};
 pub use error::{ApiError, ErrorKind};
-pub use jwt::{JwtKey, JwtKeyError};
-pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey};
+pub use follow::FollowError;
+pub use forward::{InjectorUrl, InvalidInjectorUrl};
+pub use jwt::{JwtKeys, JwtVerifier};
+pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey, Signers, VerifyingRing};
 pub use metrics::Metrics;
 pub use operator_templates::{OperatorTemplatesError, load_templates};
+pub use rotation::RotationOptions;
 pub use server::serve;
 
 /// The REST API as a router, ready to be served.
@@ -54,6 +69,11 @@ pub use server::serve;
 /// limits know the peer.
 pub fn app(state: AppState) -> Router {
     router::build(state)
+}
+
+/// The API of an injector: health, metrics, its certificate, and the calls that open what a control plane may not.
+pub fn injector_api(state: AppState) -> Router {
+    router::build_injector(state)
 }
 
 /// What every handler works with. Clones share it.
@@ -66,17 +86,49 @@ pub struct Parts {
     pub store: Store,
     /// Seals and opens.
     pub vault: Vault,
+    /// The provider templates at hand; an injector in this process subscribes to the same sender.
+    pub catalog: watch::Sender<Arc<Catalog>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The lease root keys; an injector in this process subscribes to the same ring.
+    pub keys: Arc<KeyRing>,
+    /// The keys of agents' tokens.
+    pub jwt: JwtKeys,
+    /// The keys of the service, as [`bootstrap`] gave them.
+    pub chest: KeyChest,
+    /// Makes the next certificate authority; without it none is rotated here.
+    pub ca: Option<Arc<dyn MakeCa>>,
+    /// The certificates that agents trust ([`trust_pem`]). Empty where there is no injector, or where they cannot be opened:
+    /// then an injector of `injectors` is asked.
+    pub ca_pem: Arc<str>,
+    /// The APIs of injectors ([`injector_api`]): where this plane may not unwrap, they answer what must be opened.
+    pub injectors: Vec<InjectorUrl>,
+    /// How KEKs are rotated.
+    pub rotation: RotationOptions,
+    /// Metrics, in the registry that an injector in this process shares.
+    pub metrics: Metrics,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What the API of an injector is put together from. None of it mints.
+#[derive(Debug)]
+pub struct InjectorParts {
+    /// Where everything lies.
+    pub store: Store,
+    /// Opens.
+    pub vault: Vault,
     /// The provider templates at hand; the injector subscribes to the same sender.
     pub catalog: watch::Sender<Arc<Catalog>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The lease root keys; the injector subscribes to the same ring.
-    pub keys: Arc<KeyRing>,
-    /// The key of agents' tokens.
-    pub jwt: JwtKey,
-    /// The organisation that runs the server.
-    pub home_org: OrgId,
-    /// The injector's certificate in PEM; empty where there is no injector.
+    /// The public root keys; the injector subscribes to the same ring.
+    pub roots: Arc<VerifyingRing>,
+    /// The public keys of agents' tokens.
+    pub tokens: Arc<JwtVerifier>,
+    /// The keys of the service, as [`injector_keys`] gave them.
+    pub chest: KeyChest,
+    /// The certificates that agents trust ([`trust_pem`]).
     pub ca_pem: Arc<str>,
     /// Metrics, in the registry that the injector shares.
     pub metrics: Metrics,
@@ -103,27 +155,73 @@ impl Default for Limits {
     }
 }
 
-/// The control plane: its parts, and what it remembers between requests.
+/// A plane's API: its parts, and what it remembers between requests.
 pub struct ControlPlane {
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     catalog: watch::Sender<Arc<Catalog>>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) keys: Arc<KeyRing>,
-    pub(crate) jwt: JwtKey,
+    pub(crate) verifying: Arc<VerifyingRing>,
+    pub(crate) tokens: Arc<JwtVerifier>,
+    /// None in an injector.
+    pub(crate) minting: Option<Minting>,
+    pub(crate) chest: KeyChest,
     pub(crate) home_org: OrgId,
-    pub(crate) ca_pem: Arc<str>,
+    pub(crate) ca: follow::CaTrust,
+    pub(crate) injectors: forward::Injectors,
+    pub(crate) rotation: RotationOptions,
+    pub(crate) rotation_wanted: Notify,
     pub(crate) metrics: Metrics,
     pub(crate) auth_limits: auth::AuthLimits,
     pub(crate) admission: Arc<Semaphore>,
     pub(crate) key_health: key_health::KeyHealth,
+    pub(crate) templates_seen: Mutex<Option<u64>>,
     /// Principals and addresses whose use of a key is on record for this hour.
     pub(crate) seen: moka::sync::Cache<(String, Option<IpAddr>), ()>,
 }
 
+/// What only a control plane has.
+#[derive(Debug)]
+pub(crate) struct Minting {
+    pub(crate) keys: Arc<KeyRing>,
+    pub(crate) jwt: JwtKeys,
+    pub(crate) ca: Option<Arc<dyn MakeCa>>,
+}
+
 impl ControlPlane {
-    /// Puts the parts together.
+    /// Puts the parts of a control plane together, for [`app`].
     pub fn new(parts: Parts) -> AppState {
+        let minting = Minting {
+            keys: parts.keys,
+            jwt: parts.jwt,
+            ca: parts.ca,
+        };
+        let verifying = InjectorParts {
+            store: parts.store,
+            vault: parts.vault,
+            catalog: parts.catalog,
+            clock: parts.clock,
+            roots: Arc::clone(minting.keys.verifying()),
+            tokens: Arc::clone(minting.jwt.verifier()),
+            chest: parts.chest,
+            ca_pem: parts.ca_pem,
+            metrics: parts.metrics,
+            limits: parts.limits,
+        };
+        Self::assemble(verifying, Some(minting), parts.injectors, parts.rotation)
+    }
+
+    /// Puts the parts of an injector's API together, for [`injector_api`].
+    pub fn of_injector(parts: InjectorParts) -> AppState {
+        Self::assemble(parts, None, Vec::new(), RotationOptions::default())
+    }
+
+    fn assemble(
+        parts: InjectorParts,
+        minting: Option<Minting>,
+        injectors: Vec<InjectorUrl>,
+        rotation: RotationOptions,
+    ) -> AppState {
         let seen = moka::sync::Cache::builder()
             .max_capacity(SEEN_CAPACITY)
             .time_to_live(SEEN_FOR);
@@ -132,15 +230,47 @@ impl ControlPlane {
             vault: parts.vault,
             catalog: parts.catalog,
             clock: parts.clock,
-            keys: parts.keys,
-            jwt: parts.jwt,
-            home_org: parts.home_org,
-            ca_pem: parts.ca_pem,
+            verifying: parts.roots,
+            tokens: parts.tokens,
+            minting,
+            home_org: parts.chest.org().clone(),
+            chest: parts.chest,
+            ca: follow::CaTrust::new(parts.ca_pem),
+            injectors: forward::Injectors::new(injectors),
+            rotation,
+            rotation_wanted: Notify::new(),
             metrics: parts.metrics,
             auth_limits: auth::AuthLimits::new(parts.limits.auth_failure_burst),
             admission: Arc::new(Semaphore::new(parts.limits.in_work)),
             key_health: key_health::KeyHealth::default(),
+            templates_seen: Mutex::default(),
             seen: seen.build(),
+        })
+    }
+
+    /// Starts what runs beside the requests, until `shutdown` says so: taking up what other processes changed, and in a control
+    /// plane the rotation of KEKs.
+    pub fn start(state: &AppState, shutdown: &watch::Receiver<bool>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow::follow(Arc::clone(state), shutdown.clone()));
+        if state.minting.is_some() {
+            tasks.spawn(rotation::work(Arc::clone(state), shutdown.clone()));
+        }
+        tasks
+    }
+
+    /// Looks once for what other processes changed: what [`ControlPlane::start`] does every [`keys::POLL`].
+    ///
+    /// # Errors
+    /// [`FollowError`]; what could not be taken up is as before.
+    pub async fn follow_once(state: &AppState) -> Result<(), FollowError> {
+        follow::once(state).await
+    }
+
+    /// What mints. The routes of an injector do not ask for it.
+    pub(crate) fn minting(&self) -> Result<&Minting, ApiError> {
+        self.minting.as_ref().ok_or_else(|| {
+            ApiError::internal(std::io::Error::other("an injector was asked to mint"))
         })
     }
 
@@ -161,7 +291,7 @@ impl fmt::Debug for ControlPlane {
         formatter
             .debug_struct("ControlPlane")
             .field("store", &self.store)
-            .field("keys", &self.keys)
+            .field("verifying", &self.verifying)
             .finish_non_exhaustive()
     }
 }

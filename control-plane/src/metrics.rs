@@ -5,7 +5,8 @@ mod ledger;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use store::rotations::Rotation;
 
 use crate::error::ErrorKind;
 
@@ -16,6 +17,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     auth_failures: IntCounterVec,
+    rotation: RotationMetrics,
     ledger: ledger::LedgerMetrics,
 }
 
@@ -41,6 +43,7 @@ impl Metrics {
             requests: IntCounterVec::new(requests, &["route", "method", "status", "kind"])?,
             duration: HistogramVec::new(duration, &["route"])?,
             auth_failures: IntCounterVec::new(failures, &["outcome"])?,
+            rotation: RotationMetrics::register(&registry)?,
             ledger: ledger::LedgerMetrics::register(&registry)?,
             registry,
         };
@@ -59,6 +62,17 @@ impl Metrics {
     /// Takes over what the ledger counted, for the exposition that follows.
     pub(crate) fn take_ledger(&self, health: &store::ledger::LedgerHealth) {
         self.ledger.take(health);
+    }
+
+    /// Takes over how far the rotations that run are.
+    pub(crate) fn rotations(&self, running: &[Rotation]) {
+        let sum = |of: fn(&Rotation) -> u64| {
+            let sum = running.iter().map(of).sum::<u64>();
+            i64::try_from(sum).unwrap_or(i64::MAX)
+        };
+        self.rotation.state.set(i64::from(!running.is_empty()));
+        self.rotation.done.set(sum(|one| one.done.min(one.total)));
+        self.rotation.total.set(sum(|one| one.total));
     }
 
     /// The registry, for the exposition.
@@ -89,6 +103,35 @@ impl Metrics {
         self.auth_failures
             .with_label_values(&[outcome.as_str()])
             .inc();
+    }
+}
+
+/// How far rotations of KEKs are.
+#[derive(Debug, Clone)]
+struct RotationMetrics {
+    state: IntGauge,
+    done: IntGauge,
+    total: IntGauge,
+}
+
+impl RotationMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        Ok(Self {
+            state: gauge("rotation_state", "1 while a KEK is rotated, else 0.")?,
+            done: gauge(
+                "rotation_done",
+                "Seals that the rotations which run have looked at.",
+            )?,
+            total: gauge(
+                "rotation_total",
+                "Seals that the rotations which run began with.",
+            )?,
+        })
     }
 }
 

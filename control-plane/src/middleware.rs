@@ -164,7 +164,7 @@ async fn read_at_most(limit: usize, request: Request, next: Next) -> Response {
 }
 
 /// Collects a body into one buffer that wipes itself, and wipes the pieces where they are ours alone.
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut buffer = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {

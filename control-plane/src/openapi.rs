@@ -6,7 +6,7 @@ use utoipa::openapi::{Content, ContentBuilder, OpenApi, PathItem, Ref, RefOr, Re
 use utoipa::{Modify, OpenApi as _};
 
 use crate::problem::{self, Problem};
-use crate::routes::{agents, audit, auth, grants, leases, providers, secret_sets, system};
+use crate::routes::{agents, audit, auth, grants, keys, leases, providers, secret_sets, system};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -21,6 +21,7 @@ use crate::routes::{agents, audit, auth, grants, leases, providers, secret_sets,
         leases::list::handle, leases::create::handle, leases::revoke_token::handle, leases::get::handle, leases::revoke::handle,
         audit::events::handle_alias, audit::events::handle, audit::verify::handle, audit::export::handle,
         providers::list::handle, providers::create::handle, providers::get::handle, system::explain::handle,
+        keys::list::handle, keys::rotate::handle, keys::migrate::handle, keys::rotation::handle,
     ),
     components(schemas(Problem)),
     security(("key" = []), ("clawb" = [])),

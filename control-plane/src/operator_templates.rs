@@ -3,9 +3,10 @@
 //! They say where credentials go, so they are kept sealed like the keys of the service: whoever can write the database cannot
 //! plant a template that sends a credential to a host of his own.
 
+use leases::id::OrgId;
 use providers::{Catalog, TemplateErrors, parse_template};
 use serde::{Deserialize, Serialize};
-use store::{Actor, StoreError};
+use store::{Actor, Store, StoreError};
 use vault::Secret;
 
 use crate::keys::{KeyChest, KeyChestError, NewKey};
@@ -49,13 +50,24 @@ pub enum OperatorTemplatesError {
 
 /// Adds the templates that were added over REST to a catalog, at start. Gives their number.
 ///
+/// A process that may not unwrap has none of them: it takes those of files alone, and says so in the log.
+///
 /// # Errors
 /// [`OperatorTemplatesError`]; the catalog may then have some of them.
 pub async fn load_templates(
     chest: &KeyChest,
     catalog: &mut Catalog,
 ) -> Result<usize, OperatorTemplatesError> {
-    let (_, document) = read(chest).await?;
+    let document = match read(chest).await {
+        Ok((_, document)) => document,
+        Err(OperatorTemplatesError::Chest(error)) if error.is_denied() => {
+            tracing::warn!(
+                "templates added over REST cannot be opened by this plane; give it the same ones as files"
+            );
+            return Ok(0);
+        }
+        Err(error) => return Err(error),
+    };
     for stored in &document.templates {
         let parsed = parse_template(&stored.name, &stored.text);
         let template = parsed.map_err(|errors| OperatorTemplatesError::Template {
@@ -102,6 +114,12 @@ pub(crate) async fn add(
         what: "the list of templates",
     })
     .into())
+}
+
+/// The newest version of the list; `None` when there is none.
+pub(crate) async fn newest(store: &Store, org: &OrgId) -> Result<Option<u64>, StoreError> {
+    let current = store.sealed_keys().current(org, DOCUMENT).await?;
+    Ok(current.map(|list| list.version))
 }
 
 async fn read(chest: &KeyChest) -> Result<(u64, Document), OperatorTemplatesError> {

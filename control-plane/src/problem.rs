@@ -129,6 +129,10 @@ codes! {
         "Another one of this name exists. Choose another name or change the existing one.";
     Conflict = "conflict", CONFLICT, "Somebody else changed it at the same time",
         "Nothing was changed. Read it again and repeat the call.";
+    RotationRunning = "rotation_running", CONFLICT, "A rotation of this vault runs",
+        "One rotation at a time. GET /v1/keys/rotations/{id} shows how far it is; ask again when it is done.";
+    ProviderNotConfigured = "provider_not_configured", CONFLICT, "The server lacks a key provider for this",
+        "A move to another key provider needs both: the new one as the server's key provider, and the old one beside it, on every node. Configure them, restart, and ask again.";
     IdempotencyConflict = "idempotency_conflict", CONFLICT, "The Idempotency-Key was used for something else",
         "The key belongs to another request of yours, or that request is still running. Use a fresh key for a new request.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",

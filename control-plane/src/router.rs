@@ -5,7 +5,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::routes::{agents, audit, auth, grants, leases, providers, secret_sets, system};
+use crate::routes::{agents, audit, auth, grants, keys, leases, providers, secret_sets, system};
 use crate::{AppState, idempotency, middleware, problem};
 
 /// Puts the table and its layers together; the numbers are those of `middleware.rs`.
@@ -14,9 +14,27 @@ pub(crate) fn build(state: AppState) -> Router {
         .route_layer(from_fn_with_state(share(&state), idempotency::once)) // 6
         .route_layer(from_fn(middleware::read_body)) // 5
         .route_layer(from_fn_with_state(share(&state), crate::auth::authenticate)); // 4
-    public()
+    let table = public()
         .merge(by_own_credential().route_layer(from_fn(middleware::read_small_body))) // 5
-        .merge(authenticated)
+        .merge(authenticated);
+    dressed(table, state)
+}
+
+/// The table of an injector's API: what is open to everybody, and what it opens for a control plane that may not.
+pub(crate) fn build_injector(state: AppState) -> Router {
+    let table = Router::new()
+        .route("/metrics", get(system::metrics::handle))
+        .route("/v1/ca.pem", get(system::ca::handle))
+        .route("/v1/health", get(system::health::handle))
+        .route("/v1/health/hsm", get(system::health::handle_hsm))
+        .route("/v1/problems/{code}", get(problem::describe))
+        .merge(export().route_layer(from_fn(middleware::read_small_body))); // 5
+    dressed(table, state)
+}
+
+/// The layers that every answer passes.
+fn dressed(table: Router<AppState>, state: AppState) -> Router {
+    table
         .fallback(middleware::no_such_path)
         .method_not_allowed_fallback(middleware::no_such_method)
         .layer(from_fn_with_state(share(&state), middleware::admit)) // 3
@@ -42,9 +60,12 @@ fn public() -> Router<AppState> {
 
 /// What brings its own credential: an agent's key in the body, or a lease.
 fn by_own_credential() -> Router<AppState> {
-    Router::new()
-        .route("/v1/auth/agent-token", post(auth::agent_token::handle))
-        .route("/v1/vault/export", post(leases::export::handle))
+    export().route("/v1/auth/agent-token", post(auth::agent_token::handle))
+}
+
+/// What takes a lease. Every plane that may open has it.
+fn export() -> Router<AppState> {
+    Router::new().route("/v1/vault/export", post(leases::export::handle))
 }
 
 /// People, and agents where the handler takes a `Caller`.
@@ -101,5 +122,9 @@ fn authenticated() -> Router<AppState> {
         .route("/v1/providers", get(providers::list::handle))
         .route("/v1/providers", post(providers::create::handle))
         .route("/v1/providers/{name}", get(providers::get::handle))
+        .route("/v1/keys", get(keys::list::handle))
+        .route("/v1/keys/migrate", post(keys::migrate::handle))
+        .route("/v1/keys/rotate", post(keys::rotate::handle))
+        .route("/v1/keys/rotations/{id}", get(keys::rotation::handle))
         .route("/v1/explain", get(system::explain::handle))
 }

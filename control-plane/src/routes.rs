@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod grants;
+pub(crate) mod keys;
 pub(crate) mod leases;
 pub(crate) mod providers;
 pub(crate) mod secret_sets;

@@ -1,7 +1,7 @@
 //! The first start makes all; later ones find it.
 
 use ::leases::clock::ManualClock;
-use control_plane::{KeyChest, NewKey, bootstrap, reissue_admin_key};
+use control_plane::{KeyChest, NewKey, Signers, Start, bootstrap, reissue_admin_key};
 use serde_json::json;
 use vault::Secret;
 
@@ -15,7 +15,15 @@ async fn a_later_start_finds_everything_and_shows_no_key() {
         .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
         .await;
     let clock = ManualClock::new(START);
-    let again = bootstrap(&world.store, &world.vault, &clock).await.unwrap();
+    let again = bootstrap(&Start {
+        store: &world.store,
+        vault: &world.vault,
+        clock: &clock,
+        signers: Signers::default(),
+        node: "local",
+    })
+    .await
+    .unwrap();
     assert_eq!(again.org, world.home.org);
     assert!(again.admin_key.is_none());
     let token = ::leases::token::PresentedToken::parse(&token).unwrap();

@@ -547,25 +547,35 @@ async fn a_token_that_is_none_or_of_others_is_not_revoked() {
 }
 
 #[tokio::test]
-async fn leases_of_the_previous_root_key_stay_good_after_a_rotation() {
+async fn leases_of_earlier_root_keys_stay_good_until_they_end() {
     let world = World::new().await;
     let granted = world.granted(json!({})).await;
-    let (_, token) = world
-        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
-        .await;
-    let chest = control_plane::KeyChest::of(&world.store, &world.vault, &world.home.org)
-        .await
-        .unwrap();
+    let lease = json!({"secret_set_id": granted.set_id});
+    let (_, token) = world.lease(&granted.agent, lease.clone()).await;
+    let first = PresentedToken::parse(&token).unwrap();
     let actor = store::Actor::system("test");
     let mut watching = world.keys.subscribe();
-    world.keys.rotate(&chest, &actor).await.unwrap();
-    assert!(watching.has_changed().unwrap());
-    let keys = watching.borrow_and_update().clone();
-    let token = PresentedToken::parse(&token).unwrap();
-    verify(&token, &keys).unwrap();
-    world.keys.rotate(&chest, &actor).await.unwrap();
-    assert!(verify(&token, &world.keys.public()).is_err());
-    world
-        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
-        .await;
+
+    let rotated = world.keys.rotate(&world.chest, &actor, START).await;
+    assert_eq!(rotated.unwrap(), 2);
+    assert!(
+        watching.has_changed().unwrap(),
+        "verifiers learn of it at once"
+    );
+    verify(&first, &watching.borrow_and_update().clone()).unwrap();
+    world.lease(&granted.agent, lease.clone()).await;
+    assert_eq!(world.keys.minting_version(), 1, "it does not mint yet");
+
+    world.clock.advance(control_plane::keys::OVERLAP);
+    world.follow().await;
+    assert_eq!(world.keys.minting_version(), 2);
+    world.lease(&granted.agent, lease).await;
+
+    let now = world.clock.now();
+    world.keys.rotate(&world.chest, &actor, now).await.unwrap();
+    verify(&first, &world.keys.public()).unwrap();
+    // A day later nothing that the first key signed can live.
+    world.clock.advance(Duration::from_hours(25));
+    world.follow().await;
+    assert!(verify(&first, &world.keys.public()).is_err());
 }

@@ -1,7 +1,9 @@
 //! The world of a test: two organisations with a person and an agent each, and a hand-turned clock.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ::leases::clock::{Clock, ManualClock};
 use ::leases::id::{OrgId, VaultId};
@@ -11,7 +13,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use control_plane::{
-    ApiKey, ControlPlane, KeyHolder, KeyRing, Limits, Metrics, Parts, app, bootstrap,
+    ApiKey, AppState, ControlPlane, InjectorUrl, KeyChest, KeyHolder, KeyRing, Limits, Metrics,
+    Parts, RotationOptions, Signers, Start, app, bootstrap,
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -20,7 +23,7 @@ use tempfile::TempDir;
 use time::macros::datetime;
 use tokio::sync::watch;
 use tower::ServiceExt;
-use vault::{Protection, SoftwareKeys, Vault};
+use vault::{KeyWrapper, Protection, SoftwareKeys, Vault};
 
 /// When every test begins.
 pub(crate) const START: time::OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
@@ -120,9 +123,82 @@ pub(crate) struct Tenant {
     pub(crate) admin: Who,
 }
 
+/// What a world is made of, beside what every world has.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    /// Software keys in the world's directory, unless said otherwise.
+    pub(crate) wrapper: Option<Arc<dyn KeyWrapper>>,
+    pub(crate) signers: Signers,
+}
+
+/// A control plane as it starts.
+pub(crate) struct Plane {
+    pub(crate) state: AppState,
+    pub(crate) chest: KeyChest,
+    pub(crate) keys: Arc<KeyRing>,
+    pub(crate) admin_key: Option<String>,
+}
+
+impl Plane {
+    async fn start(
+        store: &Store,
+        vault: &Vault,
+        catalog: &watch::Sender<Arc<Catalog>>,
+        clock: &Arc<dyn Clock>,
+        signers: Signers,
+        limits: Limits,
+        injectors: Vec<InjectorUrl>,
+    ) -> Self {
+        let found = bootstrap(&Start {
+            store,
+            vault,
+            clock: clock.as_ref(),
+            signers,
+            node: "local",
+        })
+        .await
+        .unwrap();
+        let keys = Arc::new(found.keys);
+        let state = ControlPlane::new(Parts {
+            store: store.clone(),
+            vault: vault.clone(),
+            catalog: catalog.clone(),
+            clock: Arc::clone(clock),
+            keys: Arc::clone(&keys),
+            jwt: found.jwt,
+            chest: found.chest.clone(),
+            ca: None,
+            ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            injectors,
+            rotation: RotationOptions {
+                batch: 16,
+                look: Duration::from_millis(2),
+                settle: Duration::ZERO,
+                ..RotationOptions::default()
+            },
+            metrics: Metrics::new(prometheus::Registry::new()).unwrap(),
+            limits,
+        });
+        Self {
+            state,
+            chest: found.chest,
+            keys,
+            admin_key: found.admin_key.map(|key| key.reveal().to_owned()),
+        }
+    }
+}
+
+/// The embedded key provider.
+pub(crate) fn software(dir: &Path) -> Arc<dyn KeyWrapper> {
+    Arc::new(SoftwareKeys::open(dir, Protection::File).unwrap())
+}
+
 /// All that a test works with.
 pub(crate) struct World {
     pub(crate) app: Router,
+    pub(crate) state: AppState,
+    pub(crate) chest: KeyChest,
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) clock: Arc<ManualClock>,
@@ -139,10 +215,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with(Limits::default()).await
+        Self::of(Setup::default()).await
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::of(Setup {
+            limits,
+            ..Setup::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn of(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START - std::time::Duration::from_secs(1)));
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
@@ -152,48 +236,74 @@ impl World {
         ))
         .await
         .unwrap();
-        let keys = SoftwareKeys::open(&dir.path().join("keys"), Protection::File).unwrap();
-        let vault = Vault::new(Arc::new(keys));
-        let found = bootstrap(&store, &vault, shared.as_ref()).await.unwrap();
-        let keys = Arc::new(found.keys);
+        let wrapper = setup
+            .wrapper
+            .unwrap_or_else(|| software(&dir.path().join("keys")));
+        let vault = Vault::new(wrapper);
         let catalog = watch::Sender::new(Arc::new(Catalog::builtin()));
-        let admin = holder(
-            found
-                .admin_key
-                .expect("the first start makes a key")
-                .reveal(),
-        );
-        let state = ControlPlane::new(Parts {
-            store: store.clone(),
-            vault: vault.clone(),
-            catalog: catalog.clone(),
-            clock: shared,
-            keys: Arc::clone(&keys),
-            jwt: found.jwt,
-            home_org: found.org.clone(),
-            ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
-            metrics: Metrics::new(prometheus::Registry::new()).unwrap(),
-            limits,
-        });
+        let plane = Plane::start(
+            &store,
+            &vault,
+            &catalog,
+            &shared,
+            setup.signers,
+            setup.limits,
+            Vec::new(),
+        )
+        .await;
+        let admin = holder(plane.admin_key.expect("the first start makes a key"));
         // Later than the first organisation, as in life.
         clock.set(START);
         let other = second_tenant(&store, &vault).await;
         let home = Tenant {
-            org: found.org,
+            org: plane.chest.org().clone(),
             admin,
         };
         Self {
-            app: app(state),
+            app: app(Arc::clone(&plane.state)),
+            state: plane.state,
+            chest: plane.chest,
             store,
             vault,
             clock,
-            keys,
+            keys: plane.keys,
             catalog,
             home,
             other,
             seen: Mutex::default(),
             dir,
         }
+    }
+
+    /// Another control plane on the same database, with a key provider and signers of its own.
+    pub(crate) async fn plane(
+        &self,
+        vault: &Vault,
+        signers: Signers,
+        injectors: Vec<InjectorUrl>,
+    ) -> Plane {
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        Plane::start(
+            &self.store,
+            vault,
+            &self.catalog,
+            &clock,
+            signers,
+            Limits::default(),
+            injectors,
+        )
+        .await
+    }
+
+    /// The same world, asked through another plane.
+    pub(crate) fn through(&mut self, plane: &Plane) {
+        self.app = app(Arc::clone(&plane.state));
+        self.state = Arc::clone(&plane.state);
+    }
+
+    /// Takes up what other processes changed, as a server does every few seconds.
+    pub(crate) async fn follow(&self) {
+        ControlPlane::follow_once(&self.state).await.unwrap();
     }
 
     /// Sends a request as it is.

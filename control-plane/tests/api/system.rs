@@ -17,7 +17,7 @@ async fn a_healthy_service_says_so_to_anybody() {
     );
     assert_eq!(
         world.get("/v1/health/hsm", &nobody()).await.ok(200),
-        json!({"status": "ok", "provider": "software"})
+        json!({"status": "ok", "provider": "software", "wrap": true, "unwrap": true, "sign": true})
     );
 }
 

@@ -68,9 +68,10 @@ pub(crate) async fn handle(
     let vault_ids: Vec<String> = vaults.iter().map(|vault| vault.id.to_string()).collect();
     crate::events::agent_exchanged(&state, &org, &agent, &context).await?;
     let claims = AgentToken { org, agent };
-    let token = state
-        .jwt
-        .issue(&claims, vault_ids.clone(), state.clock.now());
+    let jwt = &state.minting()?.jwt;
+    let token = jwt
+        .issue(&claims, vault_ids.clone(), state.clock.now())
+        .await?;
     Ok(axum::Json(TokenAnswer {
         access_token: token.to_string(),
         token_type: "Bearer",

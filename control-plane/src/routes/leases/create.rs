@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leases::id::{AgentId, GrantId, LeaseId, SetId};
-use leases::mint::{Binding, MintError, MintRequest, Minted, mint};
+use leases::mint::{Binding, MintError, MintRequest, Minted};
 use leases::scope::{Action, HostPattern, Keys, Kind, Scope};
 use serde::{Deserialize, Serialize};
 use store::{Grant, NewLease, SecretSet};
@@ -17,6 +17,7 @@ use crate::auth::Caller;
 use crate::entries::check_key;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::keys::MintFailure;
 use crate::problem::{Code, Problem};
 use crate::templates;
 use crate::timestamp::Timestamp;
@@ -157,7 +158,8 @@ pub(crate) async fn handle(
         issued_at: now,
         expires_at,
     };
-    let minted = mint(&state.keys.minting(), &request).map_err(not_minted)?;
+    let minting = &state.minting()?.keys;
+    let minted = minting.mint(&request).await.map_err(not_minted)?;
     save(&state, &caller, &request, &minted).await?;
     Ok((StatusCode::CREATED, axum::Json(answer(&request, &minted))))
 }
@@ -428,7 +430,12 @@ async fn find_set(
     found.ok_or_else(|| ApiError::not_found("secret set", text))
 }
 
-fn not_minted(error: MintError) -> ApiError {
+fn not_minted(failure: MintFailure) -> ApiError {
+    let error = match failure {
+        MintFailure::Refused(error) => error,
+        MintFailure::Key(error) => return error.into(),
+        MintFailure::WrongKey(_) | MintFailure::Malformed => return ApiError::internal(failure),
+    };
     let detail = error.to_string();
     match error {
         MintError::AmbiguousHosts { .. } => ApiError::new(Code::AmbiguousHosts, detail),

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use leases::authorize::{Denial, authorize_export};
 use leases::id::SetId;
 use leases::mint::Binding;
@@ -29,6 +30,7 @@ use crate::context::RequestContext;
 use crate::entries::check_key;
 use crate::error::ApiError;
 use crate::extract::OptionalJson;
+use crate::forward;
 use crate::problem::{Code, Problem};
 
 /// Which keys; all that the lease covers when left out.
@@ -69,10 +71,22 @@ impl Serialize for Plaintext {
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
-    headers: HeaderMap,
-    OptionalJson(body): OptionalJson<ExportRequest>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let lease = authenticate(&state, &context, &headers).await?;
+    let (parts, body) = request.into_parts();
+    // `middleware::read_small_body` has bounded it already.
+    let body = body.collect().await.map_err(ApiError::internal)?.to_bytes();
+    let lease = authenticate(&state, &context, &parts.headers).await?;
+    if state.minting.is_some() && !state.rights().await.unwrap {
+        return forward::export(&state, &context, &parts.headers, &body).await;
+    }
+    let client_ip = forward::sender(&state, &context, &parts.headers, &body)?;
+    let context = RequestContext {
+        client_ip,
+        ..context
+    };
+    let request = Request::from_parts(parts, Body::from(body));
+    let OptionalJson(body) = OptionalJson::<ExportRequest>::from_request(request, &state).await?;
     let export = Export {
         state: &state,
         context: &context,
@@ -100,7 +114,7 @@ async fn authenticate(
         return Err(ApiError::new(Code::LeaseMissing, detail));
     };
     let presented = PresentedToken::parse(text).ok();
-    let verified = presented.and_then(|token| verify(&token, &state.keys.public()).ok());
+    let verified = presented.and_then(|token| verify(&token, &state.verifying.public()).ok());
     let Some(lease) = verified else {
         let refused = auth::refuse(state, context, "a lease was refused").await;
         return Err(if refused.code() == Code::RateLimited {

@@ -82,7 +82,7 @@ fn read(state: &AppState, caller: &Caller, token: &Secret) -> Result<VerifiedLea
     let text = token.expose_str().ok_or_else(refused)?;
     let presented = PresentedToken::parse(text).map_err(|error| refused().because(error))?;
     let lease =
-        verify(&presented, &state.keys.public()).map_err(|error| refused().because(error))?;
+        verify(&presented, &state.verifying.public()).map_err(|error| refused().because(error))?;
     let own =
         lease.org() == caller.org() && caller.agent().is_none_or(|agent| agent == lease.agent());
     if own { Ok(lease) } else { Err(refused()) }

@@ -7,12 +7,16 @@ use axum::response::{IntoResponse, Response};
 use crate::AppState;
 use crate::error::ApiError;
 
-/// The certificate that agents trust for the injector, in PEM. Public: it says nothing but that it is a certificate.
+/// The certificates that agents trust for the injector, in PEM. Public: they say nothing but that they are certificates.
 #[utoipa::path(get, path = "/v1/ca.pem", tag = "system", operation_id = "caCertificate", security(()),
     responses((status = 200, body = String, content_type = "application/x-pem-file")))]
 pub(crate) async fn handle(State(state): State<AppState>) -> Result<Response, ApiError> {
-    if state.ca_pem.is_empty() {
-        return Err(ApiError::not_found("certificate authority", "ca.pem"));
+    let pem = state.ca.pem();
+    if pem.is_empty() {
+        if state.injectors.is_empty() {
+            return Err(ApiError::not_found("certificate authority", "ca.pem"));
+        }
+        return state.injectors.get("/v1/ca.pem").await;
     }
     let headers = [
         (header::CONTENT_TYPE, "application/x-pem-file"),
@@ -21,5 +25,5 @@ pub(crate) async fn handle(State(state): State<AppState>) -> Result<Response, Ap
             "attachment; filename=\"claviger-ca.pem\"",
         ),
     ];
-    Ok((headers, state.ca_pem.to_string()).into_response())
+    Ok((headers, pem.to_string()).into_response())
 }

@@ -24,6 +24,12 @@ pub(crate) struct KeyHealth {
     status: &'static str,
     /// `software`, `pkcs11` or `gcp-kms`.
     provider: &'static str,
+    /// Whether this node may seal: store secrets.
+    wrap: bool,
+    /// Whether this node may open: inject and export.
+    unwrap: bool,
+    /// Whether this node has the means to mint leases and tokens.
+    sign: bool,
 }
 
 /// Says what is degraded. 503 when nothing can be recorded, for then nothing is injected.
@@ -32,10 +38,7 @@ pub(crate) struct KeyHealth {
 pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let store = state.store.check().await.is_ok();
     let ledger = state.store.ledger().health().last_error.is_none();
-    let keys = state
-        .key_health
-        .check(&state.vault, state.clock.now())
-        .await;
+    let keys = state.keys_answer().await;
     let clock = state.store.clock_behind() <= MAX_CLOCK_BEHIND;
     let parts = [
         ("store", store),
@@ -67,32 +70,25 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
     )
 }
 
-/// Says whether the key provider answers.
+/// Says whether the key provider answers, and what it lets this node do.
 #[utoipa::path(get, path = "/v1/health/hsm", tag = "system", operation_id = "healthHsm", security(()),
     responses((status = 200, body = KeyHealth), (status = 503, body = KeyHealth)))]
 pub(crate) async fn handle_hsm(State(state): State<AppState>) -> (StatusCode, Json<KeyHealth>) {
-    let provider = state.vault.wrapper().provider();
-    if state
-        .key_health
-        .check(&state.vault, state.clock.now())
-        .await
-    {
-        (
-            StatusCode::OK,
-            Json(KeyHealth {
-                status: "ok",
-                provider,
-            }),
-        )
+    let answers = state.keys_answer().await;
+    let rights = state.rights().await;
+    let (code, status) = if answers {
+        (StatusCode::OK, "ok")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(KeyHealth {
-                status: "unavailable",
-                provider,
-            }),
-        )
-    }
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    };
+    let health = KeyHealth {
+        status,
+        provider: state.vault.wrapper().provider(),
+        wrap: rights.wrap,
+        unwrap: rights.unwrap,
+        sign: state.minting.is_some(),
+    };
+    (code, Json(health))
 }
 
 const MAX_CLOCK_BEHIND: std::time::Duration = std::time::Duration::from_secs(30);

@@ -1,0 +1,578 @@
+//! Keys of the service, rotation of KEKs, and moves between key providers, while traffic goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::leases::clock::ManualClock;
+use ::leases::token::PresentedToken;
+use ::leases::verify::verify;
+use control_plane::{
+    ControlPlane, InjectorKeysError, Signers, Start, VerifyingRing, bootstrap, injector_keys,
+};
+use serde_json::{Value, json};
+use store::{Role, Store, StoreOptions};
+use tokio::sync::watch;
+use vault::envelope::Envelope;
+use vault::{Providers, RowBinding, Vault};
+
+use crate::doubles::{Distant, MemorySigner};
+use crate::support::{CANARY, START, Setup, Who, World, person, software};
+
+/// Stores this many sets, each with the canary.
+async fn fill(world: &World, sets: usize) {
+    for number in 0..sets {
+        world
+            .stripe_set(&world.home.admin, &format!("set-{number}"))
+            .await;
+    }
+}
+
+/// Opens every seal of the home organisation as an injector would, and gives the versions and KEKs that wrap.
+async fn open_all(world: &World, vault: &Vault) -> BTreeSet<(String, u64)> {
+    let id = world.chest.vault_id();
+    let mut found = BTreeSet::new();
+    let mut after = None;
+    loop {
+        let seals = world.store.seals();
+        let rows = seals.page(&world.home.org, id, after.as_ref(), 200).await;
+        let rows = rows.unwrap();
+        let Some(last) = rows.last() else {
+            return found;
+        };
+        after = Some(last.seal.clone());
+        for row in rows {
+            let binding = RowBinding {
+                org: row.seal.org.as_str(),
+                vault: row.seal.vault.as_str(),
+                path: &row.seal.path,
+                version: row.seal.version,
+            };
+            let opened = vault.open(&row.sealed, &binding).await.unwrap();
+            if !row.seal.path.starts_with("__keys/") {
+                assert_eq!(opened.expose_str(), Some(CANARY));
+            }
+            let envelope = Envelope::decode(&row.sealed).unwrap();
+            let version = vault.wrapper().wrapped_version(envelope.wrapped_dek());
+            found.insert((envelope.kek().to_string(), version.unwrap()));
+        }
+    }
+}
+
+async fn rotation(world: &World, id: &str) -> Value {
+    let path = format!("/v1/keys/rotations/{id}");
+    world.get(&path, &world.home.admin).await.ok(200)
+}
+
+/// Runs a plane's background work until the rotation is done.
+async fn work_until_done(world: &World, id: &str) {
+    let (_stop, stopped) = watch::channel(false);
+    let _tasks = ControlPlane::start(&world.state, &stopped);
+    wait_until_done(world, id).await;
+}
+
+async fn wait_until_done(world: &World, id: &str) {
+    let done = async {
+        while rotation(world, id).await["state"] != "done" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), done)
+        .await
+        .expect("a rotation ends");
+}
+
+async fn rotate(world: &World, body: Value) -> String {
+    let answer = world.post("/v1/keys/rotate", &world.home.admin, body).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    answer.field("/rotation/id")
+}
+
+async fn actions(world: &World) -> Vec<String> {
+    let events = world.events("").await;
+    let action = |event: &Value| event["action"].as_str().unwrap().to_owned();
+    events.iter().map(action).collect()
+}
+
+#[tokio::test]
+async fn a_rotation_wraps_everything_anew_and_tells_how_far_it_is() {
+    let world = World::new().await;
+    fill(&world, 40).await;
+    let before = world.get("/v1/keys", &world.home.admin).await.ok(200);
+    assert_eq!(before["vaults"][0]["provider"], "software");
+    assert_eq!(before["vaults"][0]["current"], 1);
+    assert_eq!(before["vaults"][0]["rotation"], Value::Null);
+
+    let id = rotate(&world, json!({"vault": "default"})).await;
+    let running = world.get("/v1/keys", &world.home.admin).await.ok(200);
+    assert_eq!(running["vaults"][0]["rotation"]["id"], id.as_str());
+    world
+        .post("/v1/keys/rotate", &world.home.admin, json!({}))
+        .await
+        .refused(409, "rotation_running");
+    work_until_done(&world, &id).await;
+
+    let kek = before["vaults"][0]["kek"].as_str().unwrap().to_owned();
+    assert_eq!(
+        open_all(&world, &world.vault).await,
+        BTreeSet::from([(kek, 2)])
+    );
+    let after = world.get("/v1/keys", &world.home.admin).await.ok(200);
+    assert_eq!(after["vaults"][0]["current"], 2);
+    assert_eq!(after["vaults"][0]["versions"].as_array().unwrap().len(), 2);
+    assert_eq!(after["rotations"][0]["state"], "done");
+    assert!(after["rotations"][0]["total"].as_u64().unwrap() >= 40);
+    let actions = actions(&world).await;
+    let begin = actions.iter().rposition(|action| action == "key.rotate");
+    let end = actions.iter().rposition(|action| action == "key.rotated");
+    assert!(begin.unwrap() < end.unwrap(), "{actions:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_cut_off_anywhere_goes_on_where_it_was() {
+    let world = World::new().await;
+    fill(&world, 200).await;
+    let id = rotate(&world, json!({})).await;
+    let (_stop, stopped) = watch::channel(false);
+    let mut cuts = 0;
+    // Each worker lives a little longer than the one before, so the cuts fall at ever other points.
+    while rotation(&world, &id).await["state"] != "done" {
+        let tasks = ControlPlane::start(&world.state, &stopped);
+        tokio::time::sleep(Duration::from_micros(5_000 + 731 * cuts)).await;
+        drop(tasks);
+        cuts += 1;
+        assert!(cuts < 2_000, "{}", rotation(&world, &id).await);
+    }
+    assert!(cuts > 1, "at least one worker was cut off");
+    let found = open_all(&world, &world.vault).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found.first().unwrap().1, 2);
+}
+
+#[tokio::test]
+async fn two_control_planes_do_it_once_and_readers_never_wait() {
+    let world = Arc::new(World::new().await);
+    fill(&world, 120).await;
+    let second = world
+        .plane(&world.vault, Signers::default(), Vec::new())
+        .await;
+    let (_stop, stopped) = watch::channel(false);
+    let _one = ControlPlane::start(&world.state, &stopped);
+    let _two = ControlPlane::start(&second.state, &stopped);
+    let reading = Arc::new(AtomicBool::new(true));
+    let reads = Arc::new(AtomicU64::new(0));
+    let reader = tokio::spawn({
+        let (world, reading, reads) =
+            (Arc::clone(&world), Arc::clone(&reading), Arc::clone(&reads));
+        async move {
+            while reading.load(Ordering::SeqCst) {
+                open_all(&world, &world.vault).await;
+                reads.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    for version in 2..=4 {
+        let id = rotate(&world, json!({})).await;
+        // Written while it runs: by the old version or the new one.
+        world
+            .stripe_set(&world.home.admin, &format!("late-{version}"))
+            .await;
+        wait_until_done(&world, &id).await;
+        let found = open_all(&world, &world.vault).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found.first().unwrap().1, version);
+    }
+    reading.store(false, Ordering::SeqCst);
+    reader.await.expect("every read succeeds");
+    assert!(reads.load(Ordering::SeqCst) > 0);
+    let ended = actions(&world).await;
+    let ended = ended.iter().filter(|action| *action == "key.rotated");
+    assert_eq!(ended.count(), 3, "each ends once");
+}
+
+#[tokio::test]
+async fn a_rotation_waits_for_a_provider_that_is_away() {
+    let distant = Distant::new("gcp-kms");
+    let world = World::of(Setup {
+        wrapper: Some(Arc::<Distant>::clone(&distant)),
+        ..Setup::default()
+    })
+    .await;
+    fill(&world, 20).await;
+    let id = rotate(&world, json!({})).await;
+    distant.away.store(true, Ordering::SeqCst);
+    let (_stop, stopped) = watch::channel(false);
+    let _tasks = ControlPlane::start(&world.state, &stopped);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(rotation(&world, &id).await["done"], 0);
+    let keys = world.get("/v1/keys", &world.home.admin).await.ok(200);
+    assert!(keys["vaults"][0]["error"].is_string());
+    distant.away.store(false, Ordering::SeqCst);
+    wait_until_done(&world, &id).await;
+    open_all(&world, &world.vault).await;
+}
+
+#[tokio::test]
+async fn a_seal_that_was_altered_holds_up_no_rotation_and_stays_unreadable() {
+    let world = World::new().await;
+    fill(&world, 3).await;
+    let seals = world.store.seals();
+    let page = seals.page(&world.home.org, world.chest.vault_id(), None, 2);
+    let rows = page.await.unwrap();
+    // One row gets another's bytes.
+    let swap = store::seals::Swap {
+        seal: rows[0].seal.clone(),
+        old: rows[0].sealed.clone(),
+        new: rows[1].sealed.clone(),
+    };
+    assert_eq!(seals.swap(&[swap]).await.unwrap(), 1);
+    let id = rotate(&world, json!({})).await;
+    work_until_done(&world, &id).await;
+    let after = seals.page(&world.home.org, world.chest.vault_id(), None, 2);
+    assert_eq!(after.await.unwrap()[0].sealed, rows[1].sealed);
+}
+
+#[tokio::test]
+async fn an_installation_moves_to_another_provider_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = software(&dir.path().join("keys"));
+    let signer = MemorySigner::new("gcp-kms");
+    let mut world = World::of(Setup {
+        wrapper: Some(Arc::clone(&local)),
+        ..Setup::default()
+    })
+    .await;
+    fill(&world, 30).await;
+    let granted = world.granted(json!({})).await;
+    let lease = json!({"secret_set_id": granted.set_id});
+    let (_, token) = world.lease(&granted.agent, lease.clone()).await;
+    let old = PresentedToken::parse(&token).unwrap();
+
+    // The server was not told of the other provider.
+    world
+        .post(
+            "/v1/keys/migrate",
+            &world.home.admin,
+            json!({"to": "gcp-kms"}),
+        )
+        .await
+        .refused(409, "provider_not_configured");
+    for (to, status, code) in [
+        ("hsm", 400, "invalid_request"),
+        ("software", 409, "conflict"),
+    ] {
+        world
+            .post("/v1/keys/migrate", &world.home.admin, json!({"to": to}))
+            .await
+            .refused(status, code);
+    }
+
+    let distant = Distant::new("gcp-kms");
+    let both = Providers::new(Arc::<Distant>::clone(&distant), vec![Arc::clone(&local)]);
+    let both = Vault::new(Arc::new(both));
+    let signers = Signers::new(Some(Arc::<MemorySigner>::clone(&signer)), Vec::new());
+    let plane = world.plane(&both, signers, Vec::new()).await;
+    world.through(&plane);
+    let answer = world
+        .post(
+            "/v1/keys/migrate",
+            &world.home.admin,
+            json!({"to": "gcp-kms"}),
+        )
+        .await;
+    let id = answer.field("/rotation/id");
+    work_until_done(&world, &id).await;
+    world.stripe_set(&world.home.admin, "after").await;
+
+    // All of it opens without the old provider.
+    let alone = Vault::new(Arc::<Distant>::clone(&distant));
+    let found = open_all(&world, &alone).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found.first().unwrap().0.starts_with("gcp-kms:"));
+    assert_eq!(
+        signer.names(),
+        [("jwt".to_owned(), 2), ("lease-root".to_owned(), 2)]
+    );
+    verify(&old, &plane.keys.public()).unwrap();
+    world.clock.advance(control_plane::keys::OVERLAP);
+    world.follow().await;
+    let (_, token) = world.lease(&granted.agent, lease).await;
+    verify(
+        &PresentedToken::parse(&token).unwrap(),
+        &plane.keys.public(),
+    )
+    .unwrap();
+    let keys = world.get("/v1/keys", &world.home.admin).await.ok(200);
+    let signing = keys["signing_keys"].as_array().unwrap();
+    let now = signing.iter().filter(|key| key["signs"] == true);
+    assert!(now.clone().count() == 2);
+    assert!(
+        now.into_iter().all(|key| key["where"] == "gcp-kms"),
+        "{keys}"
+    );
+
+    // And back.
+    let both = Providers::new(
+        Arc::clone(&local),
+        vec![Arc::<Distant>::clone(&distant) as _],
+    );
+    let signers = Signers::new(None, vec![Arc::<MemorySigner>::clone(&signer) as _]);
+    let plane = world
+        .plane(&Vault::new(Arc::new(both)), signers, Vec::new())
+        .await;
+    world.through(&plane);
+    let answer = world
+        .post(
+            "/v1/keys/migrate",
+            &world.home.admin,
+            json!({"to": "software"}),
+        )
+        .await;
+    work_until_done(&world, &answer.field("/rotation/id")).await;
+    let found = open_all(&world, &Vault::new(local)).await;
+    assert!(
+        found.first().unwrap().0.starts_with("software:"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn signing_keys_live_in_a_provider_that_signs() {
+    let signer = MemorySigner::new("pkcs11");
+    let world = World::of(Setup {
+        signers: Signers::new(Some(Arc::<MemorySigner>::clone(&signer)), Vec::new()),
+        ..Setup::default()
+    })
+    .await;
+    assert_eq!(
+        signer.names(),
+        [("jwt".to_owned(), 1), ("lease-root".to_owned(), 1)]
+    );
+    let granted = world.granted(json!({})).await;
+    let (_, token) = world
+        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
+        .await;
+    // An injector knows the public half, without the signer and without the private one.
+    let ring = VerifyingRing::load(&world.chest, START).await.unwrap();
+    verify(&PresentedToken::parse(&token).unwrap(), &ring.public()).unwrap();
+    let key = granted.agent.0.clone();
+    let jwt = world
+        .post("/v1/auth/agent-token", &Who(None), json!({"api_key": key}))
+        .await
+        .field("/access_token");
+    world.get("/v1/vault/leases", &Who(Some(jwt))).await.ok(200);
+    let rows = world.store.sealed_keys();
+    for name in ["lease-root", "jwt"] {
+        let row = rows.current(&world.home.org, name).await.unwrap().unwrap();
+        assert!(row.public.starts_with(b"pkcs11:"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_lost_its_signing_keys_is_found_out() {
+    let signer = MemorySigner::new("pkcs11");
+    let signers = Signers::new(Some(Arc::<MemorySigner>::clone(&signer)), Vec::new());
+    let world = World::of(Setup {
+        signers: signers.clone(),
+        ..Setup::default()
+    })
+    .await;
+    signer.forget();
+    let clock = ManualClock::new(START);
+    for (signers, expected) in [
+        (signers, "another key"),
+        (Signers::default(), "lives in the key provider pkcs11"),
+    ] {
+        let error = bootstrap(&Start {
+            store: &world.store,
+            vault: &world.vault,
+            clock: &clock,
+            signers,
+            node: "local",
+        })
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn keys_of_the_service_rotate_on_request() {
+    let world = World::new().await;
+    let (_, agent) = world.agent(&world.home.admin, "bot").await;
+    let jwt = async || {
+        let body = json!({"api_key": agent.0.clone()});
+        world.post("/v1/auth/agent-token", &Who(None), body).await
+    };
+    let first = jwt().await.field("/access_token");
+    for key in ["lease-root", "jwt"] {
+        let rotated = world
+            .post("/v1/keys/rotate", &world.home.admin, json!({"key": key}))
+            .await
+            .ok(202);
+        assert_eq!(rotated["key"]["version"], 2);
+        assert_eq!(rotated["key"]["signs_from"], "2026-11-22T07:00:30.000Z");
+    }
+    world.clock.advance(control_plane::keys::OVERLAP);
+    world.follow().await;
+    let second = jwt().await.field("/access_token");
+    for token in [&first, &second] {
+        world
+            .get("/v1/vault/leases", &Who(Some(token.clone())))
+            .await
+            .ok(200);
+    }
+    world.clock.advance(Duration::from_mins(14));
+    world.follow().await;
+    world
+        .get("/v1/vault/leases", &Who(Some(first.clone())))
+        .await
+        .ok(200);
+    world.clock.advance(Duration::from_mins(1));
+    world
+        .get("/v1/vault/leases", &Who(Some(first)))
+        .await
+        .refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn keys_are_for_admins_and_the_services_own_for_its_organisation() {
+    let world = World::new().await;
+    let member = person(&world.store, &world.home.org, "member", Role::Member).await;
+    world
+        .post("/v1/keys/rotate", &member, json!({}))
+        .await
+        .refused(403, "forbidden");
+    world
+        .post("/v1/keys/migrate", &member, json!({"to": "software"}))
+        .await
+        .refused(403, "forbidden");
+    let other = &world.other.admin;
+    world
+        .post("/v1/keys/rotate", other, json!({"key": "lease-root"}))
+        .await
+        .refused(403, "forbidden");
+    let theirs = world.get("/v1/keys", other).await.ok(200);
+    assert_eq!(theirs["signing_keys"], json!([]));
+    let id = rotate(&world, json!({})).await;
+    world
+        .get(&format!("/v1/keys/rotations/{id}"), other)
+        .await
+        .refused(404, "not_found");
+    for body in [
+        json!({"key": "x"}),
+        json!({"key": "ca", "vault": "default"}),
+        json!({"key": "ca"}),
+    ] {
+        world
+            .post("/v1/keys/rotate", &world.home.admin, body)
+            .await
+            .refused(400, "invalid_request");
+    }
+    world
+        .post(
+            "/v1/keys/rotate",
+            &world.home.admin,
+            json!({"vault": "none"}),
+        )
+        .await
+        .refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_public_half_that_was_planted_is_not_taken() {
+    let world = World::new().await;
+    let keys = world.store.sealed_keys();
+    let name = "lease-root-public";
+    let real = keys.current(&world.home.org, name).await.unwrap().unwrap();
+    // Whoever can write the database alone has only seals of other rows.
+    let planted = store::NewSealedKey {
+        name: name.to_owned(),
+        version: 2,
+        sealed: real.sealed,
+        public: vec![7; 32],
+    };
+    keys.put(&world.home.org, planted, &store::Actor::system("test"))
+        .await
+        .unwrap();
+    assert!(ControlPlane::follow_once(&world.state).await.is_err());
+    assert!(VerifyingRing::load(&world.chest, START).await.is_err());
+    assert!(world.keys.public().get(2).is_none());
+}
+
+#[tokio::test]
+async fn many_control_planes_that_start_at_once_make_one_of_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<ManualClock> = Arc::new(ManualClock::new(START));
+    let options = StoreOptions::new(dir.path().join("claviger.db"), Arc::clone(&clock) as _);
+    let store = Store::open(options).await.unwrap();
+    let vault = Vault::new(software(&dir.path().join("keys")));
+    let signer = MemorySigner::new("pkcs11");
+    let starts = (0..8).map(|number| {
+        let (store, vault, clock) = (store.clone(), vault.clone(), Arc::clone(&clock));
+        let signers = Signers::new(Some(Arc::<MemorySigner>::clone(&signer)), Vec::new());
+        tokio::spawn(async move {
+            let node = format!("node-{number}");
+            let start = Start {
+                store: &store,
+                vault: &vault,
+                clock: clock.as_ref(),
+                signers,
+                node: &node,
+            };
+            bootstrap(&start).await.unwrap()
+        })
+    });
+    let made: Vec<_> = futures::future::join_all(starts)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let orgs: BTreeSet<String> = made.iter().map(|one| one.org.to_string()).collect();
+    assert_eq!(orgs.len(), 1);
+    let admins = made.iter().filter(|one| one.admin_key.is_some());
+    assert_eq!(admins.count(), 1);
+    let org = &made[0].org;
+    assert_eq!(store.vaults().list(org).await.unwrap().len(), 1);
+    assert_eq!(signer.names().len(), 2);
+    for name in ["lease-root", "lease-root-public", "jwt", "jwt-public"] {
+        let versions = store.sealed_keys().versions(org, name).await.unwrap();
+        assert_eq!(versions.len(), 1, "{name}");
+    }
+    // Each node signs the heads of its own streams.
+    let heads: BTreeSet<[u8; 32]> = made.iter().map(|one| one.checkpoints.public()).collect();
+    assert_eq!(heads.len(), 8);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("keys")).unwrap().count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_injector_makes_nothing_and_says_what_it_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<ManualClock> = Arc::new(ManualClock::new(START));
+    let options = StoreOptions::new(dir.path().join("claviger.db"), Arc::clone(&clock) as _);
+    let store = Store::open(options).await.unwrap();
+    let vault = Vault::new(software(&dir.path().join("keys")));
+    let start = Start {
+        store: &store,
+        vault: &vault,
+        clock: clock.as_ref(),
+        signers: Signers::default(),
+        node: "injector-1",
+    };
+    let refused = injector_keys(&start).await.unwrap_err();
+    assert!(
+        matches!(refused, InjectorKeysError::NotMade { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("start a control plane"));
+    assert!(store.orgs().first().await.unwrap().is_none());
+    let made = bootstrap(&start).await.unwrap();
+    // Its keys are there, its certificate authority not yet.
+    let refused = injector_keys(&start).await.unwrap_err();
+    assert!(refused.to_string().contains("`ca`"), "{refused}");
+    assert_eq!(made.keys.minting_version(), 1);
+}
