@@ -13,8 +13,9 @@ use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use crate::chain::Heads;
+use crate::nodes::{Node, NodeFacts, NodeState};
 use crate::open::Lock;
-use crate::timekeeper::Timekeeper;
+use crate::timekeeper::{Timekeeper, at};
 use crate::{CheckpointSigner, Location, OpenError, StoreError, StoreOptions};
 
 mod book;
@@ -401,6 +402,11 @@ impl Ledger {
         health
     }
 
+    /// The process that this is.
+    pub(crate) fn this_node(&self) -> &ThisNode {
+        &self.shared.this_node
+    }
+
     /// Gives the keeper a key to sign the heads with.
     pub(crate) fn sign_with(&self, signer: CheckpointSigner) {
         self.shared.keeper.sign_with(signer);
@@ -434,6 +440,39 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const ENDED: &str = "it has ended";
 const LATE: &str = "no commit within 2 s";
 
+/// This process, as it has announced itself.
+#[derive(Debug)]
+pub(crate) struct ThisNode {
+    pub(crate) name: String,
+    started_at: i64,
+    facts: Mutex<NodeFacts>,
+}
+
+impl ThisNode {
+    fn new(name: &str, started_at: i64) -> Self {
+        Self {
+            name: name.to_owned(),
+            started_at,
+            facts: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is(&self, facts: NodeFacts) {
+        *self.facts.lock() = facts;
+    }
+
+    /// As it would be listed at `now`.
+    pub(crate) fn as_node(&self, now: i64) -> Node {
+        Node {
+            name: self.name.clone(),
+            facts: self.facts.lock().clone(),
+            started_at: at(self.started_at),
+            heartbeat: at(now),
+            state: NodeState::Running,
+        }
+    }
+}
+
 /// What handles and threads share.
 #[derive(Debug)]
 struct Shared {
@@ -444,8 +483,9 @@ struct Shared {
     readers: Readers,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     probing: tokio::sync::Mutex<()>,
+    this_node: ThisNode,
     /// A node of which nothing was heard for so long has its open uses closed by another.
-    dead_after: Duration,
+    dead_after: Mutex<Duration>,
     /// Run on the ledger's connection before its next transaction: how tests break a disk.
     #[cfg(test)]
     before_next: Mutex<Option<&'static str>>,

@@ -31,6 +31,7 @@ pub mod idempotency;
 pub mod leases;
 pub mod ledger;
 pub mod location;
+pub mod nodes;
 pub mod orgs;
 pub mod page;
 pub mod rotations;
@@ -57,6 +58,7 @@ pub use ledger::{
     UseRequest,
 };
 pub use location::{Location, LocationError, PostgresUrl};
+pub use nodes::{Node, NodeFacts, NodeState, Nodes};
 pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
 pub use rotations::{
@@ -311,6 +313,11 @@ impl Store {
     /// The audit chain.
     pub const fn audit(&self) -> Audit<'_> {
         Audit { store: self }
+    }
+
+    /// The processes that share the database.
+    pub const fn nodes(&self) -> Nodes<'_> {
+        Nodes { store: self }
     }
 
     /// Organisations.

@@ -282,6 +282,7 @@ impl Docket {
 
     /// The first `count` of the held outcomes are recorded.
     pub(super) fn settle_outcomes(&mut self, count: usize) {
+        let count = count.min(self.held.len());
         for outcome in self.held.drain(..count) {
             self.open_uses.remove(&outcome.use_id);
         }

@@ -50,6 +50,9 @@ struct Worker {
     docket: Docket,
     runtime: Runtime,
     desk: Desk,
+    /// How tests have the thread stand still.
+    #[cfg(test)]
+    turn: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What works while the runtime runs.
@@ -102,10 +105,13 @@ impl Clerk for Worker {
     }
 
     fn commit(&mut self, waiting: &mut Vec<Waiting>, batch: &mut Batch, is_noting: bool) {
+        #[cfg(test)]
+        let _turn = self.turn.blocking_lock();
         let Self {
             docket,
             runtime,
             desk,
+            ..
         } = self;
         runtime.block_on(async {
             let began = Instant::now();
@@ -237,6 +243,7 @@ impl Desk {
         if resumed.was_closed {
             tracing::warn!("another node took this one for dead and closed its open uses");
             docket.open_uses.clear();
+            docket.held.clear();
             self.was_closed = true;
         }
         match self.doubt.take() {
@@ -413,7 +420,7 @@ impl Desk {
         };
         docket.counts.noted(&noted.leases, &noted.agents);
         self.look_at_clock(docket, noted.time_seen, noted.clock);
-        let dead_after = docket.shared.dead_after;
+        let dead_after = *docket.shared.dead_after.lock();
         let dead = self
             .neighbours
             .listen(noted.silent, dead_after, Instant::now());

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::standing::{FileReaders, Readers};
 use super::stats::Stats;
 use super::worker::{Source, Worker};
-use super::{Outcome, Shared, Start};
+use super::{Outcome, Shared, Start, ThisNode};
 use crate::audit::checkpoint::{Carried, Checkpoint};
 use crate::chain::{Head, Heads, Link, Stream};
 use crate::{Event, OpenError, StoreError};
@@ -55,6 +55,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
     }
     let left = find_left(&db, &heads.ledger.stream, open_from).map_err(unavailable)?;
     let heads = Arc::new(heads);
+    let this_node = ThisNode::new(&options.node, time.now());
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         stats,
@@ -63,7 +64,8 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         readers: Readers::Sqlite(FileReaders::new(path.to_owned())),
         threads: Mutex::default(),
         probing: tokio::sync::Mutex::default(),
-        dead_after: Duration::MAX,
+        this_node,
+        dead_after: Mutex::new(Duration::MAX),
         #[cfg(test)]
         before_next: Mutex::default(),
     });

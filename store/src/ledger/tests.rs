@@ -56,6 +56,10 @@ on_both!(
     counts_for_display_follow_within_about_a_second,
     a_closed_ledger_refuses,
     the_standing_of_a_lease_follows_each_revocation,
+    within_one_batch_a_request_lease_is_used_once,
+    a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing,
+    a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end,
+    without_a_commit_a_use_is_refused_after_two_seconds,
 );
 
 async fn a_use_and_its_outcome_are_two_events_with_one_id(mut world: World) {
@@ -127,9 +131,7 @@ async fn occupy(
     answered
 }
 
-#[tokio::test]
-async fn within_one_batch_a_request_lease_is_used_once() {
-    let world = World::new().await;
+async fn within_one_batch_a_request_lease_is_used_once(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Request).await;
     let first = one.lease(&world.store, Kind::Workflow).await;
@@ -501,9 +503,7 @@ async fn a_lock_held_by_someone_else_is_waited_for_within_bounds() {
     use_it(&world, &request).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing() {
-    let world = World::new().await;
+async fn a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing(world: World) {
     let one = tenant(&world.store, "one").await;
     let taken = one.lease(&world.store, Kind::Workflow).await;
     let single = one.lease(&world.store, Kind::Request).await;
@@ -522,9 +522,7 @@ async fn a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing() {
     use_it(&world, &single).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end() {
-    let world = World::new().await;
+async fn a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let single = one.lease(&world.store, Kind::Request).await;
     let turn = world.store.inner.turn.lock().await;
@@ -537,15 +535,12 @@ async fn a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end() {
         use_it(&world, &single).await.unwrap_err(),
         UseRefusal::LeaseConsumed
     );
-    world.store.close().await;
-    let store = open(&world.database(), &world.clock).await;
-    let ended = &events(&store, &one, "lease.outcome").await[0];
+    world.restart().await;
+    let ended = &events(&world.store, &one, "lease.outcome").await[0];
     assert_eq!(ended.error.as_deref(), Some("abandoned"));
 }
 
-#[tokio::test]
-async fn without_a_commit_a_use_is_refused_after_two_seconds() {
-    let world = World::new().await;
+async fn without_a_commit_a_use_is_refused_after_two_seconds(world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Request).await;
     let _turn = world.store.inner.turn.lock().await;

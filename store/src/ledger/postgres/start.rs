@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -22,7 +21,7 @@ use crate::ledger::queue::Queue;
 use crate::ledger::standing::Readers;
 use crate::ledger::start::{spawn, take_up};
 use crate::ledger::stats::Stats;
-use crate::ledger::{Shared, Start};
+use crate::ledger::{Shared, Start, ThisNode};
 use crate::{DatabaseError, Location, OpenError, StoreError};
 
 /// How often the heartbeat is written when nothing happens; a lost connection is noticed by it too.
@@ -41,7 +40,12 @@ struct Begun {
 /// Connects, takes the node's name and starts both threads.
 pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError> {
     let Start {
-        options, time, run, ..
+        options,
+        time,
+        run,
+        #[cfg(test)]
+        turn,
+        ..
     } = start;
     let Location::Postgres(url) = options.location else {
         return Err(StoreError::Closed.into());
@@ -74,6 +78,7 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         .unclean_starts
         .store(begun.unclean_starts.cast_unsigned(), Ordering::Relaxed);
     let heads = Arc::new(heads);
+    let this_node = ThisNode::new(&options.node, time.now());
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         stats,
@@ -82,7 +87,8 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         readers: Readers::Postgres(Reader::new(url.clone())),
         threads: Mutex::default(),
         probing: tokio::sync::Mutex::default(),
-        dead_after: DEAD_AFTER,
+        this_node,
+        dead_after: Mutex::new(DEAD_AFTER),
         #[cfg(test)]
         before_next: Mutex::default(),
     });
@@ -110,27 +116,30 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         carried,
         _lock: None,
     };
+    let worker = Worker {
+        docket,
+        runtime,
+        desk: desk(line),
+        #[cfg(test)]
+        turn,
+    };
     let threads = [
-        spawn("ledger", move || docket::run(worker(docket, runtime, line)))?,
+        spawn("ledger", move || docket::run(worker))?,
         spawn("ledger-keeper", move || keeping.run())?,
     ];
     shared.threads.lock().extend(threads);
     Ok((shared, heads))
 }
 
-fn worker(docket: Docket, runtime: Runtime, line: Line) -> Worker {
-    Worker {
-        docket,
-        runtime,
-        desk: Desk {
-            line,
-            sheet: Sheet::default(),
-            doubt: None,
-            neighbours: Neighbours::default(),
-            was_closed: false,
-            is_skewed: false,
-            is_away: false,
-        },
+fn desk(line: Line) -> Desk {
+    Desk {
+        line,
+        sheet: Sheet::default(),
+        doubt: None,
+        neighbours: Neighbours::default(),
+        was_closed: false,
+        is_skewed: false,
+        is_away: false,
     }
 }
 

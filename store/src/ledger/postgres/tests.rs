@@ -323,6 +323,44 @@ async fn uses_left_open_by_a_run_are_closed_by_the_next_one_of_that_name() {
     assert_eq!(count(&cluster.database, unknown), 1);
 }
 
+#[tokio::test]
+async fn uses_left_open_by_a_dead_node_are_closed_once_by_one_of_the_others() {
+    let cluster = Cluster::new(3).await;
+    let [dead, other, third] = &cluster.nodes[..] else {
+        panic!("three nodes");
+    };
+    let one = tenant(other, "one").await;
+    let request = one.lease(other, Kind::Workflow).await;
+    let left = dead.ledger().record_use(request.clone()).await.unwrap();
+    // It stands still, as a process does whose machine sleeps: nothing of it is heard.
+    let stands_still = dead.inner.turn.lock().await;
+    let by_now = START + Duration::from_mins(2);
+    for store in [other, third] {
+        *store.ledger().shared.dead_after.lock() = Duration::ZERO;
+    }
+    set_database_clock(&cluster.database, by_now);
+    cluster
+        .database
+        .admin("UPDATE nodes SET heartbeat = heartbeat + 120000 WHERE name <> 'node-0'");
+    let closed = "SELECT count(*) FROM audit_events WHERE action = 'lease.outcome' \
+        AND body LIKE '%\"error\":\"unknown\"%'";
+    eventually("the outcome", || count(&cluster.database, closed) == 1).await;
+    let state = "SELECT is_open FROM ledger_state WHERE node = 'node-0'";
+    eventually("the note", || count(&cluster.database, state) == 0).await;
+    // It wakes: its name was not taken, so it goes on, and its own outcome comes too late.
+    drop(stands_still);
+    dead.ledger().record_outcome(outcome(&request, &left));
+    use_on(dead, &request).await.unwrap();
+    dead.close().await;
+    assert_eq!(count(&cluster.database, closed), 1);
+    let outcomes = format!(
+        "SELECT count(*) FROM audit_events WHERE action = 'lease.outcome' AND body LIKE '%{}%'",
+        left.use_id()
+    );
+    assert_eq!(count(&cluster.database, &outcomes), 1);
+    assert!(verify(other).await.is_intact());
+}
+
 /// Waits, at most `seconds`, until a use succeeds; gives how long that took.
 async fn until_used(store: &Store, request: &UseRequest, seconds: u64) -> Duration {
     let began = Instant::now();
