@@ -4,6 +4,7 @@ mod aead;
 pub mod cache;
 pub mod envelope;
 pub mod keys;
+pub mod memory;
 mod rewrap;
 pub mod secret;
 
@@ -161,7 +162,8 @@ impl Vault {
         Ok(sealed)
     }
 
-    /// Opens what [`seal`](Self::seal) made for the same `row`.
+    /// Opens what [`seal`](Self::seal) made for the same `row`. The secret is locked in memory where that is allowed
+    /// ([`memory`]).
     ///
     /// # Errors
     /// [`OpenError::Tampered`] if a byte differs or the row is another one, [`OpenError::UnknownVersion`],
@@ -174,7 +176,8 @@ impl Vault {
             .wrapper
             .unwrap(envelope.kek(), envelope.wrapped_dek(), &aad);
         let dek = self.in_time(unwrapping).await?;
-        envelope.open(&dek, row).map_err(|_| OpenError::Tampered)
+        let secret = envelope.open(&dek, row).map_err(|_| OpenError::Tampered)?;
+        Ok(secret.locked())
     }
 
     async fn in_time<T>(

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::memory::PageLock;
 
 /// Secret bytes: a provider's credential, a passphrase, a private key.
 ///
@@ -13,32 +15,53 @@ use zeroize::Zeroizing;
 /// the bytes are (the lengths may show).
 ///
 /// It deserialises from a string alone, and its errors never repeat what they refuse.
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret {
+    bytes: Zeroizing<Vec<u8>>,
+    lock: Option<PageLock>,
+}
 
 impl Secret {
     /// Takes over `bytes` without copying them.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Zeroizing::new(bytes).into()
+    }
+
+    /// The same secret, kept out of swap where the operating system allows it. For one that stays: see
+    /// [`memory`](crate::memory).
+    #[must_use]
+    pub fn locked(mut self) -> Self {
+        if self.lock.is_none() {
+            self.lock = PageLock::of(&self.bytes);
+        }
+        self
     }
 
     /// The bytes, for the moment of use. Do not copy them to memory that is not zeroed.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// The bytes as text, or `None` where they are not UTF-8.
     pub fn expose_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
+        std::str::from_utf8(&self.bytes).ok()
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Whether there are no bytes at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        // First zeroed, then unlocked, then freed: freed memory may be somebody else's, whose lock this would take.
+        self.bytes.zeroize();
+        self.lock = None;
     }
 }
 
@@ -50,7 +73,7 @@ impl From<String> for Secret {
 
 impl From<Zeroizing<Vec<u8>>> for Secret {
     fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
+        Self { bytes, lock: None }
     }
 }
 

@@ -50,6 +50,18 @@ async fn a_sealed_value_opens_in_its_row() {
 }
 
 #[tokio::test]
+async fn an_opened_secret_is_locked_in_memory() {
+    let bench = bench().await;
+    let value = Secret::new(vec![9; MAX_SECRET_LEN]);
+    let sealed = bench.vault.seal(&bench.kek, &value, &ROW).await.unwrap();
+    let before = memory::locked_bytes();
+    let opened = bench.vault.open(&sealed, &ROW).await.unwrap();
+    assert!(memory::locked_bytes() >= before + MAX_SECRET_LEN);
+    drop(opened);
+    assert!(memory::locked_bytes() < before + MAX_SECRET_LEN);
+}
+
+#[tokio::test]
 async fn an_empty_value_and_the_longest_one_are_sealed_and_one_more_byte_is_refused() {
     let bench = bench().await;
     for len in [0, MAX_SECRET_LEN] {

@@ -89,13 +89,6 @@ impl SoftwareKeys {
         self.shared.dir.path()
     }
 
-    /// The name of a KEK's first version.
-    fn first_of(&self, kek: &KekId) -> Result<KekName, KeyError> {
-        vault_of(kek)
-            .and_then(KekName::first)
-            .ok_or_else(|| KeyError::UnknownKek { kek: kek.clone() })
-    }
-
     /// The KEK of this name, read anew if its file has changed.
     async fn kek(&self, id: &KekId, name: KekName) -> Result<Arc<LoadedKek>, KeyError> {
         if let Some(kek) = self.shared.unchanged(&name) {
@@ -155,14 +148,14 @@ impl KeyWrapper for SoftwareKeys {
     }
 
     async fn rotate_kek(&self, kek: &KekId) -> Result<u64, KeyError> {
-        let first = self.first_of(kek)?;
+        let first = first_of(kek)?;
         let shared = Arc::clone(&self.shared);
         let version = blocking(move || shared.rotate(&first)).await?;
         Ok(u64::from(version))
     }
 
     async fn describe(&self, kek: &KekId) -> Result<KekInfo, KeyError> {
-        let first = self.first_of(kek)?;
+        let first = first_of(kek)?;
         let shared = Arc::clone(&self.shared);
         let versions = blocking(move || shared.describe(&first)).await?;
         let current = versions.last().map(|version| version.number);
@@ -174,7 +167,7 @@ impl KeyWrapper for SoftwareKeys {
     }
 
     async fn current_version(&self, kek: &KekId) -> Result<u64, KeyError> {
-        let first = self.first_of(kek)?;
+        let first = first_of(kek)?;
         match self.shared.current(first.vault()) {
             Some(name) => Ok(u64::from(name.version())),
             None => Ok(self.describe(kek).await?.current),
@@ -365,6 +358,13 @@ fn wrap_under(kek: &Key, version: u32, dek: &Dek, aad: &[u8]) -> Result<Vec<u8>,
 fn kek_id(name: &KekName) -> KekId {
     KekId::parse(&format!("{PROVIDER}:{}", name.vault()))
         .expect("a vault's name is at most 64 visible ASCII characters")
+}
+
+/// The name of a KEK's first version.
+fn first_of(kek: &KekId) -> Result<KekName, KeyError> {
+    vault_of(kek)
+        .and_then(KekName::first)
+        .ok_or_else(|| KeyError::UnknownKek { kek: kek.clone() })
 }
 
 fn vault_of(kek: &KekId) -> Option<&str> {

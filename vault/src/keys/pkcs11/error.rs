@@ -120,7 +120,7 @@ pub enum Pkcs11Error {
         /// The attribute and its value.
         found: &'static str,
     },
-    /// SoftHSM could not be set up.
+    /// `SoftHSM` could not be set up.
     #[error("cannot set up SoftHSM: {reason}")]
     SoftHsm {
         /// What failed, and what to do.

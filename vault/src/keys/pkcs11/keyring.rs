@@ -109,13 +109,11 @@ impl Held<'_> {
         if is_stale {
             self.list(&mut keyring)?;
         }
-        match keyring.newest(vault) {
-            Some(name) => self.checked(&mut keyring, &name).map(Some),
-            None => {
-                self.check_presence()?;
-                Ok(None)
-            }
+        if let Some(name) = keyring.newest(vault) {
+            return self.checked(&mut keyring, &name).map(Some);
         }
+        self.check_presence()?;
+        Ok(None)
     }
 
     /// All versions of a vault's KEK, as they are now, the oldest first.
@@ -411,7 +409,9 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.0.take().map(close);
+        if let Some(session) = self.0.take() {
+            close(session);
+        }
     }
 }
 

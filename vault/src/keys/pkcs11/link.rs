@@ -93,7 +93,7 @@ pub(super) struct Held<'a> {
 
 impl Link {
     pub(super) fn new(options: Pkcs11Options) -> Result<Self, Pkcs11Error> {
-        let pin = pin::read(options.pin)?;
+        let pin = pin::read(options.pin)?.locked();
         Ok(Self {
             module: Module::load(&options.module)?,
             path: options.module,
@@ -424,8 +424,10 @@ impl Fault {
     /// What happened, in words.
     pub(super) fn reason(&self) -> String {
         match self {
-            Self::Lost(reason) | Self::Handle(reason) | Self::Refused(reason) => reason.clone(),
-            Self::Final(KeyError::Unavailable { reason, .. }) => reason.clone(),
+            Self::Lost(reason)
+            | Self::Handle(reason)
+            | Self::Refused(reason)
+            | Self::Final(KeyError::Unavailable { reason, .. }) => reason.clone(),
             Self::Final(error) => error.to_string(),
         }
     }

@@ -134,11 +134,11 @@ impl SoftHsm {
 
     fn make_token(&self, pkcs11: &Pkcs11) -> cryptoki::error::Result<Result<(), Pkcs11Error>> {
         let is_ours = |info: &TokenInfo| info.token_initialized() && info.label() == TOKEN_LABEL;
-        let so_pin = match self.auth_pin(self.so_pin()) {
+        let so_pin = match auth_pin(self.so_pin()) {
             Ok(pin) => pin,
             Err(error) => return Ok(Err(error)),
         };
-        let user_pin = match self.auth_pin(self.user_pin()) {
+        let user_pin = match auth_pin(self.user_pin()) {
             Ok(pin) => pin,
             Err(error) => return Ok(Err(error)),
         };
@@ -159,11 +159,6 @@ impl SoftHsm {
             session.logout()?;
         }
         Ok(Ok(()))
-    }
-
-    fn auth_pin(&self, path: PathBuf) -> Result<AuthPin, Pkcs11Error> {
-        let pin = pin::read(PinSource::File(path))?;
-        Ok(AuthPin::new(pin.expose_str().unwrap_or_default().into()))
     }
 
     fn tokens(&self) -> PathBuf {
@@ -205,6 +200,11 @@ fn slot_where(
         }
     }
     Ok(None)
+}
+
+fn auth_pin(path: PathBuf) -> Result<AuthPin, Pkcs11Error> {
+    let pin = pin::read(PinSource::File(path))?;
+    Ok(AuthPin::new(pin.expose_str().unwrap_or_default().into()))
 }
 
 fn find_module() -> Result<PathBuf, Pkcs11Error> {

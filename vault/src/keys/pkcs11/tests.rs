@@ -475,7 +475,7 @@ fn a_module_that_hangs_costs_two_seconds_at_most_and_few_threads() {
         let started = Instant::now();
         let mut ticks = 0;
         // One thread drives all of this: if a call blocked it, the ticks would stop.
-        while started.elapsed() < Duration::from_secs(24) {
+        while started.elapsed() < Duration::from_secs(14) {
             let calls = (0..16).map(|_| answers_in_time(keys.unwrap(&kek, &wrapped, AAD)));
             for answer in futures::future::join_all(calls).await {
                 assert!(is_unavailable(&answer), "{answer:?}");

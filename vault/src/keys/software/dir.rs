@@ -23,6 +23,7 @@ use super::{
 use crate::{
     aead::{Key, fill_random},
     keys::is_plain_name,
+    memory::PageLock,
 };
 
 /// One version of a vault's KEK, and so the name of its file.
@@ -67,6 +68,8 @@ impl KekName {
 
 /// A KEK in memory, and what its file looked like when it was read.
 pub(super) struct LoadedKek {
+    // Let go of before the key is freed, since freed memory may be somebody else's.
+    _lock: Option<PageLock>,
     key: Key,
     path: PathBuf,
     stamp: Stamp,
@@ -204,6 +207,7 @@ impl KeyDir {
             .map_err(failed)?;
         let key = self.protector.decode(&text, name, &path)?;
         Ok(Some(LoadedKek {
+            _lock: PageLock::of(key.bytes()),
             key,
             stamp: Stamp::of(&metadata),
             path,
