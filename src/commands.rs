@@ -126,7 +126,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&context, &args, Role::Both).map(done),
         Command::ControlPlane(args) => serve::run(&context, &args, Role::ControlPlane).map(done),
         Command::Injector(args) => serve::run(&context, &args, Role::Injector).map(done),
-        Command::Init(args) => block_on(init::run(&context, &args)).map(done),
+        Command::Init(args) => init::run(&context, &args).map(done),
         Command::Demo(args) => block_on(demo::run(&context, &args)).map(done),
         Command::Set(command) => block_on(set::run(&context, command)).map(done),
         Command::Agent(command) => block_on(agent::run(&context, command)).map(done),

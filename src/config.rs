@@ -185,9 +185,10 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        // Pingora tells its own lifecycle at info; a line a request from us is enough.
+        // Pingora tells its own lifecycle at info; a line a request from us is enough. Cryptoki calls each mechanism of a token
+            // that it does not know an error.
         Self {
-            level: "info,pingora=warn,pingora_core=warn,pingora_proxy=warn".to_owned(),
+            level: "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,cryptoki=off".to_owned(),
             format: LogFormat::Text,
         }
     }

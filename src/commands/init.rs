@@ -1,14 +1,17 @@
 //! `init`: the configuration of an installation, written before its first start.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::json;
 use toml::{Table, Value};
+use vault::keys::pkcs11::Pkcs11Error;
+use vault::keys::pkcs11::softhsm::{self, SoftHsm};
 
 use super::Context;
-use crate::config::{self, Loaded};
+use crate::config::{self, KeyProvider, Loaded};
 use crate::data_dir::write_private;
 use crate::failure::Failure;
+use crate::hardening;
 
 /// Write DIR/claviger.toml: which database, and who holds the keys
 ///
@@ -52,7 +55,10 @@ pub(crate) struct Args {
     database_password_file: Option<String>,
 }
 
-pub(crate) async fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
+    for refusal in hardening::harden() {
+        context.output.say(format!("note: {refusal}"));
+    }
     let data = context.connection.data_dir()?;
     data.create()?;
     let _held = data.hold()?;
@@ -64,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
     }
     let mut settings = args.settings();
     if args.softhsm {
-        settings.extend(softhsm(args, &data.path().join("softhsm")).await?);
+        settings.extend(softhsm(args, data.path())?);
     }
     if settings.is_empty() {
         return Err(Failure::new("nothing to write: no setting is given")
@@ -106,9 +112,9 @@ impl Args {
     }
 }
 
-/// Makes a token of SoftHSM2 in `dir`, and gives the settings that open it.
-async fn softhsm(args: &Args, dir: &std::path::Path) -> anyhow::Result<Settings> {
-    if args.key_provider.as_deref() != Some("pkcs11") {
+/// Makes a SoftHSM token in the data directory, and gives the settings that open it.
+fn softhsm(args: &Args, data: &Path) -> anyhow::Result<Settings> {
+    if args.key_provider.as_deref() != Some(KeyProvider::Pkcs11.name()) {
         return Err(
             Failure::new("--softhsm makes a token for the key provider pkcs11")
                 .usage()
@@ -116,8 +122,24 @@ async fn softhsm(args: &Args, dir: &std::path::Path) -> anyhow::Result<Settings>
                 .into(),
         );
     }
-    let _ = dir;
-    Ok(Vec::new())
+    let failed = |error: Pkcs11Error| {
+        Failure::new(error.to_string()).hint(
+            "install SoftHSM2 (Debian: apt-get install softhsm2), or name another module with --pkcs11-module",
+        )
+    };
+    let token = SoftHsm::prepare(data).map_err(failed)?;
+    // The module reads its environment once, so this process may be replaced by itself here.
+    softhsm::enter(&token.conf())?;
+    token.initialise().map_err(failed)?;
+    let text = |path: &Path| Value::String(path.display().to_string());
+    Ok(vec![
+        ("keys.pkcs11_module", text(token.module())),
+        (
+            "keys.pkcs11_token",
+            Value::String(softhsm::TOKEN_LABEL.to_owned()),
+        ),
+        ("keys.pkcs11_pin_file", text(&token.user_pin())),
+    ])
 }
 
 /// The settings as TOML, by section.
@@ -145,8 +167,8 @@ mod tests {
             ("keys.provider", Value::String("pkcs11".into())),
             ("database.url", Value::String("postgres://db/x".into())),
         ]);
-        let path = PathBuf::from("claviger.toml");
-        let loaded = Loaded::from_sources(Some((&path, &text)), &[], &Vec::new()).unwrap();
+        let path = Path::new("claviger.toml");
+        let loaded = Loaded::from_sources(Some((path, &text)), &[], &Vec::new()).unwrap();
         assert_eq!(loaded.config.keys.provider.name(), "pkcs11");
     }
 }

@@ -169,6 +169,7 @@ pub(crate) fn run(context: &Context, args: &Args, role: Role) -> anyhow::Result<
     let refused = hardening::harden();
     let loaded = config::Loaded::read(args.config.as_deref(), &args.overrides(context))?;
     let config = loaded.config;
+    custody::enter_token(&config)?;
     let telemetry = telemetry::start(&config.log.level, config.log.format)?;
     for refusal in refused {
         tracing::warn!("{refusal}");

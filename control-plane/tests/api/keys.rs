@@ -1,24 +1,53 @@
 //! Keys of the service, rotation of KEKs, and moves between key providers, while traffic goes on.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::leases::clock::ManualClock;
+use ::leases::clock::{Clock, ManualClock, SystemClock};
 use ::leases::token::PresentedToken;
 use ::leases::verify::verify;
 use control_plane::{
     ControlPlane, InjectorKeysError, Signers, Start, VerifyingRing, bootstrap, injector_keys,
 };
 use serde_json::{Value, json};
-use store::{Role, Store, StoreOptions};
+use store::{Location, Role, Store, StoreOptions};
+use test_postgres::Server;
 use tokio::sync::watch;
 use vault::envelope::Envelope;
-use vault::{Providers, RowBinding, Vault};
+use vault::keys::pkcs11::softhsm::{CONF_VARIABLE, SoftHsm};
+use vault::{Pkcs11Keys, Providers, RowBinding, Vault};
 
 use crate::doubles::{Distant, MemorySigner};
-use crate::support::{CANARY, START, Setup, Who, World, person, software};
+use crate::support::{Base, CANARY, START, Setup, Who, World, open, person, software};
+
+/// Makes two tests of each story: on a file, and on Postgres.
+macro_rules! on_both {
+    ($($story:ident),* $(,)?) => {
+        mod on_file {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(crate::support::Base::File).await;
+            })*
+        }
+
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(crate::support::Base::Postgres).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_worker_that_is_cut_off_anywhere_goes_on_where_it_was,
+    two_control_planes_do_it_once_and_readers_never_wait,
+    an_installation_moves_to_another_provider_and_back,
+    many_control_planes_that_start_at_once_make_one_of_each,
+}
 
 /// Stores this many sets, each with the canary.
 async fn fill(world: &World, sets: usize) {
@@ -129,9 +158,12 @@ async fn a_rotation_wraps_everything_anew_and_tells_how_far_it_is() {
     assert!(begin.unwrap() < end.unwrap(), "{actions:?}");
 }
 
-#[tokio::test]
-async fn a_worker_that_is_cut_off_anywhere_goes_on_where_it_was() {
-    let world = World::new().await;
+async fn a_worker_that_is_cut_off_anywhere_goes_on_where_it_was(base: Base) {
+    let world = World::of(Setup {
+        base,
+        ..Setup::default()
+    })
+    .await;
     fill(&world, 200).await;
     let id = rotate(&world, json!({})).await;
     let (_stop, stopped) = watch::channel(false);
@@ -150,9 +182,14 @@ async fn a_worker_that_is_cut_off_anywhere_goes_on_where_it_was() {
     assert_eq!(found.first().unwrap().1, 2);
 }
 
-#[tokio::test]
-async fn two_control_planes_do_it_once_and_readers_never_wait() {
-    let world = Arc::new(World::new().await);
+async fn two_control_planes_do_it_once_and_readers_never_wait(base: Base) {
+    let world = Arc::new(
+        World::of(Setup {
+            base,
+            ..Setup::default()
+        })
+        .await,
+    );
     fill(&world, 120).await;
     let second = world
         .plane(&world.vault, Signers::default(), Vec::new())
@@ -233,12 +270,12 @@ async fn a_seal_that_was_altered_holds_up_no_rotation_and_stays_unreadable() {
     assert_eq!(after.await.unwrap()[0].sealed, rows[1].sealed);
 }
 
-#[tokio::test]
-async fn an_installation_moves_to_another_provider_and_back() {
+async fn an_installation_moves_to_another_provider_and_back(base: Base) {
     let dir = tempfile::tempdir().unwrap();
     let local = software(&dir.path().join("keys"));
     let signer = MemorySigner::new("gcp-kms");
     let mut world = World::of(Setup {
+        base,
         wrapper: Some(Arc::clone(&local)),
         ..Setup::default()
     })
@@ -501,16 +538,29 @@ async fn a_public_half_that_was_planted_is_not_taken() {
     assert!(world.keys.public().get(2).is_none());
 }
 
-#[tokio::test]
-async fn many_control_planes_that_start_at_once_make_one_of_each() {
+async fn many_control_planes_that_start_at_once_make_one_of_each(base: Base) {
     let dir = tempfile::tempdir().unwrap();
-    let clock: Arc<ManualClock> = Arc::new(ManualClock::new(START));
-    let options = StoreOptions::new(dir.path().join("claviger.db"), Arc::clone(&clock) as _);
-    let store = Store::open(options).await.unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let database = matches!(base, Base::Postgres).then(|| Server::shared().database());
+    let location = match &database {
+        None => Location::Sqlite(dir.path().join("claviger.db")),
+        Some(database) => Location::parse(&database.url()).unwrap(),
+    };
+    let first = open(location.clone(), dir.path(), "node-0", &clock).await;
+    let mut nodes = vec![first.clone()];
+    for number in 1..8 {
+        nodes.push(match base {
+            Base::File => first.clone(),
+            Base::Postgres => {
+                let node = format!("node-{number}");
+                open(location.clone(), dir.path(), &node, &clock).await
+            }
+        });
+    }
     let vault = Vault::new(software(&dir.path().join("keys")));
     let signer = MemorySigner::new("pkcs11");
-    let starts = (0..8).map(|number| {
-        let (store, vault, clock) = (store.clone(), vault.clone(), Arc::clone(&clock));
+    let starts = (0..).zip(nodes).map(|(number, store)| {
+        let (vault, clock) = (vault.clone(), Arc::clone(&clock));
         let signers = Signers::new(Some(Arc::<MemorySigner>::clone(&signer)), Vec::new());
         tokio::spawn(async move {
             let node = format!("node-{number}");
@@ -534,10 +584,10 @@ async fn many_control_planes_that_start_at_once_make_one_of_each() {
     let admins = made.iter().filter(|one| one.admin_key.is_some());
     assert_eq!(admins.count(), 1);
     let org = &made[0].org;
-    assert_eq!(store.vaults().list(org).await.unwrap().len(), 1);
+    assert_eq!(first.vaults().list(org).await.unwrap().len(), 1);
     assert_eq!(signer.names().len(), 2);
     for name in ["lease-root", "lease-root-public", "jwt", "jwt-public"] {
-        let versions = store.sealed_keys().versions(org, name).await.unwrap();
+        let versions = first.sealed_keys().versions(org, name).await.unwrap();
         assert_eq!(versions.len(), 1, "{name}");
     }
     // Each node signs the heads of its own streams.
@@ -575,4 +625,84 @@ async fn an_injector_makes_nothing_and_says_what_it_waits_for() {
     let refused = injector_keys(&start).await.unwrap_err();
     assert!(refused.to_string().contains("`ca`"), "{refused}");
     assert_eq!(made.keys.minting_version(), 1);
+}
+
+/// With a real token: SoftHSM reads its configuration's place from the environment, so the story has a process of its own.
+#[test]
+fn an_installation_moves_into_a_token() {
+    const ROOM: &str = "CLAVIGER_TEST_ROOM";
+    if let Some(room) = std::env::var_os(ROOM) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let room = std::path::PathBuf::from(room);
+        runtime.block_on(move_into_a_token(&room));
+        std::fs::write(room.join("done"), "").unwrap();
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let hsm = SoftHsm::prepare(room.path()).expect("SoftHSM2 is installed");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "keys::an_installation_moves_into_a_token",
+            "--nocapture",
+        ])
+        .env(ROOM, room.path())
+        .env(CONF_VARIABLE, hsm.conf())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && room.path().join("done").exists(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+async fn move_into_a_token(room: &Path) {
+    let options = SoftHsm::prepare(room).unwrap().initialise().unwrap();
+    let token = Pkcs11Keys::open(options).await.unwrap();
+    let signer = token.signer().expect("SoftHSM signs Ed25519");
+    let local = software(&room.join("keys"));
+    let mut world = World::of(Setup {
+        wrapper: Some(Arc::clone(&local)),
+        ..Setup::default()
+    })
+    .await;
+    fill(&world, 25).await;
+    let granted = world.granted(json!({})).await;
+    let both = Providers::new(Arc::<Pkcs11Keys>::clone(&token), vec![local]);
+    let signers = Signers::new(Some(signer), Vec::new());
+    let plane = world
+        .plane(&Vault::new(Arc::new(both)), signers, Vec::new())
+        .await;
+    world.through(&plane);
+    let answer = world
+        .post(
+            "/v1/keys/migrate",
+            &world.home.admin,
+            json!({"to": "pkcs11"}),
+        )
+        .await;
+    work_until_done(&world, &answer.field("/rotation/id")).await;
+    let alone = Vault::new(token);
+    let found = open_all(&world, &alone).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found.first().unwrap().0.starts_with("pkcs11:"));
+    // Leases are minted inside the token now.
+    world.clock.advance(control_plane::keys::OVERLAP);
+    world.follow().await;
+    assert_eq!(plane.keys.minting_version(), 2);
+    let (_, lease) = world
+        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
+        .await;
+    let ring = VerifyingRing::load(&plane.chest, world.clock.now())
+        .await
+        .unwrap();
+    verify(&PresentedToken::parse(&lease).unwrap(), &ring.public()).unwrap();
+    let id = rotate(&world, json!({})).await;
+    work_until_done(&world, &id).await;
+    let found = open_all(&world, &alone).await;
+    assert_eq!(found.first().unwrap().1, 2, "{found:?}");
 }

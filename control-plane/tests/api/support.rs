@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::leases::clock::{Clock, ManualClock};
+use ::leases::clock::{Clock, ManualClock, SystemClock};
 use ::leases::id::{OrgId, VaultId};
 use ::providers::Catalog;
 use axum::Router;
@@ -18,8 +18,9 @@ use control_plane::{
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use store::{Actor, NewUser, NewVault, Role, Store, StoreOptions};
+use store::{Actor, Location, NewUser, NewVault, Role, Store, StoreOptions};
 use tempfile::TempDir;
+use test_postgres::{Database, Server};
 use time::macros::datetime;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -123,9 +124,18 @@ pub(crate) struct Tenant {
     pub(crate) admin: Who,
 }
 
+/// Where a world's database is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Base {
+    #[default]
+    File,
+    Postgres,
+}
+
 /// What a world is made of, beside what every world has.
 #[derive(Default)]
 pub(crate) struct Setup {
+    pub(crate) base: Base,
     pub(crate) limits: Limits,
     /// Software keys in the world's directory, unless said otherwise.
     pub(crate) wrapper: Option<Arc<dyn KeyWrapper>>,
@@ -189,6 +199,22 @@ impl Plane {
     }
 }
 
+/// Opens a database as a node, and makes its schema.
+pub(crate) async fn open(
+    location: Location,
+    dir: &Path,
+    node: &str,
+    clock: &Arc<dyn Clock>,
+) -> Store {
+    let checkpoint = dir.join(format!("{node}.checkpoint"));
+    let options = StoreOptions {
+        node: node.to_owned(),
+        ..StoreOptions::at(location, checkpoint, Arc::clone(clock))
+    };
+    Store::migrate(&options.location).await.unwrap();
+    Store::open(options).await.unwrap()
+}
+
 /// The embedded key provider.
 pub(crate) fn software(dir: &Path) -> Arc<dyn KeyWrapper> {
     Arc::new(SoftwareKeys::open(dir, Protection::File).unwrap())
@@ -211,6 +237,7 @@ pub(crate) struct World {
     /// Every answer so far.
     pub(crate) seen: Mutex<Vec<String>>,
     pub(crate) dir: TempDir,
+    _postgres: Option<Database<'static>>,
 }
 
 impl World {
@@ -228,14 +255,18 @@ impl World {
 
     pub(crate) async fn of(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::new(START - std::time::Duration::from_secs(1)));
+        // The functions of a server's ledger live by the server's clock.
+        let (start, postgres) = match setup.base {
+            Base::File => (START, None),
+            Base::Postgres => (SystemClock.now(), Some(Server::shared().database())),
+        };
+        let clock = Arc::new(ManualClock::new(start - Duration::from_secs(1)));
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let store = Store::open(StoreOptions::new(
-            dir.path().join("claviger.db"),
-            Arc::clone(&shared),
-        ))
-        .await
-        .unwrap();
+        let location = match &postgres {
+            None => Location::Sqlite(dir.path().join("claviger.db")),
+            Some(database) => Location::parse(&database.url()).unwrap(),
+        };
+        let store = open(location, dir.path(), "local", &shared).await;
         let wrapper = setup
             .wrapper
             .unwrap_or_else(|| software(&dir.path().join("keys")));
@@ -253,7 +284,7 @@ impl World {
         .await;
         let admin = holder(plane.admin_key.expect("the first start makes a key"));
         // Later than the first organisation, as in life.
-        clock.set(START);
+        clock.set(start);
         let other = second_tenant(&store, &vault).await;
         let home = Tenant {
             org: plane.chest.org().clone(),
@@ -272,6 +303,18 @@ impl World {
             other,
             seen: Mutex::default(),
             dir,
+            _postgres: postgres,
+        }
+    }
+
+    /// The same database as another node has it; of a file the same store, for that is one process's.
+    pub(crate) async fn node(&self, name: &str) -> Store {
+        match self.store.location() {
+            Location::Sqlite(_) => self.store.clone(),
+            location @ Location::Postgres(_) => {
+                let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+                open(location.clone(), self.dir.path(), name, &clock).await
+            }
         }
     }
 
@@ -282,9 +325,10 @@ impl World {
         signers: Signers,
         injectors: Vec<InjectorUrl>,
     ) -> Plane {
+        let store = self.node("second").await;
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         Plane::start(
-            &self.store,
+            &store,
             vault,
             &self.catalog,
             &clock,

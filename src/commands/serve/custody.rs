@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use vault::keys::KeySigner;
 use vault::keys::gcp_kms::{Credentials, GcpKmsKeys, GcpKmsOptions};
+use vault::keys::pkcs11::softhsm;
 use vault::keys::pkcs11::{PinSource, Pkcs11Keys, Pkcs11Options, TokenRef};
 use vault::keys::providers::Providers;
 use vault::keys::software::{Protection, SoftwareKeys};
@@ -21,6 +23,21 @@ use crate::failure::Failure;
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The credential that holds the PIN where no file is named.
 const PIN_CREDENTIAL: &str = "pkcs11-pin";
+
+/// Where a SoftHSM token lies in the data directory, its module finds it by the environment, which is given to this process
+/// here: by starting it anew. Call it before threads start and before anything is locked.
+pub(super) fn enter_token(config: &Config) -> anyhow::Result<()> {
+    let keys = &config.keys;
+    if keys.provider != KeyProvider::Pkcs11 && !keys.also.contains(&KeyProvider::Pkcs11) {
+        return Ok(());
+    }
+    let data = DataDir::or_default(config.server.data.clone())?;
+    let conf = data.path().join("softhsm/softhsm2.conf");
+    if conf.exists() && std::env::var_os(softhsm::CONF_VARIABLE).is_none() {
+        softhsm::enter(&conf).context("cannot start anew for the SoftHSM token")?;
+    }
+    Ok(())
+}
 
 /// The key providers of an installation.
 pub(crate) struct Custody {

@@ -1,18 +1,21 @@
 //! The planes of one process: what they share, how they start, and how they end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use control_plane::{ControlPlane, JwtKey, Limits, Metrics, Parts};
+use axum::Router;
+use control_plane::{AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, RotationOptions};
+use leases::root_key::RootPublicKeys;
 use prometheus::Registry;
+use providers::Catalog;
 use proxy::{Override, ProxyDeps, ProxyOptions};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::Addresses;
-use super::plant::Plant;
+use super::plant::{Injection, Means, Plant, Tls};
 use crate::config::Config;
 
 /// Open connections from agents, together. Each idle one costs at most 64 KiB.
@@ -20,34 +23,37 @@ const MAX_CONNECTIONS: usize = 10_000;
 
 /// The planes as they run. Each is of no use without the others of its process.
 #[derive(Debug)]
-pub(super) struct Planes(Vec<Plane>);
+pub(super) struct Planes {
+    planes: Vec<Plane>,
+    /// What follows the keys and rotates them. Ends with this value.
+    _beside: JoinSet<()>,
+}
 
 type Plane = (&'static str, JoinHandle<anyhow::Result<()>>);
 
 impl Planes {
     /// Starts what has a listener. All end when `shutdown` says so.
     pub(super) fn start(
-        (plant, jwt): (&Plant, JwtKey),
+        (plant, means): (&Plant, Means),
         config: &Config,
         addresses: &Addresses,
-        (api, injector): (TcpListener, Option<TcpListener>),
+        (listener, injector): (TcpListener, Option<TcpListener>),
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
-        let keys = Arc::clone(&plant.keys);
         let mut planes: Vec<Plane> = Vec::new();
-        if let Some(injector) = injector {
+        if let (Some(injector), Some(injection)) = (injector, &plant.injection) {
             let deps = ProxyDeps {
                 store: plant.store.clone(),
                 vault: plant.vault.clone(),
                 catalog: catalog.subscribe(),
-                root_keys: keys.subscribe(),
-                authority: Arc::clone(&plant.authority),
+                root_keys: means.root_keys(),
+                authority: Arc::clone(&injection.authority),
                 clock: Arc::clone(&plant.clock),
                 registry: registry.clone(),
             };
-            let options = options(plant, config, addresses);
+            let options = options(injection, config, addresses);
             let stop = shutdown.clone();
             let injecting = async move {
                 proxy::serve(injector, deps, options, stop)
@@ -56,27 +62,26 @@ impl Planes {
             };
             planes.push(("injector", tokio::spawn(injecting)));
         }
-        let app = control_plane::app(ControlPlane::new(Parts {
-            store: plant.store.clone(),
-            vault: plant.vault.clone(),
-            catalog,
-            clock: Arc::clone(&plant.clock),
-            keys,
-            jwt,
-            home_org: plant.org.clone(),
-            ca_pem: plant.authority.certificate_pem().into(),
-            metrics: Metrics::new(registry)?,
-            limits: Limits::default(),
-        }));
-        planes.push(("API", tokio::spawn(serve_api(api, app, shutdown.clone()))));
-        Ok(Self(planes))
+        let (state, app) = api(plant, means, catalog, registry)?;
+        let beside = ControlPlane::start(&state, shutdown);
+        let stop = shutdown.clone();
+        let answering = async move {
+            control_plane::serve(listener, app, stop)
+                .await
+                .context("the API ended")
+        };
+        planes.push(("API", tokio::spawn(answering)));
+        Ok(Self {
+            planes,
+            _beside: beside,
+        })
     }
 
     /// Why one of them ended by itself.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
-        let planes = self.0.iter_mut().map(|(_, plane)| plane);
+        let planes = self.planes.iter_mut().map(|(_, plane)| plane);
         let (ended, index, _) = futures::future::select_all(planes).await;
-        let plane = self.0[index].0;
+        let plane = self.planes[index].0;
         match ended {
             Ok(Ok(())) => anyhow::anyhow!("the {plane} ended by itself"),
             Ok(Err(error)) => error,
@@ -87,7 +92,7 @@ impl Planes {
     /// Waits for what is under way, at most `bound`.
     pub(super) async fn drain(&mut self, bound: Duration) {
         let all = async {
-            for (_, plane) in &mut self.0 {
+            for (_, plane) in &mut self.planes {
                 // One that has ended already may not be asked again.
                 if !plane.is_finished() {
                     let _ = plane.await;
@@ -100,31 +105,74 @@ impl Planes {
     }
 }
 
-async fn serve_api(
-    listener: TcpListener,
-    app: axum::Router,
-    mut shutdown: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move {
-            // A sender that is gone means the same.
-            let _ = shutdown.wait_for(|down| *down).await;
-        })
-        .await
-        .context("the API ended")
+impl Means {
+    /// The public root keys, now and after each rotation.
+    fn root_keys(&self) -> watch::Receiver<RootPublicKeys> {
+        match self {
+            Self::Mint { keys, .. } => keys.subscribe(),
+            Self::Verify { roots, .. } => roots.subscribe(),
+        }
+    }
 }
 
-fn options(plant: &Plant, config: &Config, addresses: &Addresses) -> ProxyOptions {
+/// The REST API of a control plane, or what an injector answers.
+fn api(
+    plant: &Plant,
+    means: Means,
+    catalog: watch::Sender<Arc<Catalog>>,
+    registry: Registry,
+) -> anyhow::Result<(AppState, Router)> {
+    let metrics = Metrics::new(registry)?;
+    let limits = Limits::default();
+    Ok(match means {
+        Means::Mint {
+            keys,
+            jwt,
+            injectors,
+        } => {
+            let state = ControlPlane::new(Parts {
+                store: plant.store.clone(),
+                vault: plant.vault.clone(),
+                catalog,
+                clock: Arc::clone(&plant.clock),
+                keys,
+                jwt,
+                chest: plant.chest.clone(),
+                ca: Some(Arc::new(Tls)),
+                ca_pem: Arc::clone(&plant.ca_pem),
+                injectors,
+                rotation: RotationOptions::default(),
+                metrics,
+                limits,
+            });
+            (Arc::clone(&state), control_plane::app(state))
+        }
+        Means::Verify { roots, tokens } => {
+            let state = ControlPlane::of_injector(InjectorParts {
+                store: plant.store.clone(),
+                vault: plant.vault.clone(),
+                catalog,
+                clock: Arc::clone(&plant.clock),
+                roots,
+                tokens,
+                chest: plant.chest.clone(),
+                ca_pem: Arc::clone(&plant.ca_pem),
+                metrics,
+                limits,
+            });
+            (Arc::clone(&state), control_plane::injector_api(state))
+        }
+    })
+}
+
+fn options(injection: &Injection, config: &Config, addresses: &Addresses) -> ProxyOptions {
     let overrides = config.network.resolve.iter().map(|resolve| Override {
         host: resolve.host.clone(),
         port: resolve.port,
         address: resolve.to,
     });
     ProxyOptions {
-        upstream_roots: plant.upstream_roots.clone(),
+        upstream_roots: injection.upstream_roots.clone(),
         overrides: overrides.collect(),
         allowed_addresses: config.network.allow_address.clone(),
         own_addresses: std::iter::once(addresses.api)

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use control_plane::keys::CA;
-use control_plane::{ApiKey, Bootstrapped, JwtKey, KeyChest, KeyRing, NewKey, bootstrap};
-use leases::OrgId;
+use control_plane::{
+    ApiKey, Bootstrapped, CaKey, InjectorKeys, InjectorUrl, JwtKeys, JwtVerifier, KeyChest, KeyRing,
+    MakeCa, NewCa, Start, VerifyingRing, bootstrap, ensure_ca, trust_pem, wait_for_keys,
+};
 use leases::clock::{Clock, SystemClock};
 use providers::Catalog;
 use proxy::tls::ca::Authority;
 use store::{Location, Store, StoreOptions, Synchronous};
-use vault::Vault;
+use time::OffsetDateTime;
+use vault::{Secret, Vault};
 use zeroize::Zeroizing;
 
 use super::Role;
@@ -30,66 +32,171 @@ pub(super) struct Plant {
     pub(super) vault: Vault,
     pub(super) catalog: Arc<Catalog>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) authority: Arc<Authority>,
-    pub(super) org: OrgId,
-    pub(super) keys: Arc<KeyRing>,
-    /// Every root that a provider's certificate may chain to, PEM.
-    pub(super) upstream_roots: PathBuf,
+    pub(super) chest: KeyChest,
+    pub(super) injection: Option<Injection>,
+    /// The certificates that agents trust, PEM; empty where this process may not open them.
+    pub(super) ca_pem: Arc<str>,
     pub(super) held: Held,
 }
 
+/// What an injector has beside that.
+pub(super) struct Injection {
+    pub(super) authority: Arc<Authority>,
+    /// Every root that a provider's certificate may chain to, PEM.
+    pub(super) upstream_roots: PathBuf,
+}
+
+/// The keys that tell the planes apart: only a control plane mints.
+pub(super) enum Means {
+    Mint {
+        keys: Arc<KeyRing>,
+        jwt: JwtKeys,
+        injectors: Vec<InjectorUrl>,
+    },
+    Verify {
+        roots: Arc<VerifyingRing>,
+        tokens: Arc<JwtVerifier>,
+    },
+}
+
 impl Plant {
-    /// Opens the installation, and makes it at the first start. What mints and signs goes to the API alone.
+    /// Opens the installation, and makes it at the first start of a control plane.
     pub(super) async fn open(
         config: &Config,
         data: DataDir,
         role: Role,
-    ) -> anyhow::Result<(Self, JwtKey)> {
+    ) -> anyhow::Result<(Self, Means)> {
         data.create()?;
         let held = data.hold()?;
         let catalog = Arc::new(catalog(config)?);
-        let upstream_roots = upstream_roots(config, &data)?;
+        let upstream_roots = role
+            .injects()
+            .then(|| upstream_roots(config, &data))
+            .transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let Custody { vault, signer } = Custody::open(config, &data).await?;
-        let store = open_store(config, &data, Arc::clone(&clock)).await?;
-        let _ = (role, signer);
-        let service = bootstrap(&store, &vault, clock.as_ref())
-            .await
-            .context("the service's own keys cannot be had")?;
-        let Bootstrapped {
-            org,
-            admin_key,
-            keys,
-            jwt,
-            checkpoints,
-            chest,
-        } = service;
-        store.audit().start_checkpoints(checkpoints);
-        match admin_key {
-            Some(key) => leave_admin_key(&data, &key)?,
-            None if data.admin_key().exists() => {}
-            None => tracing::info!(
-                "{} is not there; `claviger keys reissue-admin` makes another",
-                data.admin_key().display()
-            ),
+        let location = location(config, &data)?;
+        meeting_place(&location, role)?;
+        let node = node(config, &data, &location)?;
+        let store = open_store(config, &data, (location, &node), Arc::clone(&clock)).await?;
+        let start = Start {
+            store: &store,
+            vault: &vault,
+            clock: clock.as_ref(),
+            signers: signer.into(),
+            node: &node,
+        };
+        let (chest, means, ca) = match role {
+            Role::Injector => found(&start).await?,
+            Role::Both | Role::ControlPlane => made(&start, config, &data, role).await?,
+        };
+        let injection = match (ca, upstream_roots) {
+            (Some(ca), Some(upstream_roots)) => Some(Injection {
+                authority: Arc::new(
+                    Authority::load(&ca.certificate_pem, &ca.key)
+                        .context("the CA cannot be loaded")?,
+                ),
+                upstream_roots,
+            }),
+            _ => None,
+        };
+        let ca_pem = trusted(&chest, clock.as_ref()).await?;
+        if !ca_pem.is_empty() {
+            write_private(&data.ca(), ca_pem.as_bytes())
+                .with_context(|| format!("cannot write {}", data.ca().display()))?;
         }
-        let authority = Arc::new(authority(&chest, clock.as_ref()).await?);
-        write_private(&data.ca(), authority.certificate_pem().as_bytes())
-            .with_context(|| format!("cannot write {}", data.ca().display()))?;
         let plant = Self {
             data,
             store,
             vault,
             catalog,
             clock,
-            authority,
-            org,
-            keys: Arc::new(keys),
-            upstream_roots,
+            chest,
+            injection,
+            ca_pem: ca_pem.into(),
             held,
         };
-        Ok((plant, jwt))
+        Ok((plant, means))
     }
+}
+
+type Opened = (KeyChest, Means, Option<CaKey>);
+
+/// What a control plane makes at the first start, and finds later.
+async fn made(
+    start: &Start<'_>,
+    config: &Config,
+    data: &DataDir,
+    role: Role,
+) -> anyhow::Result<Opened> {
+    let Bootstrapped {
+        admin_key,
+        keys,
+        jwt,
+        checkpoints,
+        chest,
+        ..
+    } = bootstrap(start)
+        .await
+        .context("the service's own keys cannot be had")?;
+    start.store.audit().start_checkpoints(checkpoints);
+    match admin_key {
+        Some(key) => leave_admin_key(data, &key)?,
+        None if data.admin_key().exists() => {}
+        None => tracing::info!(
+            "{} is not there; `claviger keys reissue-admin` makes another",
+            data.admin_key().display()
+        ),
+    }
+    let now = start.clock.now();
+    let ca = if role.injects() {
+        Some(CaKey::load_or_create(&chest, &Tls, now).await?)
+    } else {
+        // It is made here and opened by injectors alone.
+        ensure_ca(&chest, &Tls, now).await?;
+        None
+    };
+    let means = Means::Mint {
+        keys: Arc::new(keys),
+        jwt,
+        injectors: injectors(config)?,
+    };
+    Ok((chest, means, ca))
+}
+
+/// What an injector finds, once a control plane has made it.
+async fn found(start: &Start<'_>) -> anyhow::Result<Opened> {
+    let InjectorKeys {
+        roots,
+        tokens,
+        authority,
+        checkpoints,
+        chest,
+        ..
+    } = wait_for_keys(start)
+        .await
+        .context("the service's own keys cannot be had")?;
+    start.store.audit().start_checkpoints(checkpoints);
+    let means = Means::Verify {
+        roots: Arc::new(roots),
+        tokens: Arc::new(tokens),
+    };
+    Ok((chest, means, Some(authority)))
+}
+
+/// The certificates that agents trust; none where the key provider lets this process open nothing.
+async fn trusted(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<String> {
+    match trust_pem(chest, clock.now()).await {
+        Err(error) if error.is_denied() => Ok(String::new()),
+        other => Ok(other?),
+    }
+}
+
+fn injectors(config: &Config) -> anyhow::Result<Vec<InjectorUrl>> {
+    let urls = config.server.injectors.iter();
+    Ok(urls
+        .map(|url| InjectorUrl::parse(url.as_str()))
+        .collect::<Result<_, _>>()?)
 }
 
 /// Threads for requests: as configured, else one a core.
@@ -123,12 +230,14 @@ pub(crate) fn installation(
 /// Ends the owner's key and writes another, while no server runs.
 pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathBuf> {
     let (config, data) = installation(context, None)?;
-    existing(&location(&config, &data)?)?;
+    let location = location(&config, &data)?;
+    existing(&location)?;
     let _held = data.hold()?;
-    let custody = Custody::open(&config, &data).await?;
-    let store = open_store(&config, &data, Arc::new(SystemClock)).await?;
-    let service = bootstrap(&store, &custody.vault, &SystemClock).await?;
-    let key = control_plane::reissue_admin_key(&store, &service.org).await?;
+    let node = node(&config, &data, &location)?;
+    let clock = Arc::new(SystemClock);
+    let store = open_store(&config, &data, (location, &node), clock).await?;
+    let org = store.orgs().first().await?.context("the database has no organisation")?;
+    let key = control_plane::reissue_admin_key(&store, &org.id).await?;
     leave_admin_key(&data, &key)?;
     store.close().await;
     Ok(data.admin_key())
@@ -218,12 +327,35 @@ pub(crate) fn location(config: &Config, data: &DataDir) -> Result<Location, Fail
     }
 }
 
+/// Planes that run apart meet in a database that several processes may use.
+fn meeting_place(location: &Location, role: Role) -> Result<(), Failure> {
+    match (location, role) {
+        (Location::Sqlite(file), Role::ControlPlane | Role::Injector) => Err(Failure::new(format!(
+            "`claviger {}` meets the other planes in Postgres, and {} is a file for one process",
+            role.command(),
+            file.display()
+        ))
+        .code("config_invalid")
+        .hint("name the database: --database postgres://USER@HOST/NAME; `claviger serve` runs both planes in one process")),
+        _ => Ok(()),
+    }
+}
+
+/// This process's name in the audit streams.
+fn node(config: &Config, data: &DataDir, location: &Location) -> anyhow::Result<String> {
+    match (&config.server.node, location) {
+        (Some(node), _) => Ok(node.clone()),
+        (None, Location::Sqlite(_)) => Ok(ALONE.to_owned()),
+        (None, Location::Postgres(_)) => data.node(),
+    }
+}
+
 async fn open_store(
     config: &Config,
     data: &DataDir,
+    (location, node): (Location, &str),
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Store> {
-    let location = location(config, data)?;
     let hint = match location {
         Location::Sqlite(_) => {
             "`claviger audit verify` reads the files as they lie; nothing was changed"
@@ -232,13 +364,8 @@ async fn open_store(
             "check database.url and that the server answers there; `claviger migrate` makes the schema as its owner"
         }
     };
-    let node = match (&config.server.node, &location) {
-        (Some(node), _) => node.clone(),
-        (None, Location::Sqlite(_)) => ALONE.to_owned(),
-        (None, Location::Postgres(_)) => data.node()?,
-    };
     let options = StoreOptions {
-        node,
+        node: node.to_owned(),
         synchronous: match config.ledger.durability {
             Durability::Synced => Synchronous::Full,
             Durability::Committed => Synchronous::Off,
@@ -256,22 +383,25 @@ async fn open_store(
 /// The one node of a database that one process has for itself.
 const ALONE: &str = "local";
 
-async fn authority(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<Authority> {
-    let opened = if let Some(opened) = chest.current(CA).await? {
-        opened
-    } else {
-        let new = Authority::generate("Claviger CA", clock.now())?;
-        let public = new.certificate_pem.into_bytes();
-        chest
-            .load_or_create(CA, |_| NewKey {
-                secret: new.key,
-                public,
-            })
-            .await?
-    };
-    // The certificate lies beside the sealed key; that it belongs to that key is checked when it is loaded.
-    let certificate = String::from_utf8(opened.public).context("the CA certificate is no text")?;
-    Authority::load(&certificate, &opened.secret).context("the CA cannot be loaded")
+/// Makes certificate authorities for the injector's TLS.
+#[derive(Debug)]
+pub(super) struct Tls;
+
+impl MakeCa for Tls {
+    fn make(
+        &self,
+        now: OffsetDateTime,
+    ) -> Result<NewCa, Box<dyn std::error::Error + Send + Sync>> {
+        let new = Authority::generate("Claviger CA", now)?;
+        Ok(NewCa {
+            key: new.key,
+            certificate_pem: new.certificate_pem,
+        })
+    }
+
+    fn fits(&self, certificate_pem: &str, key: &Secret) -> bool {
+        Authority::load(certificate_pem, key).is_ok()
+    }
 }
 
 /// An error and its causes on one line.
