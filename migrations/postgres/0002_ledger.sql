@@ -421,25 +421,30 @@ LANGUAGE sql SECURITY DEFINER AS $$
         proxy_address = p_proxy_address WHERE name = p_node AND run = p_run
 $$;
 
--- Appends to a stream of which `p_writer` is the writer; `CV001` if it is not, or no longer.
-CREATE FUNCTION audit_append(
-    p_stream BIGINT, p_writer TEXT, p_now BIGINT, p_first BIGINT,
-    p_orgs TEXT[], p_actions TEXT[], p_agents TEXT[], p_leases TEXT[], p_sets TEXT[],
-    p_prevs BYTEA[], p_hashes BYTEA[], p_bodies TEXT[]
-) RETURNS VOID
+-- Holds a stream for its writer until the transaction ends: 1, or 0 if `p_writer` is not its writer, or no longer.
+CREATE FUNCTION audit_stream_hold(p_stream BIGINT, p_writer TEXT, p_now BIGINT) RETURNS BIGINT
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     UPDATE audit_streams s SET time_seen = greatest(s.time_seen, least(p_now, ledger_clock() + 30000))
         WHERE s.number = p_stream AND s.writer = p_writer;
-    IF NOT FOUND THEN
+    RETURN CASE WHEN FOUND THEN 1 ELSE 0 END;
+END
+$$;
+
+-- Appends a record to a stream of which `p_writer` is the writer; `CV001` if it is not, or no longer.
+CREATE FUNCTION audit_append(
+    p_writer TEXT, p_position BIGINT, p_org TEXT, p_created_at BIGINT, p_action TEXT, p_agent TEXT, p_lease TEXT,
+    p_set TEXT, p_prev BYTEA, p_hash BYTEA, p_body TEXT
+) RETURNS BIGINT
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF audit_stream_hold(p_position >> 40, p_writer, p_created_at) = 0 THEN
         RAISE EXCEPTION 'another process writes this audit stream' USING ERRCODE = 'CV001';
     END IF;
     INSERT INTO audit_events
         (position, org_id, created_at, action, agent_id, lease_id, secret_set_id, prev_hash, hash, body)
-        SELECT (p_stream << 40) | (p_first + e.place - 1), e.org, p_now, e.action, e.agent, e.lease, e.set,
-            e.prev, e.hash, e.body
-        FROM unnest(p_orgs, p_actions, p_agents, p_leases, p_sets, p_prevs, p_hashes, p_bodies)
-            WITH ORDINALITY AS e (org, action, agent, lease, set, prev, hash, body, place);
+        VALUES (p_position, p_org, p_created_at, p_action, p_agent, p_lease, p_set, p_prev, p_hash, p_body);
+    RETURN 1;
 END
 $$;
 

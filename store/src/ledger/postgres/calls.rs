@@ -66,6 +66,11 @@ impl CallError {
         self.state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
     }
 
+    /// This role may not do that.
+    pub(super) fn is_denied(&self) -> bool {
+        self.state() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
     /// A record stands where the next one belongs.
     pub(super) fn is_taken_position(&self) -> bool {
         self.state() == Some(&SqlState::UNIQUE_VIOLATION)

@@ -1,0 +1,68 @@
+-- Roles for Claviger on Postgres: each process gets what it needs and nothing else.
+--
+-- Run it as a superuser in Claviger's database, before `claviger migrate` (for the roles) and after each one (for what
+-- they may do). Running it again changes nothing. Give the roles their passwords or certificates by your own means:
+--
+--     psql --dbname claviger --file roles.sql
+--     claviger migrate --database postgres://claviger_owner@db.example.org/claviger
+--     psql --dbname claviger --file roles.sql
+--
+-- claviger_owner          owns the schema: `claviger migrate`, `import-database`, nothing that listens
+-- claviger_control_plane  `claviger control-plane`: manages, grants and mints; uses no lease, and changes no audit record
+-- claviger_injector       `claviger injector`: reads leases, grants and sealed values, records uses; mints nothing
+--
+-- `claviger serve` is both planes in one process: give its role the other two by `GRANT a, b TO it`.
+
+DO $$
+DECLARE
+    role TEXT;
+    f    RECORD;
+BEGIN
+    FOREACH role IN ARRAY ARRAY ['claviger_owner', 'claviger_control_plane', 'claviger_injector'] LOOP
+        IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', role);
+        END IF;
+    END LOOP;
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO claviger_owner, claviger_control_plane, claviger_injector',
+        current_database());
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    GRANT USAGE, CREATE ON SCHEMA public TO claviger_owner;
+    GRANT USAGE ON SCHEMA public TO claviger_control_plane, claviger_injector;
+
+    IF to_regclass('public.schema_migrations') IS NULL THEN
+        RAISE NOTICE 'the roles are made; run this again after claviger migrate';
+        RETURN;
+    END IF;
+
+    -- Both read what decides, and the values in their sealed form.
+    GRANT SELECT ON schema_migrations, orgs, users, user_keys, agents, vaults, secrets, secret_versions, secret_sets,
+        secret_set_versions, grants, leases, revoked_blocks, sealed_keys, nodes
+        TO claviger_control_plane, claviger_injector;
+
+    -- The control plane manages. It adds to the audit trail by functions alone.
+    GRANT SELECT ON idempotency_keys, rotations, rate_windows, audit_streams, audit_events TO claviger_control_plane;
+    GRANT INSERT ON orgs, users, user_keys, agents, vaults, secrets, secret_versions, secret_sets, secret_set_versions,
+        grants, leases, revoked_blocks, sealed_keys, idempotency_keys, rotations TO claviger_control_plane;
+    GRANT UPDATE ON users, agents, vaults, secrets, secret_versions, secret_sets, grants, sealed_keys,
+        idempotency_keys, rotations TO claviger_control_plane;
+    GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
+    GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;
+    GRANT EXECUTE ON FUNCTION ledger_changing() TO claviger_control_plane;
+
+    -- What every node calls: its name, its streams, its heartbeat.
+    FOR f IN SELECT p.oid::REGPROCEDURE AS name FROM pg_proc p WHERE p.pronamespace = 'public'::REGNAMESPACE
+        AND p.proname IN ('ledger_clock', 'ledger_resume', 'ledger_note', 'ledger_open_uses', 'node_begin', 'node_end',
+            'node_announce', 'audit_append', 'audit_stream_hold', 'audit_stream_end', 'audit_stream_link')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO claviger_control_plane, claviger_injector', f.name);
+    END LOOP;
+
+    -- The injector records uses, and closes those that a dead node left open.
+    FOR f IN SELECT p.oid::REGPROCEDURE AS name FROM pg_proc p WHERE p.pronamespace = 'public'::REGNAMESPACE
+        AND p.proname IN ('ledger_rows', 'ledger_commit', 'node_silence', 'node_close')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO claviger_injector', f.name);
+    END LOOP;
+END
+$$;
