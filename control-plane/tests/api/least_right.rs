@@ -180,9 +180,9 @@ async fn an_injector_believes_a_control_plane_alone_about_an_address() {
 #[tokio::test]
 async fn an_injectors_api_has_no_call_that_mints_or_manages() {
     let Parted {
+        world: _world,
         address,
         stop: _stop,
-        ..
     } = parted(true).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     for path in [

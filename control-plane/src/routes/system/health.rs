@@ -37,6 +37,8 @@ pub(crate) struct KeyHealth {
     responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let store = state.store.check().await.is_ok();
+    // An idle ledger knows of its last batch only, which may have failed long ago.
+    state.store.ledger().probe().await;
     let ledger = state.store.ledger().health().last_error.is_none();
     let keys = state.keys_answer().await;
     let clock = state.store.clock_behind() <= MAX_CLOCK_BEHIND;
