@@ -108,4 +108,4 @@ pub(crate) fn random_nonce() -> Result<[u8; NONCE_LEN], NoRandomness> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,5 @@
 //! Known answers: test cases 13, 14 and 16 of "The Galois/Counter Mode of Operation", appendix B, as submitted to NIST;
-//! and HMAC-SHA256, RFC 4231 sections 4.2 and 4.3.
+//! and HMAC-SHA256, RFC 4231 sections 4.2 and 4.3. Then those of Wycheproof.
 
 use super::*;
 
@@ -119,4 +119,66 @@ fn keys_and_nonces_are_fresh() {
         Key::generate().unwrap().bytes()
     );
     assert_ne!(random_nonce().unwrap(), random_nonce().unwrap());
+}
+
+/// One of Wycheproof's cases: what is valid must be accepted, what is not must be refused.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Wycheproof {
+    pub(crate) tc_id: u32,
+    pub(crate) key: String,
+    #[serde(default)]
+    iv: String,
+    #[serde(default)]
+    aad: String,
+    pub(crate) msg: String,
+    #[serde(default)]
+    pub(crate) ct: String,
+    #[serde(default)]
+    tag: String,
+    result: String,
+}
+
+impl Wycheproof {
+    pub(crate) fn is_valid(&self) -> bool {
+        assert!(matches!(self.result.as_str(), "valid" | "invalid"));
+        self.result == "valid"
+    }
+}
+
+pub(crate) fn wycheproof(suite: &str) -> Vec<Wycheproof> {
+    let mut all: serde_json::Value = serde_json::from_str(include_str!("wycheproof.json")).unwrap();
+    serde_json::from_value(all[suite].take()).unwrap()
+}
+
+#[test]
+fn gcm_agrees_with_wycheproof() {
+    let cases = wycheproof("aes_gcm");
+    assert_eq!(cases.len(), 66);
+    for case in cases {
+        let (key, nonce, tag) = (key(&case.key), bytes(&case.iv), bytes(&case.tag));
+        let (aad, plaintext) = (
+            hex::decode(&case.aad).unwrap(),
+            hex::decode(&case.msg).unwrap(),
+        );
+        let mut buffer = hex::decode(&case.ct).unwrap();
+        let opened = key.open(&nonce, &aad, &mut buffer, &tag);
+        assert_eq!(opened.is_ok(), case.is_valid(), "{}", case.tc_id);
+        if case.is_valid() {
+            assert_eq!(buffer, plaintext, "{}", case.tc_id);
+            assert_eq!(key.seal(&nonce, &aad, &mut buffer), tag, "{}", case.tc_id);
+            assert_eq!(hex::encode(buffer), case.ct, "{}", case.tc_id);
+        }
+    }
+}
+
+#[test]
+fn derivation_agrees_with_wycheproof() {
+    let cases = wycheproof("hmac_sha256");
+    assert_eq!(cases.len(), 81);
+    for case in cases {
+        let derived = key(&case.key).derive(&hex::decode(&case.msg).unwrap());
+        let is_equal = hex::encode(derived.bytes()) == case.tag;
+        assert_eq!(is_equal, case.is_valid(), "{}", case.tc_id);
+    }
 }

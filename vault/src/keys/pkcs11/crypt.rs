@@ -190,7 +190,7 @@ impl Held<'_> {
         Ok(Body::KeyWrap { wrapped, binding })
     }
 
-    fn key_unwrap(
+    pub(super) fn key_unwrap(
         &self,
         handle: ObjectHandle,
         wrapped: &[u8; KEY_WRAP_LEN],

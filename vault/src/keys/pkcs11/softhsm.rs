@@ -254,3 +254,6 @@ fn failed(reason: impl Into<String>) -> Pkcs11Error {
         reason: reason.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

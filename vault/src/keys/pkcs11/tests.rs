@@ -15,7 +15,9 @@ use ed25519_dalek::{Signature, VerifyingKey};
 
 use self::room::{Room, with_a_token, with_a_token_of, within};
 use super::*;
-use crate::{KEY_DEADLINE, OpenError, RowBinding, Secret, Vault, keys::conformance};
+use crate::{
+    KEY_DEADLINE, OpenError, RowBinding, Secret, Vault, aead::tests::wycheproof, keys::conformance,
+};
 
 const AAD: &[u8] = b"row";
 const ROW: RowBinding<'static> = RowBinding {
@@ -124,6 +126,36 @@ fn the_conformance_story_holds_by_key_wrap_where_there_is_no_gcm() {
         conformance::holds(Arc::clone(&keys) as Arc<dyn KeyWrapper>).await;
         let info = keys.describe(&kek_id("vlt_c1")).await.unwrap();
         assert_eq!(info.versions[0].mechanism, "CKM_AES_KEY_WRAP_PAD+HMAC");
+    });
+}
+
+#[test]
+fn key_unwrapping_agrees_with_wycheproof() {
+    with_a_token(async |room| {
+        let keys = room.open().await.unwrap();
+        let cases = wycheproof("aes_kwp");
+        assert_eq!(cases.len(), 15);
+        for case in cases {
+            let template = [
+                Attribute::Class(ObjectClass::SECRET_KEY),
+                Attribute::KeyType(cryptoki::object::KeyType::AES),
+                Attribute::Value(hex::decode(&case.key).unwrap()),
+                Attribute::Token(false),
+                Attribute::Unwrap(true),
+            ];
+            let wrapped = hex::decode(&case.ct).unwrap().try_into().unwrap();
+            let opened = keys
+                .on_token(&kek_id("*"), move |held| {
+                    let kek = held.session.create_object(&template)?;
+                    held.key_unwrap(kek, &wrapped)
+                })
+                .await
+                .unwrap();
+            assert_eq!(opened.is_ok(), case.is_valid(), "{}", case.tc_id);
+            if let Ok(dek) = opened {
+                assert_eq!(hex::encode(dek.expose()), case.msg, "{}", case.tc_id);
+            }
+        }
     });
 }
 
