@@ -14,6 +14,8 @@ mod chain;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod growth;
+#[cfg(test)]
 mod many_nodes;
 mod open;
 mod postgres;

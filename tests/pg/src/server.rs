@@ -149,6 +149,14 @@ impl Server {
         output(self.psql(database).args(["-c", statements]))
     }
 
+    /// What it has logged.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).expect("the server has a log")
+    }
+
     /// Ends it in order, with a last checkpoint, and waits until it has ended.
     ///
     /// # Panics

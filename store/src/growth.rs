@@ -1,0 +1,253 @@
+//! No statement of the request path, and none of a list, reads a whole table that grows.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ::leases::RevocationId;
+use ::leases::clock::ManualClock;
+use ::leases::scope::Kind;
+use test_postgres::Server;
+
+use crate::ledger::Holding;
+use crate::testing::*;
+use crate::{EventFilter, Location, PageRequest, Rate};
+
+/// Tables that grow with the installation or with time.
+const GROWING: [&str; 13] = [
+    "agents",
+    "audit_events",
+    "grants",
+    "idempotency_keys",
+    "leases",
+    "rate_windows",
+    "revoked_blocks",
+    "secret_set_versions",
+    "secret_sets",
+    "secret_versions",
+    "secrets",
+    "user_keys",
+    "users",
+];
+
+/// Rows enough that reading all of them would never be the planner's choice for want of better.
+const ROWS: u32 = 20_000;
+
+fn fill(tenant: &Tenant) -> String {
+    let (org, vault, agent, set) = (&tenant.org, &tenant.vault, &tenant.agent, &tenant.set);
+    let grant = &tenant.grant;
+    let id = |prefix: &str| format!("'{prefix}_01' || lpad(i::text, 24, '0')");
+    let rows = format!("FROM generate_series(1, {ROWS}) i");
+    let mut sql = String::new();
+    for statement in [
+        format!(
+            "users SELECT {}, '{org}', 'user ' || i, 'member', 0 {rows}",
+            id("usr")
+        ),
+        format!(
+            "user_keys SELECT sha256(('u' || i)::bytea), '{org}', {}, 0 {rows}",
+            id("usr")
+        ),
+        format!(
+            "agents SELECT {}, '{org}', 'agent ' || i, NULL, sha256(i::text::bytea), 1, 0, 0 {rows}",
+            id("agt")
+        ),
+        format!("secrets SELECT '{org}', '{vault}', 'stripe/prod/s' || i || '/K', 1, 0 {rows}"),
+        format!(
+            "secret_versions SELECT '{org}', '{vault}', 'stripe/prod/s' || i || '/K', 1, '\\x00', 0 {rows}"
+        ),
+        format!(
+            "secret_sets SELECT {}, '{org}', '{vault}', 'stripe', 'prod', 's' || i, 1, 0, 0 {rows}",
+            id("set")
+        ),
+        format!(
+            "secret_set_versions SELECT {}, 1, '{org}', '{{\"K\":1}}', NULL, 0, 'x' {rows}",
+            id("set")
+        ),
+        format!(
+            "grants SELECT {}, '{org}', CASE WHEN i % 2 = 0 THEN '{agent}' ELSE {} END, {}, '[]', '\"*\"', '{{}}', \
+             NULL, NULL, NULL, 'x', 0 {rows}",
+            id("grt"),
+            id("agt"),
+            id("set")
+        ),
+        format!("rate_windows SELECT {}, 0, 0 {rows}", id("grt")),
+        format!(
+            "leases SELECT {}, '{org}', {}, 'workflow', 'proxy_use', '[[\"{set}\",\"{grant}\"]]', 0, 0, NULL, 0, \
+             sha512(i::text::bytea) {rows}",
+            id("lse"),
+            id("agt")
+        ),
+        format!(
+            "revoked_blocks SELECT sha512(i::text::bytea), '{org}', {}, 0, 9000000000000 {rows}",
+            id("lse")
+        ),
+        format!(
+            "idempotency_keys SELECT '{org}', 'p', 'k' || i, '\\x00', 200, NULL, 9000000000000 {rows}"
+        ),
+        format!(
+            "audit_events SELECT (77::bigint << 40) + i, '{org}', 0, 'lease.use', NULL, NULL, NULL, '\\x00', \
+             '\\x00', '{{}}' FROM generate_series(1, 10 * {ROWS}) i"
+        ),
+    ] {
+        let _ = writeln!(sql, "INSERT INTO {statement};");
+    }
+    sql
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_table_that_grows() {
+    let server = Server::start_with(&[("log_min_messages", "log"), ("fsync", "off")]);
+    let database = server.database();
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(START));
+    let location = Location::parse(&database.url()).unwrap();
+    let store = open_at(location, &directory, &clock).await;
+    let one = tenant(&store, "one").await;
+    let other = tenant(&store, "other").await;
+    store.close().await;
+    set_database_clock(&database, START);
+    database.admin(&fill(&one));
+    let name = database.name();
+    database.admin(&format!(
+        "ANALYZE; \
+         ALTER DATABASE {name} SET session_preload_libraries = 'auto_explain'; \
+         ALTER DATABASE {name} SET auto_explain.log_min_duration = 0; \
+         ALTER DATABASE {name} SET auto_explain.log_nested_statements = on"
+    ));
+    let location = Location::parse(&database.url()).unwrap();
+    let store = open_at(location, &directory, &clock).await;
+    // What a start reads is not a request's, and comes before.
+    let started = server.log().len();
+    for tenant in [&one, &other] {
+        requests(&store, tenant).await;
+    }
+    store.close().await;
+    let plans = &server.log()[started..];
+    assert!(
+        plans.matches("Query Text:").count() > 100,
+        "plans are logged"
+    );
+    let reads_whole = |line: &str| {
+        // Without a column it is asked whether there is any row, and one is enough.
+        !line.contains("width=0)")
+            && GROWING
+                .iter()
+                .any(|table| line.contains(&format!("Seq Scan on {table} ")))
+    };
+    let whole: Vec<&str> = plans
+        .split("Query Text:")
+        .filter(|plan| plan.lines().any(reads_whole))
+        .collect();
+    assert!(whole.is_empty(), "{}", whole.join("\n---\n"));
+}
+
+/// What requests ask for, control plane and injector.
+async fn requests(store: &crate::Store, tenant: &Tenant) {
+    let (org, actor) = (&tenant.org, person());
+    let name = org.as_str();
+    let page = PageRequest::default();
+    // Who asks.
+    store
+        .users()
+        .find_by_key_hash(&key_hash(name))
+        .await
+        .unwrap();
+    store
+        .agents()
+        .find_by_key_hash(&key_hash(name))
+        .await
+        .unwrap();
+    store
+        .idempotency()
+        .begin(org, "p", name, &[1; 32])
+        .await
+        .unwrap();
+    store
+        .idempotency()
+        .finish(org, "p", name, 200, b"")
+        .await
+        .unwrap();
+    // Lists and look-ups.
+    store.users().list(org, &page).await.unwrap();
+    store.agents().list(org, &page).await.unwrap();
+    store.agents().get(org, &tenant.agent).await.unwrap();
+    store.agents().get_by_name(org, "builder").await.unwrap();
+    let sets = store.secret_sets();
+    sets.list(org, &page).await.unwrap();
+    sets.get(org, &tenant.set).await.unwrap();
+    sets.get_by_name(org, "stripe", "prod", "bot")
+        .await
+        .unwrap();
+    sets.versions(org, &tenant.set).await.unwrap();
+    sets.contents(org, &tenant.set, 1).await.unwrap().unwrap();
+    store.grants().list(org, &page).await.unwrap();
+    store
+        .grants()
+        .find_for(org, &tenant.agent, &tenant.set, START)
+        .await
+        .unwrap();
+    store.leases().list(org, None, &page).await.unwrap();
+    store
+        .leases()
+        .list(org, Some(&tenant.agent), &page)
+        .await
+        .unwrap();
+    store
+        .seals()
+        .page(org, &tenant.vault, None, 64)
+        .await
+        .unwrap();
+    let filter = EventFilter {
+        agent_id: Some(tenant.agent.clone()),
+        ..EventFilter::default()
+    };
+    store.audit().list(org, &filter, &page).await.unwrap();
+    // Changes.
+    update_set(store, tenant, &["STRIPE_SECRET_KEY"]).await;
+    let gone = create_set(store, org, "gone", &["B"]).await;
+    sets.delete(org, &gone.id, &actor).await.unwrap();
+    let new = new_agent("new", &format!("{name} new"));
+    let made = store.agents().create(org, new, &actor).await.unwrap();
+    store.agents().delete(org, &made.id, &actor).await.unwrap();
+    let rate = Rate {
+        requests: 9,
+        per_seconds: 60,
+    };
+    let rated = grant(store, org, &tenant.agent, &tenant.set, None, Some(rate)).await;
+    let rated = Tenant {
+        grant: rated.id,
+        ..tenant.clone()
+    };
+    // Uses.
+    for kind in [Kind::Request, Kind::Workflow] {
+        let request = rated.lease(store, kind).await;
+        let holding = Holding {
+            org,
+            lease: &request.lease,
+            agent: &request.agent,
+            grant: Some(&request.grant),
+            revocation_ids: &request.revocation_ids,
+        };
+        store.ledger().standing(&holding).await.unwrap();
+        let used = store.ledger().record_use(request.clone()).await.unwrap();
+        store.ledger().record_outcome(outcome(&request, &used));
+        let block = RevocationId::from_bytes(&[kind.as_str().as_bytes()[0]; 64]).unwrap();
+        let until = request.expires_at;
+        store
+            .leases()
+            .revoke_block(org, &request.lease, &block, until, &actor)
+            .await
+            .unwrap();
+        store.leases().is_block_revoked(org, &block).await.unwrap();
+        store
+            .leases()
+            .revoke(org, &request.lease, &actor)
+            .await
+            .unwrap();
+    }
+    store
+        .grants()
+        .revoke(org, &rated.grant, &actor)
+        .await
+        .unwrap();
+}
