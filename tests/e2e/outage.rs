@@ -98,6 +98,7 @@ async fn a_full_disk_is_503_ledger_unavailable_with_nothing_forwarded_and_heals_
     );
 
     std::fs::remove_file(filler).unwrap();
+    healthy_again(&stack).await;
     wait::until("the ledger to come back without a restart", async || {
         let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
         (reply.status == 200).then_some(())
@@ -133,12 +134,22 @@ async fn a_locked_database_is_503_within_its_deadline_and_heals_by_itself() {
     assert_eq!(stack.upstream.count(), 1);
 
     blocker.execute_batch("ROLLBACK").unwrap();
+    healthy_again(&stack).await;
     wait::until("the ledger to come back", async || {
         let reply = stack.get("api.stripe.com", "/v1/balance", &token).await;
         (reply.status == 200).then_some(())
     })
     .await;
     stack.finish().await;
+}
+
+/// Waits for health to be good while nobody uses a lease: load balancers send nothing to what is ill.
+async fn healthy_again(stack: &Stack) {
+    wait::until("good health of an idle server", async || {
+        let health = stack.admin().get("/v1/health").await;
+        (health.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]
