@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use leases::authorize::covers_host;
 use leases::verify::VerifiedLease;
-use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -420,7 +419,7 @@ impl Front {
 
 /// Reads a head and the framing of its body strictly, before a parser that would repair it or answer in its own words.
 /// Gives the head's length and all bytes read so far.
-fn prepare<S: Transport>(
+pub(crate) fn prepare<S: Transport>(
     conn: &mut Conn<S>,
     read: BytesMut,
     end: usize,
@@ -477,18 +476,13 @@ fn agrees(endpoint: &Endpoint, host: &str) -> Result<(), Refusal> {
 }
 
 fn link(client: IpAddr, cut: &Arc<Cut>, tunnel: Option<Tunnel>) -> Arc<ProxyDigest> {
-    let link = Link {
-        client,
-        cut: Arc::clone(cut),
-        tunnel,
-        host_as_sent: Mutex::default(),
-    };
+    let link = Link::new(client, Arc::clone(cut), tunnel);
     let response = ResponseHeader::build(200, Some(0)).expect("200 is a status");
     Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(link))))
 }
 
 /// What an HTTP/1 connection runs over.
-trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Transport for S {}
 

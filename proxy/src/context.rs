@@ -43,6 +43,15 @@ pub(crate) struct Tunnel {
 }
 
 impl Link {
+    pub(crate) fn new(client: IpAddr, cut: Arc<Cut>, tunnel: Option<Tunnel>) -> Self {
+        Self {
+            client,
+            cut,
+            tunnel,
+            host_as_sent: Mutex::default(),
+        }
+    }
+
     /// The link of a session. Every connection that Pingora serves for us carries one.
     pub(crate) fn of(session: &Session) -> Option<Arc<ProxyDigest>> {
         session.digest()?.proxy_digest.as_ref().map(Arc::clone)
