@@ -57,7 +57,8 @@ pub(crate) struct ControlHead {
 pub(crate) struct WriteTx<'a> {
     // Declared first, so that a dropped change is rolled back before the next writer's turn.
     tx: Tx,
-    link: Link,
+    /// The control stream's end with what this change has appended, once it has taken it up.
+    link: Option<Link>,
     now: i64,
     store: &'a Store,
     head: Option<MutexGuard<'a, ControlHead>>,
@@ -78,28 +79,34 @@ impl<'a> WriteTx<'a> {
             Pool::Sqlite(pool) => {
                 let head = inner.control_head.lock().await;
                 let turn = Arc::clone(&inner.turn).lock_owned().await;
-                let mut change = Self {
+                let mut begun = Self {
                     tx: Tx::Sqlite(pool.begin_with(BEGIN_IMMEDIATE).await?),
-                    link: Link::START,
+                    link: None,
                     now: inner.time.now(),
                     store,
-                    head: None,
+                    head: Some(head),
                     _turn: Some(turn),
                 };
-                change.take_up(head).await?;
-                Ok(change)
+                begun.take_up().await?;
+                Ok(begun)
             }
             Pool::Postgres(pool) => {
                 let mut connection = pool.get().await?;
                 connection.begins();
                 in_time(connection.batch_execute(&begin(change, inner.synchronous))).await?;
+                let mut head = None;
+                if let Change::Narrowing(_) = change {
+                    // Before the nodes wait for this change: its turn may take a while.
+                    head = Some(inner.control_head.lock().await);
+                    in_time(connection.batch_execute("SELECT ledger_changing()")).await?;
+                }
                 Ok(Self {
                     tx: Tx::Postgres(connection),
-                    link: Link::START,
+                    link: None,
                     // Asked once the locks are held, so that of two changes the later has the later time.
                     now: inner.time.now(),
                     store,
-                    head: None,
+                    head,
                     _turn: None,
                 })
             }
@@ -127,10 +134,10 @@ impl<'a> WriteTx<'a> {
         actor: &Actor,
         event: &NewEvent,
     ) -> Result<Event, StoreError> {
-        if self.head.is_none() {
-            let head = self.store.inner.control_head.lock().await;
-            self.take_up(head).await?;
-        }
+        let link = match self.link {
+            Some(link) => link,
+            None => self.take_up().await?,
+        };
         let id = EventId::new(at(self.now));
         let stream = &self.store.inner.heads.control.stream;
         let mut created_at = String::new();
@@ -138,7 +145,7 @@ impl<'a> WriteTx<'a> {
         let draft = Draft {
             id: id.as_str(),
             stream: &stream.name,
-            seq: self.link.seq + 1,
+            seq: link.seq + 1,
             created_at: &created_at,
             org_id: org.as_str(),
             actor_type: actor.kind.as_str(),
@@ -149,7 +156,7 @@ impl<'a> WriteTx<'a> {
         };
         let mut body = String::new();
         draft.write(&mut body);
-        let next = self.link.next(&body);
+        let next = link.next(&body);
         let insert = match self.tx {
             Tx::Sqlite(_) => query(INSERT_EVENT),
             // A role may append to its own stream without any right to the table.
@@ -163,24 +170,26 @@ impl<'a> WriteTx<'a> {
             .bind(draft.agent_id)
             .bind(draft.lease_id)
             .bind(draft.secret_set_id)
-            .bind(&self.link.hash[..])
+            .bind(&link.hash[..])
             .bind(&next.hash[..])
             .bind(&body)
             .execute(self.conn())
             .await?;
         let mut written: Event = from_json(&body, "audit event")?;
-        written.prev_hash = hex::encode(self.link.hash);
+        written.prev_hash = hex::encode(link.hash);
         written.hash = hex::encode(next.hash);
-        self.link = next;
+        self.link = Some(next);
         Ok(written)
     }
 
     /// Makes the change durable, then moves the head in memory.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        // Set before the attempt, so that a caller who goes away meanwhile leaves the doubt behind.
-        if let Some(head) = &mut self.head {
-            head.uncertain = Some(self.link);
-        }
+        let appended = self.link.take().zip(self.head.take());
+        let mut appended = appended.map(|(link, mut head)| {
+            // Set before the attempt, so that a caller who goes away meanwhile leaves the doubt behind.
+            head.uncertain = Some(link);
+            (link, head)
+        });
         match self.tx {
             Tx::Sqlite(tx) => tx.commit().await?,
             Tx::Postgres(mut connection) => {
@@ -190,26 +199,31 @@ impl<'a> WriteTx<'a> {
                 connection.ended();
             }
         }
-        if let Some(mut head) = self.head {
+        if let Some((link, head)) = &mut appended {
             head.uncertain = None;
-            self.store.inner.heads.control.set(self.link);
+            self.store.inner.heads.control.set(*link);
         }
         Ok(())
     }
 
     /// Takes up the control stream where its last writer left it.
-    async fn take_up(&mut self, mut head: MutexGuard<'a, ControlHead>) -> Result<(), StoreError> {
+    async fn take_up(&mut self) -> Result<Link, StoreError> {
         let inner = &self.store.inner;
+        if self.head.is_none() {
+            self.head = Some(inner.control_head.lock().await);
+        }
         self.take_stream().await?;
-        if let Some(link) = head.uncertain {
+        if let Some(link) = self.head.as_ref().and_then(|head| head.uncertain) {
             if self.is_committed(link).await? {
                 inner.heads.control.set(link);
             }
-            head.uncertain = None;
+            if let Some(head) = &mut self.head {
+                head.uncertain = None;
+            }
         }
-        self.link = inner.heads.control.get();
-        self.head = Some(head);
-        Ok(())
+        let link = inner.heads.control.get();
+        self.link = Some(link);
+        Ok(link)
     }
 
     /// On Postgres, locks the stream's row until the end of this change, and makes sure that the
@@ -297,11 +311,7 @@ fn begin(change: Change<'_>, synchronous: Synchronous) -> String {
     };
     let locks = match change {
         Change::Installation => alone("installation", &[]),
-        Change::Org(org) => alone("org", &[org.as_str()]),
-        Change::Narrowing(org) => {
-            let alone = alone("org", &[org.as_str()]);
-            format!("{alone}; SELECT ledger_changing()")
-        }
+        Change::Org(org) | Change::Narrowing(org) => alone("org", &[org.as_str()]),
         Change::Mint(org) => {
             let key = lock_key("org", &[org.as_str()]);
             format!("SELECT pg_advisory_xact_lock_shared({key})")
