@@ -81,7 +81,7 @@ impl Injectors {
 
     /// Fetches something public.
     pub(crate) async fn get(&self, path: &str) -> Result<Response, ApiError> {
-        self.ask(path, |http, url| http.get(url)).await
+        self.ask(path, reqwest::Client::get).await
     }
 
     /// Asks one after the other until one takes the request. One that took it is not left: what it does may be done once only.

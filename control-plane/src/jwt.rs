@@ -372,7 +372,7 @@ mod tests {
             self.verifier.verify(token, now)
         }
 
-        fn issue(&self, agent: &AgentToken, vault_ids: Vec<String>, now: OffsetDateTime) -> String {
+        fn issue(agent: &AgentToken, vault_ids: Vec<String>, now: OffsetDateTime) -> String {
             let keys = JwtKeys {
                 verifier: Arc::new(Self::of([7; 32]).verifier),
                 signing: Signing::of(SigningKey::opened(
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn a_token_that_was_issued_is_verified_until_its_end() {
         let agent = agent();
-        let token = key().issue(&agent, vec!["vlt_x".to_owned()], NOW);
+        let token = Pair::issue(&agent, vec!["vlt_x".to_owned()], NOW);
         assert_eq!(key().verify(&token, NOW), Some(agent.clone()));
         assert_eq!(
             key().verify(&token, NOW + Duration::from_secs(899)),
@@ -531,7 +531,7 @@ mod tests {
 
     #[test]
     fn another_key_or_a_changed_byte_is_refused() {
-        let token = key().issue(&agent(), vec![], NOW);
+        let token = Pair::issue(&agent(), vec![], NOW);
         let other = Pair::of([8; 32]);
         assert_eq!(other.verify(&token, NOW), None);
         for index in 0..token.len() {

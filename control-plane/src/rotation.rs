@@ -47,6 +47,7 @@ impl Default for RotationOptions {
 /// Works at rotations until `shutdown` says so.
 pub(crate) async fn work(state: AppState, mut shutdown: watch::Receiver<bool>) {
     let mut worker = Worker::default();
+    let mut failing = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(state.rotation.look) => {}
@@ -54,15 +55,18 @@ pub(crate) async fn work(state: AppState, mut shutdown: watch::Receiver<bool>) {
             // A sender that is gone means the same.
             _ = shutdown.wait_for(|down| *down) => return,
         }
-        tokio::select! {
-            worked = worker.look(&state) => if let Err(error) = worked {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a rotation of keys stands still; it goes on by itself"
-                );
-            },
+        let looked = tokio::select! {
+            looked = worker.look(&state) => looked,
             _ = shutdown.wait_for(|down| *down) => return,
+        };
+        if let (Err(error), false) = (&looked, failing) {
+            // Told once: it is tried again in a moment, for hours if need be.
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "a rotation of keys stands still; it goes on by itself"
+            );
         }
+        failing = looked.is_err();
     }
 }
 
@@ -95,6 +99,11 @@ impl Worker {
     async fn look(&mut self, state: &AppState) -> Result<(), WorkError> {
         let running = state.store.rotations().running().await?;
         state.metrics.rotations(&running);
+        if running.is_empty() || !state.rights().await.unwrap {
+            // Nothing to do, or for a plane that may unwrap.
+            self.met.clear();
+            return Ok(());
+        }
         let own = std::mem::take(&mut self.own);
         let before = std::mem::take(&mut self.met);
         for rotation in running {

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use control_plane::{MakeCa, NewCa};
 use ed25519_dalek::Signer as _;
-use vault::{Dek, KekId, KekInfo, KekState, KekVersion, KeyError, KeySigner, KeyWrapper};
+use time::OffsetDateTime;
+use vault::{Dek, KekId, KekInfo, KekState, KekVersion, KeyError, KeySigner, KeyWrapper, Secret};
 
 /// A provider that remembers what it wrapped, so that nothing opens without it.
 #[derive(Debug)]
@@ -216,5 +218,26 @@ impl KeySigner for MemorySigner {
             version,
         })?;
         Ok(key.sign(message).to_bytes())
+    }
+}
+
+/// Makes certificates that are numbers on paper: what TLS makes of them is the injector's matter.
+#[derive(Debug)]
+pub(crate) struct PaperCa;
+
+impl MakeCa for PaperCa {
+    fn make(&self, _: OffsetDateTime) -> Result<NewCa, Box<dyn std::error::Error + Send + Sync>> {
+        let mut number = [0; 8];
+        getrandom::fill(&mut number)?;
+        let number = u64::from_be_bytes(number).to_string();
+        Ok(NewCa {
+            certificate_pem: format!("certificate {number}\n"),
+            key: Secret::from(number),
+        })
+    }
+
+    fn fits(&self, certificate_pem: &str, key: &Secret) -> bool {
+        let number = key.expose_str().unwrap_or_default();
+        certificate_pem == format!("certificate {number}\n")
     }
 }

@@ -26,6 +26,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use vault::{KeyWrapper, Protection, SoftwareKeys, Vault};
 
+use crate::doubles::PaperCa;
+
 /// When every test begins.
 pub(crate) const START: time::OffsetDateTime = datetime!(2026-11-22 07:00 UTC);
 
@@ -178,7 +180,7 @@ impl Plane {
             keys: Arc::clone(&keys),
             jwt: found.jwt,
             chest: found.chest.clone(),
-            ca: None,
+            ca: Some(Arc::new(PaperCa)),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             injectors,
             rotation: RotationOptions {

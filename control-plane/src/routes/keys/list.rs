@@ -20,7 +20,8 @@ use crate::timestamp::Timestamp;
 pub(crate) struct Keys {
     vaults: Vec<VaultKeys>,
     /// The keys of the service; only for the organisation that runs it.
-    signing_keys: Vec<SigningKeyView>,
+    #[serde(rename = "signing_keys")]
+    service: Vec<SigningKeyView>,
     /// The last rotations, newest first.
     rotations: Vec<RotationView>,
 }
@@ -92,15 +93,15 @@ pub(crate) async fn handle(
     for vault in state.store.vaults().list(&person.org).await? {
         vaults.push(describe(&state, vault, &rotations).await?);
     }
-    let mut signing_keys = Vec::new();
+    let mut service = Vec::new();
     if person.org == state.home_org {
         for name in [LEASE_ROOT, JWT, CA] {
-            signing_keys.extend(versions(&state, name).await?);
+            service.extend(versions(&state, name).await?);
         }
     }
     Ok(Json(Keys {
         vaults,
-        signing_keys,
+        service,
         rotations: rotations.into_iter().map(RotationView::from).collect(),
     }))
 }
