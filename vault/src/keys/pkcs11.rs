@@ -2,10 +2,10 @@
 //!
 //! Each KEK version is a 256-bit AES key that the token made and does not give away, with the label
 //! `claviger-kek:<vault>:v<version>` and a random `CKA_ID` of 16 bytes, both without a second of their kind. What a
-//! wrapped DEK looks like is described in [`form`], how it is made in [`crypt`].
+//! wrapped DEK looks like is described in `form.rs`, how it is made in `crypt.rs`.
 //!
-//! Calls of the module run in a few threads of their own ([`pool`]) and are waited for until a deadline. A token that
-//! was taken away is looked for again, at most once a second, and serves as soon as it is back ([`link`]); handles are
+//! Calls of the module run in a few threads of their own (`pool.rs`) and are waited for until a deadline. A token that
+//! was taken away is looked for again, at most once a second, and serves as soon as it is back (`link.rs`); handles are
 //! found anew then, and a token that was initialised meanwhile has other keys and so opens nothing. A wrong PIN is tried
 //! once in the life of a process.
 //!
@@ -51,6 +51,8 @@ pub const PROVIDER: &str = "pkcs11";
 
 /// How long the first login and the check of all keys may take.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// How old the knowledge may be that there is no newer version of a KEK.
+const FRESH_FOR: Duration = Duration::from_secs(5);
 /// A thread that has been in one call for so many deadlines is given up on.
 const GIVE_UP_AFTER: u32 = 5;
 
@@ -169,6 +171,14 @@ async fn call<T: Send + 'static>(
     })
 }
 
+impl Drop for Pkcs11Keys {
+    fn drop(&mut self) {
+        // In this order, and here rather than in the last of the threads, which may still run when the process exits.
+        self.pool.close();
+        self.link.close();
+    }
+}
+
 impl fmt::Debug for Pkcs11Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pkcs11Keys")
@@ -189,9 +199,11 @@ impl KeyWrapper for Pkcs11Keys {
             name: vault.to_owned(),
         })?;
         let kek = kek_id(vault);
-        self.on_token(&kek, move |held| match held.newest_key(first.name())? {
-            Some(_) => Ok(()),
-            None => held.make_key(&first),
+        self.on_token(&kek, move |held| {
+            match held.newest_key(first.name(), FRESH_FOR)? {
+                Some(_) => Ok(()),
+                None => held.make_key(&first),
+            }
         })
         .await?;
         Ok(kek)
@@ -201,7 +213,7 @@ impl KeyWrapper for Pkcs11Keys {
         let vault = vault_of(kek)?.to_owned();
         let (id, dek, aad) = (kek.clone(), Dek::from_bytes(dek.expose()), aad.to_vec());
         let wrapped = self.on_token(kek, move |held| {
-            let key = held.newest_key(&vault)?;
+            let key = held.newest_key(&vault, FRESH_FOR)?;
             let key = key.ok_or_else(|| Self::unknown(&id))?;
             held.wrap(key, &dek, &aad)
         });
@@ -230,10 +242,9 @@ impl KeyWrapper for Pkcs11Keys {
         let vault = vault_of(kek)?.to_owned();
         let id = kek.clone();
         self.on_token(kek, move |held| {
-            let versions = held.all_versions(&vault)?;
-            let newest = versions.last().map(|key| key.header.version);
+            let newest = held.newest_key(&vault, Duration::ZERO)?;
             let next = newest
-                .and_then(|version| version.checked_add(1))
+                .and_then(|key| key.header.version.checked_add(1))
                 .and_then(|version| KeyName::new(Purpose::Kek, &vault, version));
             let next = next.ok_or_else(|| Self::unknown(&id))?;
             held.make_key(&next)?;
@@ -266,7 +277,7 @@ impl KeyWrapper for Pkcs11Keys {
 
     async fn current_version(&self, kek: &KekId) -> Result<u64, KeyError> {
         let vault = vault_of(kek)?.to_owned();
-        let newest = self.on_token(kek, move |held| held.newest_key(&vault));
+        let newest = self.on_token(kek, move |held| held.newest_key(&vault, FRESH_FOR));
         let newest = newest.await?.ok_or_else(|| Self::unknown(kek))?;
         Ok(u64::from(newest.header.version))
     }

@@ -22,10 +22,8 @@ use super::{
 };
 use crate::aead::{KEY_LEN, fill_random};
 
-/// How old the knowledge may be that there is no newer version of a KEK.
-const FRESH_FOR: Duration = Duration::from_secs(5);
-/// How soon the keys are listed again for the sake of a vault that has none among them.
-const LIST_AFTER: Duration = Duration::from_secs(1);
+/// How old the list may be of keys that nobody looked for by name. Reading it takes two calls for each key.
+const LIST_AFTER: Duration = Duration::from_secs(30);
 /// A login this young is that of the token as it is now.
 const YOUNG: Duration = Duration::from_secs(1);
 
@@ -95,16 +93,21 @@ impl Held<'_> {
         self.checked(&mut keyring, name).map(Some)
     }
 
-    /// The newest version of a vault's KEK.
-    pub(super) fn newest_key(&self, vault: &str) -> Result<Option<CheckedKey>, Fault> {
+    /// The newest version of a vault's KEK, looked for no longer than `age` ago.
+    pub(super) fn newest_key(
+        &self,
+        vault: &str,
+        age: Duration,
+    ) -> Result<Option<CheckedKey>, Fault> {
         let mut keyring = self.keyring()?;
         if keyring.is_doubtful() {
             self.list(&mut keyring)?;
         }
         let newest = keyring.newest(vault);
-        let is_stale = match &newest {
-            None => keyring.is_older_than(LIST_AFTER),
-            Some(newest) => self.has_successor(&mut keyring, newest)?,
+        let is_stale = match (&newest, KeyName::new(Purpose::Kek, vault, 1)) {
+            (Some(newest), _) => self.has_successor(&mut keyring, newest, age)?,
+            (None, Some(first)) => keyring.is_older_than(LIST_AFTER) || self.has_label(&first)?,
+            (None, None) => false,
         };
         if is_stale {
             self.list(&mut keyring)?;
@@ -130,10 +133,12 @@ impl Held<'_> {
         Ok(found)
     }
 
-    /// Checks every KEK in the token.
+    /// Checks every KEK in the token, and looks for new ones once in a while.
     pub(super) fn check_all(&self) -> Result<(), Fault> {
         let mut keyring = self.keyring()?;
-        self.list(&mut keyring)?;
+        if keyring.is_older_than(LIST_AFTER) {
+            self.list(&mut keyring)?;
+        }
         let names: Vec<_> = keyring.keys.keys().cloned().collect();
         for name in names {
             self.checked(&mut keyring, &name)?;
@@ -157,12 +162,10 @@ impl Held<'_> {
     pub(super) fn make_key(&self, name: &KeyName) -> Result<(), Fault> {
         let making = self.link.creating.try_lock_until(self.until);
         let _one_at_a_time = making.ok_or_else(|| unavailable("another key is being made"))?;
-        {
+        if self.has_label(name)? {
             let mut keyring = self.keyring()?;
             self.list(&mut keyring)?;
-            if keyring.keys.contains_key(name) {
-                return self.checked(&mut keyring, name).map(drop);
-            }
+            return self.checked(&mut keyring, name).map(drop);
         }
         self.check_login()?;
         let abilities = self.connection.abilities;
@@ -206,13 +209,15 @@ impl Held<'_> {
 
     /// Whether a key that was just made is the only one of its name, is what it should be, and works.
     fn judge(&self, name: &KeyName, key: CheckedKey) -> Result<bool, Fault> {
+        if self.with_label(name)?.len() != 1 {
+            // Somebody else makes it too. Neither knows who was first, so both step back.
+            return Err(unavailable("another process makes the same key").into());
+        }
         {
             let mut keyring = self.keyring()?;
-            self.list(&mut keyring)?;
-            if keyring.keys.get(name).is_none_or(|keys| keys.len() != 1) {
-                // Somebody else makes it too. Neither knows who was first, so both step back.
-                return Err(unavailable("another process makes the same key").into());
-            }
+            let (handle, id) = (key.handle, key.header.id.to_vec());
+            let mode = None;
+            keyring.add(name, Key { handle, id, mode });
             self.checked(&mut keyring, name)?;
         }
         match self.self_test(key) {
@@ -263,13 +268,14 @@ impl Held<'_> {
         ];
         for handle in self.session.find_objects(&all)? {
             let (label, id) = self.label_and_id(handle)?;
-            if !id.is_empty() {
-                *listed.ids.entry(id.clone()).or_default() += 1;
-            }
-            if let Some(name) = KeyName::parse(Purpose::Kek, &label) {
-                let mode = keyring.mode_of(&name, handle, &id);
-                let key = Key { handle, id, mode };
-                listed.keys.entry(name).or_default().push(key);
+            match KeyName::parse(Purpose::Kek, &label) {
+                Some(name) => {
+                    let mode = keyring.mode_of(&name, handle, &id);
+                    listed.add(&name, Key { handle, id, mode });
+                }
+                // Somebody else's key, which must not have the id of one of ours.
+                None if !id.is_empty() => *listed.ids.entry(id).or_default() += 1,
+                None => {}
             }
         }
         let gone = keyring
@@ -297,10 +303,15 @@ impl Held<'_> {
     }
 
     /// Whether another process has made a newer version. Asked at most once in a while.
-    fn has_successor(&self, keyring: &mut Keyring, newest: &KeyName) -> Result<bool, Fault> {
+    fn has_successor(
+        &self,
+        keyring: &mut Keyring,
+        newest: &KeyName,
+        age: Duration,
+    ) -> Result<bool, Fault> {
         let probed_at = keyring.probed_at.get(newest.name()).copied();
         let known_at = probed_at.max(keyring.listed_at);
-        if known_at.is_some_and(|instant| instant.elapsed() < FRESH_FOR) {
+        if known_at.is_some_and(|instant| instant.elapsed() < age) {
             return Ok(false);
         }
         let Some(next) = newest.next() else {
@@ -314,12 +325,15 @@ impl Held<'_> {
     }
 
     fn has_label(&self, name: &KeyName) -> Result<bool, Fault> {
-        let found = self.session.find_objects(&[
+        Ok(!self.with_label(name)?.is_empty())
+    }
+
+    fn with_label(&self, name: &KeyName) -> Result<Vec<ObjectHandle>, Fault> {
+        Ok(self.session.find_objects(&[
             Attribute::Class(ObjectClass::SECRET_KEY),
             Attribute::Token(true),
             Attribute::Label(name.label().into_bytes()),
-        ])?;
-        Ok(!found.is_empty())
+        ])?)
     }
 
     /// The key, if it is alone under its label and id and has the attributes that it was made with. A key that is
@@ -420,6 +434,11 @@ impl Keyring {
     fn mode_of(&self, name: &KeyName, handle: ObjectHandle, id: &[u8]) -> Option<Mode> {
         let same = |key: &&Key| key.handle == handle && key.id == id;
         self.keys.get(name)?.iter().find(same)?.mode
+    }
+
+    fn add(&mut self, name: &KeyName, key: Key) {
+        *self.ids.entry(key.id.clone()).or_default() += 1;
+        self.keys.entry(name.clone()).or_default().push(key);
     }
 
     fn forget(&mut self, name: &KeyName, id: &KeyId) {

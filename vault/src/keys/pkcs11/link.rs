@@ -53,7 +53,7 @@ struct State {
     was_connected: bool,
     pause: Duration,
     not_before: Option<Instant>,
-    last_failure: String,
+    last_failure: Option<KeyError>,
 }
 
 /// What holds from one login to the loss of the token.
@@ -64,7 +64,7 @@ pub(super) struct Connection {
     pub(super) made_at: Instant,
     pub(super) keyring: Mutex<Keyring>,
     // When an application's last session closes, it is logged out.
-    anchor: Mutex<Session>,
+    anchor: Mutex<Option<Session>>,
 }
 
 /// Which mechanisms the token has.
@@ -122,7 +122,10 @@ impl Link {
         }
         let now = Instant::now();
         if state.not_before.is_some_and(|instant| now < instant) {
-            return Err(unavailable(state.last_failure.clone()).into());
+            let failure = state.last_failure.clone();
+            return Err(failure
+                .unwrap_or_else(|| unavailable("not connected"))
+                .into());
         }
         match self.connect(&mut state, until) {
             Ok(connection) => {
@@ -136,9 +139,9 @@ impl Link {
                 Ok(connection)
             }
             Err(fault) => {
-                let fault = self.explain(fault, state.was_connected);
-                state.failed(fault.reason());
-                Err(fault)
+                let error = self.explain(fault, state.was_connected);
+                state.failed(error.clone());
+                Err(error.into())
             }
         }
     }
@@ -149,15 +152,15 @@ impl Link {
     }
 
     /// A token that was there and is not found any more is away. One that never was is a mistake to name.
-    fn explain(&self, fault: Fault, was_connected: bool) -> Fault {
+    fn explain(&self, fault: Fault, was_connected: bool) -> KeyError {
         match fault {
             Fault::Final(KeyError::Pkcs11(Pkcs11Error::NoToken { .. })) if was_connected => {
-                unavailable(format!("the token with {} is not present", self.token)).into()
+                unavailable(format!("the token with {} is not present", self.token))
             }
             Fault::Lost(reason) | Fault::Handle(reason) | Fault::Refused(reason) => {
-                unavailable(reason).into()
+                unavailable(reason)
             }
-            other @ Fault::Final(_) => other,
+            Fault::Final(error) => error,
         }
     }
 
@@ -194,7 +197,7 @@ impl Link {
             abilities,
             made_at: Instant::now(),
             keyring: Mutex::default(),
-            anchor: Mutex::new(session),
+            anchor: Mutex::new(Some(session)),
         })
     }
 
@@ -288,7 +291,7 @@ impl Link {
         state.connection = None;
         state.lost_in = Some(connection.epoch);
         if connection.made_at.elapsed() < SETTLED_AFTER {
-            state.failed(reason.to_owned());
+            state.failed(unavailable(reason));
         } else {
             state.pause = Duration::ZERO;
             state.not_before = None;
@@ -296,9 +299,27 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Leaves the token, unless a call hangs in it.
+    pub(super) fn close(&self) {
+        let Some(mut state) = self.state.try_lock_for(FIRST_PAUSE) else {
+            return;
+        };
+        let Some(connection) = state.connection.take() else {
+            return;
+        };
+        if let Ok(calling) = self.module.enter(Instant::now() + FIRST_PAUSE)
+            && calling.epoch() == connection.epoch
+            && let Some(session) = connection.anchor.lock().take()
+        {
+            close(session);
+        }
+    }
+}
+
 impl State {
-    fn failed(&mut self, reason: String) {
-        self.last_failure = reason;
+    fn failed(&mut self, error: KeyError) {
+        self.last_failure = Some(error);
         // The first loss is followed by an attempt at once.
         self.not_before = (!self.pause.is_zero()).then(|| Instant::now() + self.pause);
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -399,23 +420,6 @@ impl Drop for Seat {
         let link = Arc::clone(&self.link);
         if let Ok(calling) = link.module.enter(Instant::now() + FIRST_PAUSE) {
             self.leave(&calling);
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let Some(connection) = self.state.get_mut().connection.take() else {
-            return;
-        };
-        let Ok(calling) = self.module.enter(Instant::now() + FIRST_PAUSE) else {
-            return;
-        };
-        // Seats hold a link too, so no connection outlives the last of them.
-        if let Some(connection) = Arc::into_inner(connection)
-            && connection.epoch == calling.epoch()
-        {
-            close(connection.anchor.into_inner());
         }
     }
 }

@@ -172,8 +172,9 @@ impl<S: 'static> Pool<S> {
     }
 }
 
-impl<S> Drop for Pool<S> {
-    fn drop(&mut self) {
+impl<S> Pool<S> {
+    /// Takes no more calls, and waits a moment for the threads to put away what they keep.
+    pub(super) fn close(&self) {
         let mut state = self.shared.state.lock();
         state.closed = true;
         state.queue.clear();
@@ -185,6 +186,12 @@ impl<S> Drop for Pool<S> {
                 return;
             }
         }
+    }
+}
+
+impl<S> Drop for Pool<S> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

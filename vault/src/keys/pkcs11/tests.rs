@@ -461,6 +461,24 @@ fn a_kek_made_in_a_token_that_was_initialised_anew_survives_even_as_the_first_ca
 }
 
 #[test]
+fn a_pin_that_was_changed_meanwhile_is_tried_once() {
+    with_a_token(async |room| {
+        let keys = Pkcs11Keys::open(room.faulty_options()).await.unwrap();
+        let kek = keys.create_kek("vlt_1").await.unwrap();
+        let wrapped = keys.wrap(&kek, &dek(), AAD).await.unwrap();
+        let logins = room.calls("Login");
+        room.initialise_anew_with(Some("another-pin"));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(3) {
+            let error = setup_error(keys.unwrap(&kek, &wrapped, AAD).await);
+            assert!(matches!(error, Pkcs11Error::WrongPin { .. }), "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(room.calls("Login"), logins + 1);
+    });
+}
+
+#[test]
 fn a_key_that_was_destroyed_is_unknown_and_the_others_serve() {
     with_a_token(async |room| {
         let keys = room.open().await.unwrap();
@@ -492,6 +510,41 @@ fn a_version_that_another_node_made_is_found() {
             (current == 2).then_some(())
         })
         .await;
+    });
+}
+
+#[test]
+fn nodes_that_make_one_kek_at_once_end_with_one() {
+    /// Tries again while another node is in the way.
+    async fn make(keys: &Pkcs11Keys, vault: &str, pause: Duration) {
+        within(Duration::from_secs(20), async || {
+            let made = keys.create_kek(vault).await;
+            tokio::time::sleep(pause).await;
+            match made {
+                Ok(_) => Some(()),
+                // A twin is seen for as long as the other node has not stepped back.
+                Err(KeyError::Pkcs11(Pkcs11Error::Duplicate { .. })) => None,
+                Err(error) if error.is_retryable() => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
+    }
+    with_a_token(async |room| {
+        let (ours, theirs) = (room.open().await.unwrap(), room.open().await.unwrap());
+        for number in 0..10 {
+            let vault = format!("vlt_{number}");
+            tokio::join!(
+                make(&ours, &vault, Duration::from_millis(7)),
+                make(&theirs, &vault, Duration::from_millis(23)),
+            );
+            let kek = kek_id(&vault);
+            let wrapped = ours.wrap(&kek, &dek(), AAD).await.unwrap();
+            assert!(opens(&theirs, &kek, &wrapped).await);
+            let label = Attribute::Label(format!("claviger-kek:{vault}:v1").into_bytes());
+            let found = Tool(&room).session().find_objects(&[label]).unwrap();
+            assert_eq!(found.len(), 1);
+        }
     });
 }
 

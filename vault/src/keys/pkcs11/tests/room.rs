@@ -154,15 +154,21 @@ impl Room {
 
     /// Initialises the token anew from another process, with the same label and PINs.
     pub(super) fn initialise_anew(&self) {
+        self.initialise_anew_with(None);
+    }
+
+    /// As [`initialise_anew`](Self::initialise_anew), with another user PIN.
+    pub(super) fn initialise_anew_with(&self, other_pin: Option<&str>) {
         let pin = |name: &str| {
             let text = fs::read_to_string(self.dir.join("softhsm").join(name)).unwrap();
             text.trim_end().to_owned()
         };
         let (so_pin, pin) = (pin("so-pin"), pin("user-pin"));
+        let pin = other_pin.unwrap_or(&pin);
         let by_label = ["--init-token", "--token", TOKEN_LABEL];
         let output = Command::new("softhsm2-util")
             .args(by_label)
-            .args(["--label", TOKEN_LABEL, "--so-pin", &so_pin, "--pin", &pin])
+            .args(["--label", TOKEN_LABEL, "--so-pin", &so_pin, "--pin", pin])
             .output()
             .expect("these tests need softhsm2-util (tests/run installs softhsm2)");
         assert!(output.status.success(), "{output:?}");
