@@ -119,7 +119,9 @@ async fn no_statement_reads_a_whole_table_that_grows() {
     // What a start reads is not a request's, and comes before.
     let started = server.log().len();
     for tenant in [&one, &other] {
-        requests(&store, tenant).await;
+        ask(&store, tenant).await;
+        change(&store, tenant).await;
+        use_leases(&store, tenant).await;
     }
     store.close().await;
     let plans = &server.log()[started..];
@@ -141,9 +143,9 @@ async fn no_statement_reads_a_whole_table_that_grows() {
     assert!(whole.is_empty(), "{}", whole.join("\n---\n"));
 }
 
-/// What requests ask for, control plane and injector.
-async fn requests(store: &crate::Store, tenant: &Tenant) {
-    let (org, actor) = (&tenant.org, person());
+/// What the control plane reads for a request.
+async fn ask(store: &crate::Store, tenant: &Tenant) {
+    let org = &tenant.org;
     let name = org.as_str();
     let page = PageRequest::default();
     // Who asks.
@@ -202,13 +204,24 @@ async fn requests(store: &crate::Store, tenant: &Tenant) {
         ..EventFilter::default()
     };
     store.audit().list(org, &filter, &page).await.unwrap();
-    // Changes.
+}
+
+/// What it changes.
+async fn change(store: &crate::Store, tenant: &Tenant) {
+    let (org, actor) = (&tenant.org, person());
+    let name = org.as_str();
+    let sets = store.secret_sets();
     update_set(store, tenant, &["STRIPE_SECRET_KEY"]).await;
     let gone = create_set(store, org, "gone", &["B"]).await;
     sets.delete(org, &gone.id, &actor).await.unwrap();
     let new = new_agent("new", &format!("{name} new"));
     let made = store.agents().create(org, new, &actor).await.unwrap();
     store.agents().delete(org, &made.id, &actor).await.unwrap();
+}
+
+/// What an injector asks and writes for uses, and what ends them.
+async fn use_leases(store: &crate::Store, tenant: &Tenant) {
+    let (org, actor) = (&tenant.org, person());
     let rate = Rate {
         requests: 9,
         per_seconds: 60,
@@ -218,7 +231,6 @@ async fn requests(store: &crate::Store, tenant: &Tenant) {
         grant: rated.id,
         ..tenant.clone()
     };
-    // Uses.
     for kind in [Kind::Request, Kind::Workflow] {
         let request = rated.lease(store, kind).await;
         let holding = Holding {

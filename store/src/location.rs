@@ -23,7 +23,7 @@ pub enum Location {
 /// Neither `Debug` nor `Display` shows the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl {
-    config: Config,
+    config: Box<Config>,
     tls: Tls,
 }
 
@@ -198,7 +198,10 @@ impl FromStr for PostgresUrl {
         if config.get_application_name().is_none() {
             config.application_name("claviger");
         }
-        Ok(Self { config, tls })
+        Ok(Self {
+            config: Box::new(config),
+            tls,
+        })
     }
 }
 
@@ -216,7 +219,7 @@ impl PostgresUrl {
     }
 
     /// What the client connects by.
-    pub(crate) const fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 

@@ -77,7 +77,7 @@ pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyErr
             versions,
         };
         let first_bad;
-        (walk, first_bad) = walk.to_the_end(pool).await.map_err(database)?;
+        (walk, first_bad) = walk.finish(pool).await.map_err(database)?;
         streams.push(walk.report(first_bad));
         versions = walk.versions;
     }
@@ -155,7 +155,7 @@ struct Walk {
 
 impl Walk {
     /// Walks up to the stream's end or its first bad record.
-    async fn to_the_end(mut self, pool: &Pool) -> Result<(Self, Option<BadRecord>), StoreError> {
+    async fn finish(mut self, pool: &Pool) -> Result<(Self, Option<BadRecord>), StoreError> {
         loop {
             let rows = query(RECORDS)
                 .bind(self.stream.position(self.link.seq))

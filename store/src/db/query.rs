@@ -81,6 +81,7 @@ impl Value {
 mod hexadecimal {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
 
+    #[expect(clippy::ref_option, reason = "serde hands it over so")]
     pub(super) fn serialize<S: Serializer>(
         bytes: &Option<Vec<u8>>,
         serializer: S,

@@ -68,10 +68,9 @@ async fn fill(world: &World, tenant: &Tenant) {
         ..tenant.clone()
     };
     let request = rated.lease(store, LeaseKind::Workflow).await;
-    let used = store.ledger().record_use(request.clone()).await.unwrap();
-    store.ledger().record_outcome(outcome(&request, &used));
-    let block =
-        RevocationId::from_bytes(&[org.as_str().len() as u8 ^ key_hash(org.as_str())[0]; 64]);
+    let recorded = store.ledger().record_use(request.clone()).await.unwrap();
+    store.ledger().record_outcome(outcome(&request, &recorded));
+    let block = RevocationId::from_bytes(&key_hash(org.as_str()).repeat(2));
     store
         .leases()
         .revoke_block(

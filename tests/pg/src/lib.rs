@@ -1,13 +1,4 @@
-//! Real Postgres servers for tests.
-//!
-//! [`Server::shared`] is one server for all test processes that run at the same time, each with
-//! databases of its own: starting one takes a second, a database a few milliseconds. It does not
-//! sync, and ends some seconds after the last process that used it. [`Server::start`] is a server
-//! of the caller's own, which syncs, and can be stopped, killed and started again.
-//! [`Pooler`] is pgbouncer in transaction mode before either.
-//!
-//! Needs Debian's `postgresql` and, for the pooler, `pgbouncer`. As root, servers run as the user
-//! `postgres` or `nobody`.
+#![doc = include_str!("../README.md")]
 
 mod command;
 mod pooler;
