@@ -157,7 +157,7 @@ impl Desk {
     ) -> Result<(), BatchError> {
         // What was away a moment ago probably still is: then callers need not wait to hear it.
         let time = if self.is_away { BATCH_AWAY } else { BATCH };
-        let tries = async {
+        let until_done = async {
             loop {
                 match self.attempt(docket, waiting, batch).await {
                     Ok(Tried::Done) => return Ok(()),
@@ -176,7 +176,7 @@ impl Desk {
                 }
             }
         };
-        let tried = tokio::time::timeout(time, tries).await;
+        let tried = tokio::time::timeout(time, until_done).await;
         tried.unwrap_or_else(|_| {
             // Whatever is under way is given up with its connection.
             self.line.drop();
@@ -219,7 +219,7 @@ impl Desk {
         if !matches!(&answer, Err(error) if error.is_broken()) {
             self.doubt = None;
         }
-        self.heed(docket, &named, answer?)
+        self.heed(docket, &named, &answer?)
     }
 
     /// Has a connection, and knows of every batch whether it was committed: `Done` if the one at hand was.
@@ -306,7 +306,7 @@ impl Desk {
         &mut self,
         docket: &mut Docket,
         named: &Wanted,
-        answer: Answer,
+        answer: &Answer,
     ) -> Result<Tried, BatchError> {
         if answer.verdict == Verdict::Fenced {
             // Or closed, which a new connection tells.

@@ -198,7 +198,7 @@ async fn one(
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn silent(heartbeat: i64) -> Vec<(String, i64)> {
         vec![("other".to_owned(), heartbeat)]

@@ -33,14 +33,13 @@ impl Reader {
         holding: &Holding<'_>,
     ) -> Result<Standing, LedgerError> {
         let asked = tokio::time::timeout(DEADLINE, self.ask(holding));
-        match asked.await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.client.lock().await.take();
-                Err(LedgerError::Unavailable(format!(
-                    "no answer within {DEADLINE:?}"
-                )))
-            }
+        if let Ok(answer) = asked.await {
+            answer
+        } else {
+            self.client.lock().await.take();
+            Err(LedgerError::Unavailable(format!(
+                "no answer within {DEADLINE:?}"
+            )))
         }
     }
 

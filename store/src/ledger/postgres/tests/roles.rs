@@ -1,0 +1,155 @@
+//! The database roles of `examples/postgres/roles.sql`.
+
+use std::sync::Arc;
+
+use ::leases::clock::SystemClock;
+use ::leases::scope::Kind;
+use test_postgres::{Database, Server};
+
+use super::{lasting_lease, open_node, request_leases, use_on, verify};
+use crate::testing::*;
+use crate::{Location, Store, UseRefusal};
+
+/// The same database as another role.
+fn as_role(database: &Database<'_>, role: &str) -> String {
+    database.url().replacen(
+        &format!("//{}:", test_postgres::USER),
+        &format!("//{role}:"),
+        1,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
+    const ROLES: &str = include_str!("../../../../../examples/postgres/roles.sql");
+    let server = Server::start();
+    let database = server.database();
+    database.admin(ROLES);
+    for role in ["owner", "control_plane", "injector"] {
+        let password = test_postgres::PASSWORD;
+        database.admin(&format!("ALTER ROLE claviger_{role} PASSWORD '{password}'"));
+    }
+    let owner = Location::parse(&as_role(&database, "claviger_owner")).unwrap();
+    Store::migrate(&owner).await.unwrap();
+    database.admin(ROLES);
+    let directory = tempfile::tempdir().unwrap();
+    let clock = || Arc::new(SystemClock);
+    let url = as_role(&database, "claviger_control_plane");
+    let control = open_node(&url, &directory, "control", clock()).await;
+    let url = as_role(&database, "claviger_injector");
+    let injector = open_node(&url, &directory, "injector", clock()).await;
+    let one = tenant(&control, "one").await;
+    let workflow = lasting_lease(&control, &one).await;
+    let single = request_leases(&database, &workflow, 1).remove(0);
+    use_on(&injector, &single).await.unwrap();
+    assert_eq!(
+        use_on(&injector, &single).await,
+        Err(UseRefusal::LeaseConsumed)
+    );
+    let recorded = injector
+        .ledger()
+        .record_use(workflow.clone())
+        .await
+        .unwrap();
+    injector
+        .ledger()
+        .record_outcome(outcome(&workflow, &recorded));
+    let event = crate::NewEvent {
+        action: "auth.failure",
+        ..crate::NewEvent::default()
+    };
+    injector
+        .audit()
+        .append(&one.org, event, &person())
+        .await
+        .unwrap();
+    let sets = injector.secret_sets();
+    assert!(
+        sets.contents(&one.org, &one.set, 1)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let minted = injector
+        .leases()
+        .create(&one.org, one.new_lease(Kind::Workflow), &person())
+        .await;
+    assert!(minted.is_err(), "{minted:?}");
+    control
+        .leases()
+        .revoke(&one.org, &workflow.lease, &person())
+        .await
+        .unwrap();
+    assert!(matches!(
+        use_on(&injector, &workflow).await,
+        Err(UseRefusal::LeaseRevoked { .. })
+    ));
+    assert!(control.nodes().list().await.unwrap().len() == 2);
+    assert!(verify(&control).await.is_intact());
+    control.close().await;
+    injector.close().await;
+    assert_denied(
+        &database,
+        "claviger_injector",
+        NOBODY.iter().chain(&NO_INJECTOR),
+    )
+    .await;
+    assert_denied(
+        &database,
+        "claviger_control_plane",
+        NOBODY.iter().chain(&NO_CONTROL_PLANE),
+    )
+    .await;
+}
+
+/// What no listening process may do.
+const NOBODY: [&str; 11] = [
+    "UPDATE audit_events SET body = ''",
+    "DELETE FROM audit_events",
+    "INSERT INTO audit_events SELECT * FROM audit_events",
+    "TRUNCATE audit_events",
+    "UPDATE audit_streams SET writer = ''",
+    "UPDATE leases SET uses = 0",
+    "UPDATE rate_windows SET used = 0",
+    "DELETE FROM rate_windows",
+    "UPDATE ledger_changes SET number = 7",
+    "CREATE TABLE mine (a INT)",
+    "SELECT audit_stream_take('x', 'y')",
+];
+/// What is for the control plane alone.
+const NO_INJECTOR: [&str; 11] = [
+    "INSERT INTO leases SELECT * FROM leases",
+    "INSERT INTO grants SELECT * FROM grants",
+    "UPDATE grants SET revoked_at = NULL",
+    "UPDATE leases SET revoked_at = NULL",
+    "UPDATE agents SET is_active = 1",
+    "DELETE FROM revoked_blocks",
+    "UPDATE secret_versions SET sealed = ''",
+    "INSERT INTO sealed_keys SELECT * FROM sealed_keys",
+    "SELECT * FROM audit_events",
+    "SELECT * FROM idempotency_keys",
+    "SELECT ledger_changing()",
+];
+/// What is for injectors alone.
+const NO_CONTROL_PLANE: [&str; 2] = [
+    "SELECT ledger_commit(1, '', 1, 1, 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    "SELECT node_silence('injector', 1)",
+];
+
+/// Each of these statements is refused for want of the right, and for no other reason.
+async fn assert_denied<'a>(
+    database: &Database<'_>,
+    role: &str,
+    statements: impl Iterator<Item = &'a &'a str>,
+) {
+    let Location::Postgres(url) = Location::parse(&as_role(database, role)).unwrap() else {
+        panic!("a URL of Postgres");
+    };
+    let client = crate::postgres::connect(&url).await.unwrap();
+    for statement in statements {
+        let refused = client.batch_execute(statement).await;
+        let code = refused.as_ref().err().and_then(tokio_postgres::Error::code);
+        let denied = tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE;
+        assert_eq!(code, Some(&denied), "{role}: {statement}: {refused:?}");
+    }
+}
