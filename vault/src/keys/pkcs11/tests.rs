@@ -16,7 +16,8 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use self::room::{Room, with_a_token, with_a_token_of, within};
 use super::*;
 use crate::{
-    KEY_DEADLINE, OpenError, RowBinding, Secret, Vault, aead::tests::wycheproof, keys::conformance,
+    CacheKey, KEY_DEADLINE, OpenError, OpenedCache, RowBinding, Secret, Vault,
+    aead::tests::wycheproof, keys::conformance,
 };
 
 const AAD: &[u8] = b"row";
@@ -690,6 +691,35 @@ fn what_is_sealed_stays_shut_without_the_token() {
                 .map(|opened| assert_eq!(opened, secret))
         })
         .await;
+    });
+}
+
+#[test]
+fn a_cached_secret_outlives_the_token_by_the_ttl_and_no_longer() {
+    const TTL: Duration = Duration::from_secs(2);
+    with_a_token(async |room| {
+        let keys = room.open().await.unwrap();
+        let kek = keys.create_kek("vlt_1").await.unwrap();
+        let vault = Vault::new(Arc::clone(&keys) as Arc<dyn KeyWrapper>);
+        let secret = Secret::from("sk_live_canary".to_owned());
+        let sealed = vault.seal(&kek, &secret, &ROW).await.unwrap();
+        let cache = OpenedCache::new(TTL, 8);
+        let key = CacheKey::new("org_1", "set_1", 1, "");
+        let ask = || cache.get_or_open(key.clone(), vault.open(&sealed, &ROW));
+
+        let opened_at = Instant::now();
+        ask().await.unwrap();
+        room.take_away();
+        assert_eq!(*ask().await.unwrap(), secret, "it is kept");
+        let refused = within(TTL + SLACK, async || ask().await.err()).await;
+        assert!(opened_at.elapsed() >= TTL);
+        assert!(matches!(
+            refused,
+            OpenError::Key(KeyError::Unavailable { .. })
+        ));
+        assert!(answers_in_time(ask()).await.is_err());
+        room.put_back();
+        within(Duration::from_secs(5), async || ask().await.ok()).await;
     });
 }
 
