@@ -58,6 +58,22 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO claviger_control_plane, claviger_injector', f.name);
     END LOOP;
 
+    -- An injector registers the key that signs the heads of its own audit streams, and writes no other key.
+    GRANT INSERT, UPDATE (retired_at) ON sealed_keys TO claviger_injector;
+    ALTER TABLE sealed_keys ENABLE ROW LEVEL SECURITY;
+    DROP POLICY IF EXISTS control_plane ON sealed_keys;
+    CREATE POLICY control_plane ON sealed_keys TO claviger_control_plane USING (true) WITH CHECK (true);
+    DROP POLICY IF EXISTS injector_reads ON sealed_keys;
+    -- What mints and what signs agents' tokens is none of its business, not even sealed.
+    CREATE POLICY injector_reads ON sealed_keys FOR SELECT TO claviger_injector
+        USING (name NOT IN ('lease-root', 'jwt'));
+    DROP POLICY IF EXISTS injector_adds ON sealed_keys;
+    CREATE POLICY injector_adds ON sealed_keys FOR INSERT TO claviger_injector
+        WITH CHECK (name LIKE 'audit-checkpoint/%');
+    DROP POLICY IF EXISTS injector_retires ON sealed_keys;
+    CREATE POLICY injector_retires ON sealed_keys FOR UPDATE TO claviger_injector
+        USING (name LIKE 'audit-checkpoint/%') WITH CHECK (name LIKE 'audit-checkpoint/%');
+
     -- The injector records uses, and closes those that a dead node left open.
     FOR f IN SELECT p.oid::REGPROCEDURE AS name FROM pg_proc p WHERE p.pronamespace = 'public'::REGNAMESPACE
         AND p.proname IN ('ledger_rows', 'ledger_commit', 'node_silence', 'node_close')

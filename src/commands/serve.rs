@@ -174,6 +174,9 @@ pub(crate) fn run(context: &Context, args: &Args, role: Role) -> anyhow::Result<
     for refusal in refused {
         tracing::warn!("{refusal}");
     }
+    if let Err(error) = vault::memory::check() {
+        tracing::warn!("opened secrets may be swapped to disk: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plant::workers(&config))
         .thread_name("claviger")

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use control_plane::Signers;
 use vault::keys::KeySigner;
 use vault::keys::gcp_kms::{Credentials, GcpKmsKeys, GcpKmsOptions};
 use vault::keys::pkcs11::softhsm;
@@ -42,8 +43,8 @@ pub(super) fn enter_token(config: &Config) -> anyhow::Result<()> {
 /// The key providers of an installation.
 pub(crate) struct Custody {
     pub(crate) vault: Vault,
-    /// Signs inside the primary provider, if it can.
-    pub(crate) signer: Option<Arc<dyn KeySigner>>,
+    /// Where signing keys are made and live.
+    pub(crate) signers: Signers,
 }
 
 struct Opened {
@@ -59,10 +60,12 @@ impl Custody {
     pub(crate) async fn open(config: &Config, data: &DataDir) -> Result<Self, Failure> {
         let keys = &config.keys;
         let primary = open(keys.provider, config, data).await?;
-        let mut others = Vec::new();
+        let (mut others, mut other_signers) = (Vec::new(), Vec::new());
         for also in &keys.also {
             if *also != keys.provider {
-                others.push(open(*also, config, data).await?.wrapper);
+                let opened = open(*also, config, data).await?;
+                others.push(opened.wrapper);
+                other_signers.extend(opened.signer);
             }
         }
         let wrapper = if others.is_empty() {
@@ -72,7 +75,7 @@ impl Custody {
         };
         Ok(Self {
             vault: Vault::new(wrapper),
-            signer: primary.signer,
+            signers: Signers::new(primary.signer, other_signers),
         })
     }
 }

@@ -74,7 +74,7 @@ impl Plant {
             .then(|| upstream_roots(config, &data))
             .transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Custody { vault, signer } = Custody::open(config, &data).await?;
+        let Custody { vault, signers } = Custody::open(config, &data).await?;
         let location = location(config, &data)?;
         meeting_place(&location, role)?;
         let node = node(config, &data, &location)?;
@@ -83,7 +83,7 @@ impl Plant {
             store: &store,
             vault: &vault,
             clock: clock.as_ref(),
-            signers: signer.into(),
+            signers,
             node: &node,
         };
         let (chest, means, ca) = match role {

@@ -104,8 +104,9 @@ async fn trusted_keys(
     if let Some(key) = trusted {
         return Ok([key].into());
     }
-    let rows = query("SELECT public FROM sealed_keys WHERE name = $1")
+    let rows = query("SELECT public FROM sealed_keys WHERE name = $1 OR name LIKE $2")
         .bind(CHECKPOINT_KEY)
+        .bind(format!("{CHECKPOINT_KEY}/%"))
         .fetch_all(pool)
         .await?;
     let mut trusted = BTreeSet::new();
