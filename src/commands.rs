@@ -16,6 +16,7 @@ mod migrate;
 mod run;
 mod serve;
 mod set;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -102,6 +103,8 @@ Examples:
     #[command(subcommand)]
     Keys(keys::Command),
     Migrate(migrate::Args),
+    ExportDatabase(transfer::ExportArgs),
+    ImportDatabase(transfer::ImportArgs),
     Doctor(doctor::Args),
     Explain(explain::Args),
     #[command(subcommand)]
@@ -137,6 +140,8 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Ca(args) => block_on(ca::run(&context, &args)).map(done),
         Command::Keys(command) => block_on(keys::run(&context, command)).map(done),
         Command::Migrate(args) => block_on(migrate::run(&context, &args)).map(done),
+        Command::ExportDatabase(args) => block_on(transfer::export(&context, &args)).map(done),
+        Command::ImportDatabase(args) => block_on(transfer::import(&context, &args)).map(done),
         Command::Doctor(args) => block_on(doctor::run(&context, &args)).map(done),
         Command::Explain(args) => block_on(explain::run(&context, &args)).map(done),
         Command::Config(command) => config_check::run(&context, &command).map(done),
@@ -215,6 +220,9 @@ mod tests {
             "ca",
             "keys",
             "migrate",
+            "export-database",
+            "import-database",
+            "init",
             "doctor",
             "explain",
             "config",
