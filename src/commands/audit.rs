@@ -6,9 +6,10 @@ use clap::Subcommand;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use store::audit::verify_offline;
-use store::{BadRecord, Location, OfflineOptions};
+use store::{BadRecord, OfflineOptions};
 
 use super::Context;
+use super::serve::plant;
 use crate::client::{Client, segment, text};
 use crate::failure::Failure;
 use crate::output::{Output, Tone, clean};
@@ -274,13 +275,14 @@ fn is_absent(error: &anyhow::Error) -> bool {
 
 /// The same from the files alone, where no server answers and the data directory is on this machine.
 async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
-    let data = context.connection.data_dir()?;
-    if context.connection.url.is_some() || !data.database().exists() {
+    let (config, data) = plant::installation(context, None)?;
+    let location = plant::location(&config, &data)?;
+    if context.connection.url.is_some() || plant::existing(&location).is_err() {
         return Ok(None);
     }
-    context.output.note("no server answers; the files are read as they lie, and the checkpoint's key is taken from them");
+    context.output.note(format!("no server answers; {location} is read as it stands, and the checkpoints' keys are taken from it"));
     let report = verify_offline(
-        &Location::Sqlite(data.database()),
+        &location,
         &data.checkpoint(),
         &OfflineOptions::default(),
     )
