@@ -49,7 +49,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub(super) enum Readers {
     /// In the file.
-    Sqlite(FileReaders),
+    Sqlite(Box<FileReaders>),
     /// On the server.
     Postgres(super::postgres::Reader),
 }

@@ -61,7 +61,7 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         stats,
         time,
         keeper: Keeper::default(),
-        readers: Readers::Sqlite(FileReaders::new(path.to_owned())),
+        readers: Readers::Sqlite(Box::new(FileReaders::new(path.to_owned()))),
         threads: Mutex::default(),
         probing: tokio::sync::Mutex::default(),
         this_node,

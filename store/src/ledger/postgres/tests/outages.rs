@@ -1,12 +1,15 @@
 //! A database that goes away, and comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ::leases::clock::SystemClock;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use test_postgres::{Database, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     assert_each_use_is_recorded_once, count, lasting_lease, open_node, request_leases, use_on,
@@ -38,7 +41,7 @@ pub(super) struct Outage {
     pub(super) database: Database<'static>,
     pub(super) store: Store,
     pub(super) request: UseRequest,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Outage {
@@ -57,7 +60,7 @@ impl Outage {
             database,
             store,
             request,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -210,6 +213,162 @@ async fn a_change_that_never_commits_holds_uses_up_for_two_seconds_at_most() {
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'";
     eventually("the lock", || count(&outage.database, locked) > 0).await;
     let took = until_used(&outage.store, &outage.request, 10).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Nobody uses anything while it is open, and not for longer than it may be open.
+    let bounds = Duration::from_millis(500)..Duration::from_secs(5);
+    assert!(bounds.contains(&took), "{took:?}");
     blocker.await.unwrap();
+}
+
+/// A wire to the server that can lose the answer to the batch of a lease.
+struct Wire {
+    port: u16,
+    state: Arc<AtomicU8>,
+    lease: Arc<Mutex<String>>,
+}
+
+const WHOLE: u8 = 0;
+/// The answer to the next batch is lost, and its connection.
+const LOSES_ONE: u8 = 1;
+/// The same, and then the wire is cut.
+const LOSES_ONE_AND_ALL: u8 = 2;
+/// New connections are closed at once.
+const CUT: u8 = 3;
+
+impl Wire {
+    async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let wire = Self {
+            port: listener.local_addr().unwrap().port(),
+            state: Arc::default(),
+            lease: Arc::new(Mutex::new("none".to_owned())),
+        };
+        let (state, lease) = (Arc::clone(&wire.state), Arc::clone(&wire.lease));
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                if state.load(Ordering::SeqCst) != CUT {
+                    let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                    tokio::spawn(carry(
+                        client,
+                        server,
+                        Arc::clone(&state),
+                        Arc::clone(&lease),
+                    ));
+                }
+            }
+        });
+        wire
+    }
+
+    fn is(&self, state: u8) {
+        self.state.store(state, Ordering::SeqCst);
+    }
+
+    fn loses(&self, state: u8, batch_of: &UseRequest) {
+        *self.lease.lock() = batch_of.lease.to_string();
+        self.is(state);
+    }
+}
+
+/// Carries bytes both ways, until the answer to a batch is to be lost.
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    state: Arc<AtomicU8>,
+    lease: Arc<Mutex<String>>,
+) {
+    let has = |bytes: &[u8], text: &str| {
+        bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut is_losing = false;
+    loop {
+        tokio::select! {
+            count = client.read(&mut asked) => {
+                let Ok(count @ 1..) = count else { break };
+                let asked = &asked[..count];
+                let is_batch = has(asked, "ledger_commit") && has(asked, &lease.lock());
+                let next = match state.load(Ordering::SeqCst) {
+                    LOSES_ONE if is_batch => Some(WHOLE),
+                    LOSES_ONE_AND_ALL if is_batch => Some(CUT),
+                    _ => None,
+                };
+                if let Some(next) = next {
+                    state.store(next, Ordering::SeqCst);
+                    is_losing = true;
+                }
+                if server.write_all(asked).await.is_err() { break }
+            }
+            count = server.read(&mut answered) => {
+                let Ok(count @ 1..) = count else { break };
+                // The server answers once it has committed.
+                if is_losing || client.write_all(&answered[..count]).await.is_err() { break }
+            }
+        }
+    }
+}
+
+/// A node that reaches its server by a wire.
+async fn wired() -> (Wire, Outage, Store) {
+    let outage = Outage::new().await;
+    let port = outage.server.port();
+    let wire = Wire::to(port).await;
+    let url = outage.database.url();
+    let url = url.replacen(&format!(":{port}/"), &format!(":{}/", wire.port), 1);
+    let store = open_node(&url, &outage.directory, "wired", Arc::new(SystemClock)).await;
+    (wire, outage, store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_was_lost_is_looked_up_and_told() {
+    let (wire, outage, store) = wired().await;
+    for single in request_leases(&outage.database, &outage.request, 10) {
+        wire.loses(LOSES_ONE, &single);
+        assert_eq!(use_on(&store, &single).await, Ok(()));
+        assert_eq!(
+            use_on(&store, &single).await,
+            Err(UseRefusal::LeaseConsumed)
+        );
+    }
+    assert_each_use_is_recorded_once(&outage.database);
+    assert!(verify(&store).await.is_intact());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_found_after_its_caller_was_refused_stays_and_is_abandoned() {
+    let (wire, outage, store) = wired().await;
+    let single = request_leases(&outage.database, &outage.request, 1).remove(0);
+    let earlier = store
+        .ledger()
+        .record_use(outage.request.clone())
+        .await
+        .unwrap();
+    wire.loses(LOSES_ONE_AND_ALL, &single);
+    store
+        .ledger()
+        .record_outcome(outcome(&outage.request, &earlier));
+    let refused = use_on(&store, &single).await;
+    assert!(
+        matches!(refused, Err(UseRefusal::Unavailable(_))),
+        "{refused:?}"
+    );
+    wire.is(WHOLE);
+    until_used(&store, &outage.request, 10).await;
+    assert_eq!(
+        use_on(&store, &single).await,
+        Err(UseRefusal::LeaseConsumed)
+    );
+    let outcomes = |error: &str| {
+        let query = format!(
+            "SELECT count(*) FROM audit_events WHERE action = 'lease.outcome' AND body LIKE '%{error}%'"
+        );
+        count(&outage.database, &query)
+    };
+    eventually("the outcome", || outcomes("\"error\":\"abandoned\"") == 1).await;
+    // The outcome that was in the same batch is not recorded again.
+    assert_eq!(outcomes(earlier.use_id().as_str()), 1);
+    assert_each_use_is_recorded_once(&outage.database);
+    assert!(verify(&store).await.is_intact());
 }

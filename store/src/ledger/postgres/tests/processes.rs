@@ -161,7 +161,7 @@ async fn processes_that_are_killed_under_load_leave_no_use_without_a_record_and_
         let killed = nodes.remove(random() % nodes.len());
         let name = killed.name.clone();
         // Its successor comes after its end, or while it still runs and has to give way.
-        let early = (random() % 2 == 0).then(|| start(&name));
+        let early = random().is_multiple_of(2).then(|| start(&name));
         told.extend(killed.kill());
         nodes.push(early.unwrap_or_else(|| start(&name)));
     }
