@@ -1,6 +1,7 @@
 //! `serve`, `control-plane`, `injector`: both planes in one process, or one of them.
 
 mod custody;
+mod metered;
 mod planes;
 pub(crate) mod plant;
 mod ready;

@@ -15,6 +15,7 @@ use vault::keys::software::{Protection, SoftwareKeys};
 use vault::{KEY_DEADLINE, KeyWrapper, Secret, Vault};
 use zeroize::Zeroizing;
 
+use super::metered::KeyMetrics;
 use super::plant::chain;
 use crate::config::{Config, KeyProvider};
 use crate::data_dir::DataDir;
@@ -57,21 +58,26 @@ impl Custody {
     ///
     /// # Errors
     /// A [`Failure`] that names the setting to look at.
-    pub(crate) async fn open(config: &Config, data: &DataDir) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        config: &Config,
+        data: &DataDir,
+        metrics: &KeyMetrics,
+    ) -> Result<Self, Failure> {
         let keys = &config.keys;
         let primary = open(keys.provider, config, data).await?;
         let (mut others, mut other_signers) = (Vec::new(), Vec::new());
         for also in &keys.also {
             if *also != keys.provider {
                 let opened = open(*also, config, data).await?;
-                others.push(opened.wrapper);
+                others.push(metrics.count(opened.wrapper));
                 other_signers.extend(opened.signer);
             }
         }
+        let wrapper = metrics.count(primary.wrapper);
         let wrapper = if others.is_empty() {
-            primary.wrapper
+            wrapper
         } else {
-            Arc::new(Providers::new(primary.wrapper, others))
+            Arc::new(Providers::new(wrapper, others))
         };
         Ok(Self {
             vault: Vault::new(wrapper),

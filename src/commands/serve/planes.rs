@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use axum::Router;
 use control_plane::{AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, RotationOptions};
 use leases::root_key::RootPublicKeys;
-use prometheus::Registry;
+use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
 use proxy::{Override, ProxyDeps, ProxyOptions};
 use tokio::sync::watch;
@@ -40,7 +40,9 @@ impl Planes {
         (listener, injector): (TcpListener, Option<TcpListener>),
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
-        let registry = Registry::new();
+        let registry = plant.registry.clone();
+        let up = IntGaugeVec::new(Opts::new("up", "Planes that run in this process."), &["plane"])?;
+        registry.register(Box::new(up.clone()))?;
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let mut planes: Vec<Plane> = Vec::new();
         if let (Some(injector), Some(injection)) = (injector, &plant.injection) {
@@ -61,6 +63,10 @@ impl Planes {
                     .context("the injector ended")
             };
             planes.push(("injector", tokio::spawn(injecting)));
+            up.with_label_values(&["injector"]).set(1);
+        }
+        if let Means::Mint { .. } = means {
+            up.with_label_values(&["control-plane"]).set(1);
         }
         let (state, app) = api(plant, means, catalog, registry)?;
         let beside = ControlPlane::start(&state, shutdown);

@@ -10,6 +10,7 @@ use control_plane::{
     MakeCa, NewCa, Start, VerifyingRing, bootstrap, ensure_ca, trust_pem, wait_for_keys,
 };
 use leases::clock::{Clock, SystemClock};
+use prometheus::Registry;
 use providers::Catalog;
 use proxy::tls::ca::Authority;
 use store::{Location, Store, StoreOptions, Synchronous};
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::Role;
 use super::custody::{self, Custody};
+use super::metered::KeyMetrics;
 use crate::commands::Context;
 use crate::config::{Config, Durability, Loaded};
 use crate::data_dir::{DataDir, Held, write_private};
@@ -36,6 +38,8 @@ pub(super) struct Plant {
     pub(super) injection: Option<Injection>,
     /// The certificates that agents trust, PEM; empty where this process may not open them.
     pub(super) ca_pem: Arc<str>,
+    /// What this process counts.
+    pub(super) registry: Registry,
     pub(super) held: Held,
 }
 
@@ -74,7 +78,9 @@ impl Plant {
             .then(|| upstream_roots(config, &data))
             .transpose()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Custody { vault, signers } = Custody::open(config, &data).await?;
+        let registry = Registry::new();
+        let metrics = KeyMetrics::register(&registry)?;
+        let Custody { vault, signers } = Custody::open(config, &data, &metrics).await?;
         let location = location(config, &data)?;
         meeting_place(&location, role)?;
         let node = node(config, &data, &location)?;
@@ -114,6 +120,7 @@ impl Plant {
             chest,
             injection,
             ca_pem: ca_pem.into(),
+            registry,
             held,
         };
         Ok((plant, means))
