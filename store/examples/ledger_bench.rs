@@ -15,9 +15,11 @@ use leases::clock::{Clock, SystemClock};
 use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, VaultId};
 use leases::scope::{Action, Keys, Kind, Scope};
 use store::{
-    Actor, Location, NewAgent, NewGrant, NewLease, NewSet, NewVault, Outcome, RecordedUse,
-    RequestFacts, Sealed, Store, StoreOptions, Synchronous, UseRequest,
+    Actor, Location, NewAgent, NewGrant, NewLease, NewSet, NewVault, Sealed, Store, StoreOptions,
+    Synchronous, UseRequest,
 };
+
+mod support;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -175,7 +177,9 @@ async fn call(store: Store, own: Vec<UseRequest>, until: Instant) -> Result<Vec<
         let began = Instant::now();
         let recorded = store.ledger().record_use(request.clone()).await?;
         times.push(began.elapsed());
-        store.ledger().record_outcome(outcome(request, &recorded));
+        store
+            .ledger()
+            .record_outcome(support::outcome(request, &recorded));
     }
     Ok(times)
 }
@@ -295,34 +299,6 @@ async fn mint(
         revocation_ids: [lease.revocation_id].into(),
         expires_at: lease.expires_at,
         keys: ["OPENAI_API_KEY".to_owned()].into(),
-        request: RequestFacts {
-            request_id: "01998bd4-0000-7000-8000-000000000000".to_owned(),
-            client_ip: [127, 0, 0, 1].into(),
-            method: "POST".to_owned(),
-            scheme: "https",
-            host: "api.openai.com".into(),
-            port: 443,
-            address: Some([192, 0, 2, 1].into()),
-            path: "/v1/chat/completions".to_owned(),
-        },
+        request: support::facts(),
     })
-}
-
-fn outcome(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
-    Outcome {
-        use_id: recorded.use_id().clone(),
-        org: request.org.clone(),
-        lease: request.lease.clone(),
-        agent: request.agent.clone(),
-        set: request.set.clone(),
-        grant: request.grant.clone(),
-        request_id: request.request.request_id.clone(),
-        status: Some(200),
-        error: None,
-        bytes_up: 512,
-        bytes_down: 2_048,
-        duration_ms: 140,
-        attempts: 1,
-        address: request.request.address,
-    }
 }
