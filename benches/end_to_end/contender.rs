@@ -81,11 +81,12 @@ impl Contender {
         })
     }
 
-    /// Claviger as it is shipped, but for where its ledger's commits end.
+    /// Claviger as it is shipped, but for these settings, which are variables of its environment. `directory` is its own.
     pub(crate) async fn claviger(
         stage: &Stage<'_>,
         name: &'static str,
-        durability: &str,
+        directory: &str,
+        settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Ready {
@@ -93,7 +94,7 @@ impl Contender {
             proxy: String,
             ca: PathBuf,
         }
-        let data = stage.dir.join(durability);
+        let data = stage.dir.join(directory);
         let mut serve = claviger(stage.dir);
         serve.args([
             "serve",
@@ -106,7 +107,8 @@ impl Contender {
             "127.0.0.0/8",
         ]);
         serve
-            .args(["--ledger-durability", durability, "--resolve"])
+            .envs(settings.iter().copied())
+            .arg("--resolve")
             .arg(format!("{HOST}:{0}=127.0.0.1:{0}", stage.upstream.port()));
         serve
             .arg("--upstream-ca")
@@ -115,7 +117,7 @@ impl Contender {
             .arg(&data);
         serve
             .stdin(Stdio::null())
-            .stderr(File::create(stage.dir.join(format!("{durability}.log")))?);
+            .stderr(File::create(stage.dir.join(format!("{directory}.log")))?);
         let (process, line) = start(serve).await.context("claviger serve")?;
         let ready: Ready = serde_json::from_str(&line)?;
         let cli = Cli {
@@ -161,6 +163,9 @@ impl Contender {
             ("--up", scenario.up.to_string()),
         ] {
             load.args([name, &value]);
+        }
+        if let Some(rate) = scenario.rate {
+            load.args(["--rate", &rate.to_string()]);
         }
         if scenario.new {
             load.arg("--new");

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// Opens a tunnel for each request
     #[arg(long)]
     pub(crate) new: bool,
+    /// Requests a second, over all connections; without it, as many as can be
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
 }
 
 /// What was measured.
@@ -71,6 +74,7 @@ pub(crate) struct Point {
     /// In seconds, as all times here.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) longest: f64,
     /// The proxy's CPU time.
     pub(crate) cpu: f64,
     /// The proxy's largest resident memory.
@@ -160,10 +164,11 @@ impl Client {
             .flatten();
         gate.wait().await;
         gate.wait().await;
-        let deadline = Instant::now() + self.args.seconds;
+        let mut due = Instant::now();
+        let deadline = due + self.args.seconds;
         while Instant::now() < deadline && tally.errors < MAX_ERRORS {
             let connection = kept.take().filter(|_| !self.args.new);
-            let start = Instant::now();
+            let start = self.next(&mut due).await;
             let asked = timeout_at(deadline + LAST_REQUEST, self.ask(connection)).await;
             if let Some(connection) = tally.settle(asked) {
                 tally.latencies.push(start.elapsed());
@@ -171,6 +176,22 @@ impl Client {
             }
         }
         tally
+    }
+
+    /// When the next request starts. At a rate, one that waits for an answer before it starts when it was due: whoever
+    /// asks at that rate waits that long.
+    async fn next(&self, due: &mut Instant) -> Instant {
+        let Some(rate) = self.args.rate else {
+            return Instant::now();
+        };
+        let this = *due;
+        let workers = u32::try_from(self.args.connections).unwrap_or(u32::MAX);
+        *due += Duration::from_secs(1) * workers / rate.max(1);
+        if Instant::now() >= this {
+            return this;
+        }
+        sleep_until(this).await;
+        Instant::now()
     }
 
     /// One request, on this connection or a new one. Gives the connection back if it can carry another.
@@ -252,6 +273,7 @@ impl Tally {
             errors: self.errors,
             p50: quantile(50),
             p99: quantile(99),
+            longest: quantile(100),
             first_error: self.first_error,
             ..Point::default()
         })

@@ -13,6 +13,7 @@ mod http1;
 mod load;
 mod process;
 mod scenario;
+mod slow_keys;
 mod upstream;
 
 #[path = "../support/mod.rs"]
@@ -46,6 +47,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Role {
+    /// Claviger with a key provider that takes 300 ms, beside one that takes none
+    SlowKeys(slow_keys::Args),
     /// HTTPS server: `/bytes/N`, and it reads whatever is uploaded
     Upstream(upstream::Args),
     /// CONNECT and interception with Pingora, and nothing else
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.role {
         None => one_thread()?.block_on(until_stopped(scenario::run(&cli.run))),
+        Some(Role::SlowKeys(args)) => one_thread()?.block_on(until_stopped(slow_keys::run(&args))),
         Some(Role::Load(args)) => one_thread()?.block_on(load::run(args)),
         Some(Role::Upstream(args)) => {
             one_thread()?.block_on(while_parent_lives(upstream::run(args)))
@@ -108,7 +112,7 @@ async fn while_parent_lives(run: impl Future<Output = anyhow::Result<()>>) -> an
 /// Seconds of a point: enough to mean something, few enough to be no nuisance.
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(seconds @ 0.2..=5.0) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("takes 0.2 to 5 seconds".to_owned()),
+        Ok(seconds @ 0.2..=30.0) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("takes 0.2 to 30 seconds".to_owned()),
     }
 }

@@ -17,15 +17,15 @@ const BULK: u64 = BULK_MIB as u64 * 1024 * 1024;
 pub(crate) struct Args {
     /// How long each point is measured, in seconds
     #[arg(long, default_value = "3", value_parser = crate::seconds)]
-    seconds: Duration,
+    pub(crate) seconds: Duration,
     /// How often each point is measured; the table has the medians
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub(crate) rounds: usize,
 }
 
 /// One kind of load.
 pub(crate) struct Scenario {
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) connections: usize,
     /// Bytes of each response's body.
     pub(crate) down: u64,
@@ -33,6 +33,8 @@ pub(crate) struct Scenario {
     pub(crate) up: u64,
     /// A tunnel for each request.
     pub(crate) new: bool,
+    /// Requests a second, whatever the answers take; as many as can be, if there is none.
+    pub(crate) rate: Option<u32>,
 }
 
 /// Bodies first and many connections last: what a process allocated once, it may keep.
@@ -43,6 +45,7 @@ const SCENARIOS: [Scenario; 6] = [
         down: BULK,
         up: 0,
         new: false,
+        rate: None,
     },
     Scenario {
         name: "100 MiB up",
@@ -50,6 +53,7 @@ const SCENARIOS: [Scenario; 6] = [
         down: 0,
         up: BULK,
         new: false,
+        rate: None,
     },
     keep_alive("1 connection", 1),
     keep_alive("32 connections", 32),
@@ -60,13 +64,14 @@ const SCENARIOS: [Scenario; 6] = [
     },
 ];
 
-const fn keep_alive(name: &'static str, connections: usize) -> Scenario {
+pub(crate) const fn keep_alive(name: &'static str, connections: usize) -> Scenario {
     Scenario {
         name,
         connections,
         down: 1024,
         up: 0,
         new: false,
+        rate: None,
     }
 }
 
@@ -81,8 +86,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let stage = Stage { dir, upstream };
     let contenders = [
         Contender::bare_pingora(&stage).await?,
-        Contender::claviger(&stage, "claviger, audit synced", "synced").await?,
-        Contender::claviger(&stage, "claviger, audit committed", "committed").await?,
+        Contender::claviger(&stage, "claviger, audit synced", "synced", &[]).await?,
+        Contender::claviger(
+            &stage,
+            "claviger, audit committed",
+            "committed",
+            &[("CLAVIGER_LEDGER_DURABILITY", "committed")],
+        )
+        .await?,
     ];
     anyhow::ensure!(args.rounds > 0, "no round, no figure");
     println!(
@@ -122,7 +133,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 
 impl Scenario {
     /// The points of each contender. Each round begins with another one, so that none always follows the same.
-    async fn measure(
+    pub(crate) async fn measure(
         &self,
         contenders: &[Contender],
         upstream: SocketAddr,
@@ -148,18 +159,18 @@ impl Scenario {
 }
 
 /// The medians of a contender's points.
-struct Figures {
-    rate: f64,
-    p50: f64,
-    p99: f64,
+pub(crate) struct Figures {
+    pub(crate) rate: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
     /// Seconds of the proxy's CPU time for a request.
     cpu: f64,
     resident_kib: u64,
-    errors: u32,
+    pub(crate) errors: u32,
 }
 
 impl Figures {
-    fn of(points: &[Point]) -> Self {
+    pub(crate) fn of(points: &[Point]) -> Self {
         let per_request = |point: &Point| point.cpu / f64::from(point.requests.max(1));
         Self {
             rate: median(points, |point| f64::from(point.requests) / point.seconds),
