@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
+use leases::clock::{Clock as _, SystemClock};
 
 use crate::error::ApiError;
 
 /// The request's id and where it came from.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
-    /// A version 4 UUID, the `instance` of a problem and the `request_id` of events.
+    /// A UUID, the `instance` of a problem and the `request_id` of events.
     pub(crate) id: String,
     /// The peer's address; headers that claim another one are not trusted.
     pub(crate) client_ip: Option<IpAddr>,
@@ -39,20 +40,8 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     }
 }
 
-/// A random UUID (RFC 9562, section 5.4).
 fn new_id() -> String {
-    let mut bytes = random::<16>();
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let text = hex::encode(bytes);
-    format!(
-        "{}-{}-{}-{}-{}",
-        &text[..8],
-        &text[8..12],
-        &text[12..16],
-        &text[16..20],
-        &text[20..]
-    )
+    leases::request_id(SystemClock.now())
 }
 
 /// Bytes of the operating system's generator.
@@ -60,18 +49,4 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_a_random_uuid() {
-        let id = new_id();
-        assert_eq!(id.len(), 36);
-        assert_eq!(&id[14..15], "4");
-        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"));
-        assert_ne!(id, new_id());
-    }
 }

@@ -20,6 +20,7 @@ pub mod id;
 pub mod inspect;
 pub mod limit;
 pub mod mint;
+pub mod request_id;
 pub mod revocation;
 pub mod root_key;
 pub mod scope;
@@ -38,6 +39,7 @@ pub use crate::{
     inspect::{InspectedBinding, InspectedBlock, Inspection, inspect},
     limit::Limit,
     mint::{Binding, MintError, MintRequest, Minted, mint},
+    request_id::request_id,
     revocation::{RevocationId, RevocationIdError},
     root_key::{RootKeyError, RootKeyPair, RootPublicKey, RootPublicKeys},
     scope::{

@@ -27,7 +27,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
-use crate::account;
 use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
@@ -413,7 +412,7 @@ impl Front {
     }
 
     fn request_id(&self) -> String {
-        account::request_id(self.pipeline.clock.now())
+        leases::request_id(self.pipeline.clock.now())
     }
 }
 
