@@ -197,7 +197,7 @@ impl ProxyHttp for Shared {
     type CTX = RequestContext;
 
     fn new_ctx(&self) -> RequestContext {
-        RequestContext::new(account::request_id(self.clock.now()))
+        RequestContext::new(leases::request_id(self.clock.now()))
     }
 
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {
@@ -454,8 +454,10 @@ impl ProxyHttp for Shared {
             ctx.refusal = Some(refusal);
         } else {
             self.refuse(session, ctx, refusal).await;
-            // What is left unread must not reset the connection under the answer.
-            session.as_downstream_mut().shutdown().await;
+            if !session.is_body_done() {
+                // What is left unread must not reset the connection under the answer.
+                session.as_downstream_mut().shutdown().await;
+            }
         }
         FailToProxy {
             error_code: status,

@@ -15,214 +15,105 @@ use store::ledger::UseRefusal;
 use crate::chunk::ChunkError;
 use crate::head::HeadError;
 
-/// The stable code of a refusal, as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Code {
+/// What is said of each code: one row for all of it.
+struct Row {
+    status: u16,
+    kind: &'static str,
+    proxy_status: &'static str,
+    code: &'static str,
+    title: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident: $status:literal, $kind:literal, $proxy_status:literal, $code:literal, $title:literal;)*) => {
+        /// The stable code of a refusal, as in the contract.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            const fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$name => &Row {
+                        status: $status,
+                        kind: $kind,
+                        proxy_status: $proxy_status,
+                        code: $code,
+                        title: $title,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// The status past the door; the kind that metrics count by; the `error` of RFC 9209 section 2.3 that comes nearest; the code
+// as it stands in `error`; the title. At the door, a missing or bad lease answers 407, or 401 in the gateway form.
+codes! {
     /// No lease came with the request.
-    LeaseMissing,
+    LeaseMissing: 407, "denied", "http_request_denied", "lease_missing", "A lease is required";
     /// The lease is malformed or forged.
-    LeaseInvalid,
+    LeaseInvalid: 407, "denied", "http_request_denied", "lease_invalid", "The lease is not valid";
     /// The lease, or a child of it, has ended.
-    LeaseExpired,
+    LeaseExpired: 403, "denied", "http_request_denied", "lease_expired", "The lease has expired";
     /// The lease, or a block of it, was revoked.
-    LeaseRevoked,
+    LeaseRevoked: 403, "denied", "http_request_denied", "lease_revoked", "The lease was revoked";
     /// A single-use lease was used before.
-    LeaseConsumed,
+    LeaseConsumed: 403, "denied", "http_request_denied", "lease_consumed", "The lease was already used";
     /// The holder narrowed the lease, and this request lies outside.
-    LeaseScope,
+    LeaseScope: 403, "denied", "http_request_denied", "lease_scope", "Outside what this lease was narrowed to";
     /// The grant does not allow this request.
-    GrantDenied,
+    GrantDenied: 403, "denied", "http_request_denied", "grant_denied", "The grant does not allow this";
     /// The address may not be dialled.
-    DestinationBlocked,
+    DestinationBlocked: 403, "denied", "destination_ip_prohibited", "destination_blocked", "The address may not be reached";
     /// A credential would travel in the clear.
-    PlaintextDenied,
+    PlaintextDenied: 403, "denied", "http_request_denied", "plaintext_denied", "No credential over cleartext";
     /// Only WebSocket upgrades pass.
-    UpgradeDenied,
+    UpgradeDenied: 403, "denied", "http_request_denied", "upgrade_denied", "This upgrade is not proxied";
     /// The request can be read in two ways.
-    AmbiguousRequest,
+    AmbiguousRequest: 400, "caller", "http_request_error", "ambiguous_request", "The request can be read in two ways";
     /// Nothing is served under this path of the injector itself.
-    NotFound,
+    NotFound: 404, "caller", "http_request_error", "not_found", "Nothing is served here";
     /// The method is not proxied.
-    MethodNotAllowed,
+    MethodNotAllowed: 405, "caller", "http_request_error", "method_not_allowed", "The method is not proxied";
     /// The body is larger than the scheme can sign.
-    BodyTooLarge,
+    BodyTooLarge: 413, "caller", "http_request_error", "body_too_large", "The body is too large to sign";
     /// The request target is too long.
-    UriTooLong,
+    UriTooLong: 414, "caller", "http_request_error", "uri_too_long", "The request target is too long";
     /// Host, `:authority`, SNI and CONNECT do not name one host.
-    AuthorityMismatch,
+    AuthorityMismatch: 421, "caller", "http_request_error", "authority_mismatch", "The request names two hosts";
     /// Too many or too large header fields.
-    HeadersTooLarge,
+    HeadersTooLarge: 431, "caller", "http_request_error", "headers_too_large", "The header fields are too large";
     /// The grant's rate is used up.
-    RateLimited,
+    RateLimited: 429, "limit", "http_request_denied", "rate_limited", "The grant's rate is used up";
     /// The upstream could not be reached.
-    UpstreamConnect,
+    UpstreamConnect: 502, "upstream", "connection_refused", "upstream_connect", "The provider cannot be reached";
     /// The upstream's certificate or handshake was refused.
-    UpstreamTls,
+    UpstreamTls: 502, "upstream", "tls_certificate_error", "upstream_tls", "The provider's certificate was not accepted";
     /// The upstream did not speak HTTP as expected.
-    UpstreamProtocol,
+    UpstreamProtocol: 502, "upstream", "http_protocol_error", "upstream_protocol", "The provider did not answer with proper HTTP";
     /// The upstream did not answer in time.
-    UpstreamTimeout,
+    UpstreamTimeout: 504, "upstream", "connection_timeout", "upstream_timeout", "The provider did not answer in time";
     /// The agent closed its connection before the end. Never sent: there is nobody to send it to.
-    AgentGone,
+    AgentGone: 400, "caller", "http_request_error", "agent_gone", "The agent is gone";
     /// No durable record can be written, so nothing is forwarded.
-    LedgerUnavailable,
+    LedgerUnavailable: 503, "internal", "proxy_internal_error", "ledger_unavailable", "No durable record can be written";
     /// The key provider cannot open the credential.
-    KeyUnavailable,
+    KeyUnavailable: 503, "vault", "proxy_internal_error", "key_unavailable", "The credential cannot be opened";
     /// More is under way than this process takes on.
-    Overloaded,
+    Overloaded: 503, "limit", "proxy_internal_error", "overloaded", "The injector is at its limit";
 }
 
 impl Code {
     /// The code as it stands in `error`.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LeaseMissing => "lease_missing",
-            Self::LeaseInvalid => "lease_invalid",
-            Self::LeaseExpired => "lease_expired",
-            Self::LeaseRevoked => "lease_revoked",
-            Self::LeaseConsumed => "lease_consumed",
-            Self::LeaseScope => "lease_scope",
-            Self::GrantDenied => "grant_denied",
-            Self::DestinationBlocked => "destination_blocked",
-            Self::PlaintextDenied => "plaintext_denied",
-            Self::UpgradeDenied => "upgrade_denied",
-            Self::AmbiguousRequest => "ambiguous_request",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::BodyTooLarge => "body_too_large",
-            Self::UriTooLong => "uri_too_long",
-            Self::AuthorityMismatch => "authority_mismatch",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::RateLimited => "rate_limited",
-            Self::UpstreamConnect => "upstream_connect",
-            Self::UpstreamTls => "upstream_tls",
-            Self::UpstreamProtocol => "upstream_protocol",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::AgentGone => "agent_gone",
-            Self::LedgerUnavailable => "ledger_unavailable",
-            Self::KeyUnavailable => "key_unavailable",
-            Self::Overloaded => "overloaded",
-        }
-    }
-
-    /// The status past the door. At the door, a missing or bad lease answers 407, or 401 in the gateway form.
-    const fn status(self) -> u16 {
-        match self {
-            Self::LeaseMissing | Self::LeaseInvalid => 407,
-            Self::LeaseExpired
-            | Self::LeaseRevoked
-            | Self::LeaseConsumed
-            | Self::LeaseScope
-            | Self::GrantDenied
-            | Self::DestinationBlocked
-            | Self::PlaintextDenied
-            | Self::UpgradeDenied => 403,
-            Self::AmbiguousRequest | Self::AgentGone => 400,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::BodyTooLarge => 413,
-            Self::UriTooLong => 414,
-            Self::AuthorityMismatch => 421,
-            Self::HeadersTooLarge => 431,
-            Self::RateLimited => 429,
-            Self::UpstreamConnect | Self::UpstreamTls | Self::UpstreamProtocol => 502,
-            Self::UpstreamTimeout => 504,
-            Self::LedgerUnavailable | Self::KeyUnavailable | Self::Overloaded => 503,
-        }
-    }
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::LeaseMissing => "A lease is required",
-            Self::LeaseInvalid => "The lease is not valid",
-            Self::LeaseExpired => "The lease has expired",
-            Self::LeaseRevoked => "The lease was revoked",
-            Self::LeaseConsumed => "The lease was already used",
-            Self::LeaseScope => "Outside what this lease was narrowed to",
-            Self::GrantDenied => "The grant does not allow this",
-            Self::DestinationBlocked => "The address may not be reached",
-            Self::PlaintextDenied => "No credential over cleartext",
-            Self::UpgradeDenied => "This upgrade is not proxied",
-            Self::AmbiguousRequest => "The request can be read in two ways",
-            Self::NotFound => "Nothing is served here",
-            Self::MethodNotAllowed => "The method is not proxied",
-            Self::BodyTooLarge => "The body is too large to sign",
-            Self::UriTooLong => "The request target is too long",
-            Self::AuthorityMismatch => "The request names another host than its tunnel",
-            Self::HeadersTooLarge => "The header fields are too large",
-            Self::RateLimited => "The grant's rate is used up",
-            Self::UpstreamConnect => "The provider cannot be reached",
-            Self::UpstreamTls => "The provider's certificate was not accepted",
-            Self::UpstreamProtocol => "The provider did not answer with proper HTTP",
-            Self::UpstreamTimeout => "The provider did not answer in time",
-            Self::AgentGone => "The agent is gone",
-            Self::LedgerUnavailable => "No durable record can be written",
-            Self::KeyUnavailable => "The credential cannot be opened",
-            Self::Overloaded => "The injector is at its limit",
-        }
-    }
-
-    /// The `error` token of RFC 9209 section 2.3 that comes nearest.
-    const fn proxy_status(self) -> &'static str {
-        match self {
-            Self::UpstreamConnect => "connection_refused",
-            Self::UpstreamTls => "tls_certificate_error",
-            Self::UpstreamProtocol => "http_protocol_error",
-            Self::UpstreamTimeout => "connection_timeout",
-            Self::DestinationBlocked => "destination_ip_prohibited",
-            Self::LedgerUnavailable | Self::KeyUnavailable | Self::Overloaded => {
-                "proxy_internal_error"
-            }
-            Self::AmbiguousRequest
-            | Self::AgentGone
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::BodyTooLarge
-            | Self::UriTooLong
-            | Self::AuthorityMismatch
-            | Self::HeadersTooLarge => "http_request_error",
-            Self::LeaseMissing
-            | Self::LeaseInvalid
-            | Self::LeaseExpired
-            | Self::LeaseRevoked
-            | Self::LeaseConsumed
-            | Self::LeaseScope
-            | Self::GrantDenied
-            | Self::PlaintextDenied
-            | Self::UpgradeDenied
-            | Self::RateLimited => "http_request_denied",
-        }
+        self.row().code
     }
 
     /// The closed set of kinds that metrics and logs count by.
     pub const fn kind(self) -> &'static str {
-        match self {
-            Self::AmbiguousRequest
-            | Self::AgentGone
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::BodyTooLarge
-            | Self::UriTooLong
-            | Self::AuthorityMismatch
-            | Self::HeadersTooLarge => "caller",
-            Self::LeaseMissing
-            | Self::LeaseInvalid
-            | Self::LeaseExpired
-            | Self::LeaseRevoked
-            | Self::LeaseConsumed
-            | Self::LeaseScope
-            | Self::GrantDenied
-            | Self::DestinationBlocked
-            | Self::PlaintextDenied
-            | Self::UpgradeDenied => "denied",
-            Self::RateLimited | Self::Overloaded => "limit",
-            Self::UpstreamConnect
-            | Self::UpstreamTls
-            | Self::UpstreamProtocol
-            | Self::UpstreamTimeout => "upstream",
-            Self::KeyUnavailable => "vault",
-            Self::LedgerUnavailable => "internal",
-        }
+        self.row().kind
     }
 }
 
@@ -266,7 +157,7 @@ impl Refusal {
             Door::Gateway if of_lease => 401,
             // A tunnel keeps its lease, so its own lease being bad inside is a refusal like others.
             Door::Inside if of_lease => 403,
-            Door::Proxy | Door::Gateway | Door::Inside => self.code.status(),
+            Door::Proxy | Door::Gateway | Door::Inside => self.code.row().status,
         }
     }
 
@@ -276,7 +167,7 @@ impl Refusal {
         let code = self.code.as_str();
         let body = json!({
             "type": format!("https://claviger.dev/errors/{code}"),
-            "title": self.code.title(),
+            "title": self.code.row().title,
             "status": status,
             "detail": self.detail,
             "instance": format!("urn:uuid:{request_id}"),
@@ -291,7 +182,7 @@ impl Refusal {
                 "proxy-status",
                 format!(
                     "claviger; error={}; details=\"{code}\"",
-                    self.code.proxy_status()
+                    self.code.row().proxy_status
                 )
                 .into(),
             ),
