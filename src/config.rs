@@ -186,7 +186,7 @@ pub(crate) struct Log {
 impl Default for Log {
     fn default() -> Self {
         // Pingora tells its own lifecycle at info; a line a request from us is enough. Cryptoki calls each mechanism of a token
-            // that it does not know an error.
+        // that it does not know an error.
         Self {
             level: "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,cryptoki=off".to_owned(),
             format: LogFormat::Text,
@@ -567,6 +567,14 @@ impl Loaded {
             }
         }
         Value::Object(sections)
+    }
+
+    /// Where a database password was given that other processes can read, if one was: the command line, or the environment.
+    pub(crate) fn exposed_password(&self) -> Option<Origin> {
+        let has_password = matches!(&self.config.database.location, Some(Location::Postgres(url)) if url.has_password());
+        let origin = self.origin("database.url");
+        let is_exposed = matches!(origin, Origin::Option(_) | Origin::Variable(_));
+        (has_password && is_exposed).then_some(origin)
     }
 
     fn origin(&self, key: &str) -> Origin {

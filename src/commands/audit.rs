@@ -281,12 +281,7 @@ async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
         return Ok(None);
     }
     context.output.note(format!("no server answers; {location} is read as it stands, and the checkpoints' keys are taken from it"));
-    let report = verify_offline(
-        &location,
-        &data.checkpoint(),
-        &OfflineOptions::default(),
-    )
-    .await?;
+    let report = verify_offline(&location, &data.checkpoint(), &OfflineOptions::default()).await?;
     let bad = |bad: &BadRecord| json!({ "stream": bad.stream, "seq": bad.seq, "reason": bad.reason.as_str(), "why": bad.why });
     let streams: Vec<Value> = report
         .streams

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
+use store::nodes::NodeFacts;
 use tokio::sync::watch;
 
 use self::planes::Planes;
@@ -38,6 +39,15 @@ pub(crate) enum Role {
 impl Role {
     const fn injects(self) -> bool {
         matches!(self, Self::Both | Self::Injector)
+    }
+
+    fn planes(self) -> Vec<String> {
+        let planes: &[&str] = match self {
+            Self::Both => &["control-plane", "injector"],
+            Self::ControlPlane => &["control-plane"],
+            Self::Injector => &["injector"],
+        };
+        planes.iter().map(|plane| (*plane).to_owned()).collect()
     }
 
     const fn command(self) -> &'static str {
@@ -169,11 +179,17 @@ impl Args {
 pub(crate) fn run(context: &Context, args: &Args, role: Role) -> anyhow::Result<()> {
     let refused = hardening::harden();
     let loaded = config::Loaded::read(args.config.as_deref(), &args.overrides(context))?;
+    let exposed = loaded.exposed_password();
     let config = loaded.config;
     custody::enter_token(&config)?;
     let telemetry = telemetry::start(&config.log.level, config.log.format)?;
     for refusal in refused {
         tracing::warn!("{refusal}");
+    }
+    if let Some(origin) = exposed {
+        tracing::warn!(
+            "other processes can read the database's password in {origin}; give it as database.password_file"
+        );
     }
     if let Err(error) = vault::memory::check() {
         tracing::warn!("opened secrets may be swapped to disk: {error}");
@@ -219,6 +235,16 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
         }
     }
     announce(context, &plant, &addresses)?;
+    let facts = NodeFacts {
+        planes: role.planes(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api_address: Some(addresses.api.to_string()),
+        proxy_address: addresses.proxy.map(|proxy| proxy.to_string()),
+    };
+    // For people alone, so a database that is away now is no reason to stop.
+    if let Err(error) = plant.store.nodes().announce(facts).await {
+        tracing::warn!(%error, "this node's addresses are not in the list of nodes");
+    }
     let ended = tokio::select! {
         ended = planes.ended() => Some(ended),
         signal = stop.next() => {

@@ -91,11 +91,15 @@ fn done(context: &Context, counts: &TransferCounts, database: &Location, line: S
 
 fn refused(error: TransferError) -> Failure {
     let hint = match &error {
-        TransferError::Open(OpenError::InUse { .. }) => "stop the server that uses it, then try again",
+        TransferError::Open(OpenError::InUse { .. }) => {
+            "stop the server that uses it, then try again"
+        }
         TransferError::NotEmpty { .. } => {
             "make a new database, or name another with --database URL"
         }
-        TransferError::File { .. } => "name a file in a directory of yours; an export overwrites none",
+        TransferError::File { .. } => {
+            "name a file in a directory of yours; an export overwrites none"
+        }
         TransferError::Damaged { .. } => "copy the file again, or export again",
         _ => "check database.url, and that the role owns the schema there",
     };

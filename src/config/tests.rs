@@ -175,6 +175,22 @@ fn no_message_and_no_listing_repeats_a_password_in_a_url() {
 }
 
 #[test]
+fn a_database_password_that_other_processes_can_read_is_noticed() {
+    let given = |url: &str| {
+        let overrides = vec![("database.url", "--database", vec![url.to_owned()])];
+        Loaded::from_sources(None, &[], &overrides).unwrap()
+    };
+    let exposed = given("postgres://user:hunter22@127.0.0.1/claviger").exposed_password();
+    assert_eq!(exposed, Some(Origin::Option("--database")));
+    assert_eq!(
+        given("postgres://user@127.0.0.1/claviger").exposed_password(),
+        None
+    );
+    let file = from_file("[database]\nurl = \"postgres://user:hunter22@127.0.0.1/claviger\"\n");
+    assert_eq!(file.unwrap().exposed_password(), None);
+}
+
+#[test]
 fn the_cache_keeps_no_secret_beyond_a_minute() {
     assert!(checked("cache.ttl")("60s").is_ok());
     assert!(checked("cache.ttl")("61s").is_err());

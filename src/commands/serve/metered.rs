@@ -154,7 +154,9 @@ mod tests {
         let dek = Dek::generate().unwrap();
         let wrapped = keys.wrap(&kek, &dek, b"row").await.unwrap();
         keys.unwrap(&kek, &wrapped, b"row").await.unwrap();
-        keys.unwrap(&kek, &wrapped, b"another row").await.unwrap_err();
+        keys.unwrap(&kek, &wrapped, b"another row")
+            .await
+            .unwrap_err();
         let count = |op: &str, result: &str| {
             let labels = ["software", op, result];
             metrics.operations.with_label_values(&labels).get()

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use control_plane::{AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, RotationOptions};
+use control_plane::{
+    AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, RotationOptions,
+};
 use leases::root_key::RootPublicKeys;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
@@ -41,7 +43,10 @@ impl Planes {
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let registry = plant.registry.clone();
-        let up = IntGaugeVec::new(Opts::new("up", "Planes that run in this process."), &["plane"])?;
+        let up = IntGaugeVec::new(
+            Opts::new("up", "Planes that run in this process."),
+            &["plane"],
+        )?;
         registry.register(Box::new(up.clone()))?;
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let mut planes: Vec<Plane> = Vec::new();

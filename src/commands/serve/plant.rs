@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use control_plane::{
-    ApiKey, Bootstrapped, CaKey, InjectorKeys, InjectorUrl, JwtKeys, JwtVerifier, KeyChest, KeyRing,
-    MakeCa, NewCa, Start, VerifyingRing, bootstrap, ensure_ca, trust_pem, wait_for_keys,
+    ApiKey, Bootstrapped, CaKey, InjectorKeys, InjectorUrl, JwtKeys, JwtVerifier, KeyChest,
+    KeyRing, MakeCa, NewCa, Start, VerifyingRing, bootstrap, ensure_ca, trust_pem, wait_for_keys,
 };
 use leases::clock::{Clock, SystemClock};
 use prometheus::Registry;
@@ -243,7 +243,11 @@ pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathB
     let node = node(&config, &data, &location)?;
     let clock = Arc::new(SystemClock);
     let store = open_store(&config, &data, (location, &node), clock).await?;
-    let org = store.orgs().first().await?.context("the database has no organisation")?;
+    let org = store
+        .orgs()
+        .first()
+        .await?
+        .context("the database has no organisation")?;
     let key = control_plane::reissue_admin_key(&store, &org.id).await?;
     leave_admin_key(&data, &key)?;
     store.close().await;
@@ -395,10 +399,7 @@ const ALONE: &str = "local";
 pub(super) struct Tls;
 
 impl MakeCa for Tls {
-    fn make(
-        &self,
-        now: OffsetDateTime,
-    ) -> Result<NewCa, Box<dyn std::error::Error + Send + Sync>> {
+    fn make(&self, now: OffsetDateTime) -> Result<NewCa, Box<dyn std::error::Error + Send + Sync>> {
         let new = Authority::generate("Claviger CA", now)?;
         Ok(NewCa {
             key: new.key,
