@@ -81,23 +81,27 @@ CREATE TRIGGER secret_set_versions_change_uses BEFORE DELETE OR TRUNCATE OR UPDA
 CREATE TRIGGER revoked_blocks_change_uses BEFORE DELETE OR TRUNCATE OR UPDATE OR INSERT
     ON revoked_blocks FOR EACH STATEMENT EXECUTE FUNCTION ledger_changing_by_statement();
 
--- Rows that decide about uses, as JSON, and the number that they stand on: one statement, so one snapshot.
+-- Rows that decide about uses, as JSON, and the number that they stand on: one statement, so one snapshot. A lease comes
+-- with its sets and grants.
 CREATE FUNCTION ledger_rows(p_leases TEXT[], p_agents TEXT[], p_sets TEXT[], p_grants TEXT[], p_blocks BYTEA[])
 RETURNS TEXT
 LANGUAGE sql STABLE SECURITY DEFINER AS $$
     SELECT json_build_object(
         'change', (SELECT number FROM ledger_changes),
-        'has_revoked_blocks', EXISTS (SELECT 1 FROM revoked_blocks),
+        'has_revoked_blocks', (SELECT max(until) FROM revoked_blocks) IS NOT NULL,
         'leases', (SELECT json_agg(json_build_array(id, org_id, agent_id, kind, expires_at, revoked_at, uses))
             FROM leases WHERE id = ANY (p_leases)),
         'agents', (SELECT json_agg(json_build_array(id, org_id, is_active = 1 AND deleted_at IS NULL))
             FROM agents WHERE id = ANY (p_agents)),
         'sets', (SELECT json_agg(json_build_array(s.id, s.org_id, s.version, s.deleted_at IS NOT NULL, v.manifest))
             FROM secret_sets s JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version
-            WHERE s.id = ANY (p_sets)),
+            WHERE s.id = ANY (p_sets || ARRAY (SELECT bound ->> 0 FROM leases l, json_array_elements(l.sets::JSON) AS bound
+                WHERE l.id = ANY (p_leases)))),
         'grants', (SELECT json_agg(json_build_array(g.id, g.org_id, g.agent_id, g.secret_set_id, g.expires_at,
                 g.revoked_at IS NOT NULL, g.rate_requests, g.rate_per_seconds, w.started_at, w.used))
-            FROM grants g LEFT JOIN rate_windows w ON w.grant_id = g.id WHERE g.id = ANY (p_grants)),
+            FROM grants g LEFT JOIN rate_windows w ON w.grant_id = g.id
+            WHERE g.id = ANY (p_grants || ARRAY (SELECT bound ->> 1 FROM leases l, json_array_elements(l.sets::JSON) AS bound
+                WHERE l.id = ANY (p_leases)))),
         'blocks', (SELECT json_agg(json_build_array(encode(revocation_id, 'hex'), revoked_at))
             FROM revoked_blocks WHERE revocation_id = ANY (p_blocks))
     )::TEXT

@@ -10,7 +10,7 @@ use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use ::leases::scope::Kind;
 
 use super::queue::Waiting;
-use super::{UseRefusal, UseRequest};
+use super::{Holding, UseRefusal, UseRequest};
 use crate::timekeeper::{at, millis};
 
 /// Rows kept between batches; above this they are read anew.
@@ -133,6 +133,17 @@ impl Wanted {
             book.want(request, &mut wanted);
         }
         wanted
+    }
+
+    /// What tells the standing of a lease.
+    pub(super) fn of_holding(holding: &Holding<'_>) -> Self {
+        Self {
+            leases: [holding.lease.clone()].into(),
+            agents: [holding.agent.clone()].into(),
+            sets: HashSet::new(),
+            grants: holding.grant.cloned().into_iter().collect(),
+            blocks: holding.revocation_ids.iter().copied().collect(),
+        }
     }
 
     /// All that decides about these jobs.
@@ -442,6 +453,11 @@ impl Book {
         absent(&mut self.agents, &asked.agents);
         absent(&mut self.sets, &asked.sets);
         absent(&mut self.grants, &asked.grants);
+        absent(&mut self.blocks, &asked.blocks);
+    }
+
+    /// Remembers which blocks are not revoked. Unlike other absence it lasts, since a revocation changes the version.
+    pub(super) fn keep_whole_blocks(&mut self, asked: &Wanted) {
         absent(&mut self.blocks, &asked.blocks);
     }
 

@@ -5,6 +5,7 @@
 //! their own conditions, and inserts the events. Anything but "done" has written nothing, and says what to decide by.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use line::Line;
 use neighbours::Neighbours;
 use rows::{Absent, FreshRows};
 use sheet::Sheet;
+use standing::Shelf;
 
 /// How long a batch may take with all that it is tried again, so that its callers hear before their own deadline.
 const BATCH: Duration = Duration::from_millis(1_800);
@@ -62,6 +64,7 @@ struct Desk {
     /// What a batch whose commit was not answered would have made.
     doubt: Option<Doubt>,
     neighbours: Neighbours,
+    shelf: Arc<Shelf>,
     /// Another node took this one for dead: uses from before have their outcome.
     was_closed: bool,
     /// The clock was wrong when last looked at.
@@ -277,6 +280,10 @@ impl Desk {
     /// Reads what decides about the jobs and is not kept.
     async fn load(&mut self, docket: &mut Docket, waiting: &[Waiting]) -> Result<(), BatchError> {
         docket.book.bound();
+        for (rows, asked) in self.shelf.take() {
+            rows.offer_to(&mut docket.book, &asked)
+                .map_err(CallError::from)?;
+        }
         // Rows read on another number replace all, and those kept until then are wanted again.
         loop {
             let wanted = Wanted::missing(&docket.book, waiting);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 
 use crate::ledger::book::{AgentRow, Book, GrantRow, LeaseRow, Read, Rows, SetRow, Wanted, Window};
+use crate::ledger::{Holding, Standing};
 
 /// Stands in for a database that was asked already: what is not kept is not there.
 pub(super) struct Absent;
@@ -85,6 +86,53 @@ struct Block(String, i64);
 impl FreshRows {
     /// Puts the rows into a book, which forgets those that stand on another number.
     pub(super) fn keep_in(self, book: &mut Book, asked: &Wanted) -> Result<(), serde_json::Error> {
+        self.add_to(book)?;
+        book.keep_absent(asked);
+        Ok(())
+    }
+
+    /// Puts rows into a book that were read by the way. Those older than the book's are of no use to it.
+    pub(super) fn offer_to(self, book: &mut Book, asked: &Wanted) -> Result<(), serde_json::Error> {
+        if book.version().is_some_and(|version| version > self.change) {
+            return Ok(());
+        }
+        self.add_to(book)?;
+        book.keep_whole_blocks(asked);
+        Ok(())
+    }
+
+    /// What they say of a holding for which they were read.
+    pub(super) fn standing(&self, holding: &Holding<'_>) -> Standing {
+        let lease = self.leases.iter().flatten().find(|lease| {
+            lease.0 == *holding.lease
+                && lease.1 == holding.org.as_str()
+                && lease.2 == holding.agent.as_str()
+        });
+        let Some(Lease(.., revoked_at, _)) = lease else {
+            return Standing::Unknown;
+        };
+        let is_block_revoked = self.blocks.iter().flatten().next().is_some();
+        if revoked_at.is_some() || is_block_revoked {
+            return Standing::Revoked;
+        }
+        let mut agents = self.agents.iter().flatten();
+        if !agents.any(|Agent(id, _, is_active)| id == holding.agent && *is_active) {
+            return Standing::AgentInactive;
+        }
+        match holding.grant {
+            Some(grant) if !self.grants(grant, holding.org) => Standing::GrantRevoked,
+            _ => Standing::Good,
+        }
+    }
+
+    fn grants(&self, grant: &GrantId, in_org: &OrgId) -> bool {
+        let mut grants = self.grants.iter().flatten();
+        grants.any(|Grant(id, org, _, _, _, is_revoked, ..)| {
+            id == grant && org == in_org.as_str() && !is_revoked
+        })
+    }
+
+    fn add_to(self, book: &mut Book) -> Result<(), serde_json::Error> {
         if book.version() != Some(self.change) {
             book.begin(self.change, self.has_revoked_blocks);
         }
@@ -121,7 +169,6 @@ impl FreshRows {
             let id = id.ok_or_else(|| serde_json::Error::custom("a revocation id is none"))?;
             book.keep(Read::Block(id, Some(revoked_at)));
         }
-        book.keep_absent(asked);
         Ok(())
     }
 }

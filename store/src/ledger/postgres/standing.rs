@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::leases::id::GrantId;
+use parking_lot::Mutex;
 use tokio_postgres::Client;
-use tokio_postgres::types::{ToSql, Type};
 
+use super::calls;
+use super::rows::FreshRows;
+use crate::ledger::book::Wanted;
 use crate::ledger::{Holding, LedgerError, Standing};
 use crate::location::PostgresUrl;
 
@@ -18,13 +20,36 @@ const DEADLINE: Duration = Duration::from_secs(1);
 pub(in crate::ledger) struct Reader {
     url: PostgresUrl,
     client: tokio::sync::Mutex<Option<Arc<Client>>>,
+    shelf: Arc<Shelf>,
+}
+
+/// Rows that were read for the door. The use that follows finds them here, and needs no round trip to read them.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(Mutex<Vec<(FreshRows, Wanted)>>);
+
+/// More than this nobody has fetched in time.
+const MOST: usize = 256;
+
+impl Shelf {
+    fn put(&self, rows: FreshRows, asked: Wanted) {
+        let mut kept = self.0.lock();
+        if kept.len() >= MOST {
+            kept.clear();
+        }
+        kept.push((rows, asked));
+    }
+
+    pub(super) fn take(&self) -> Vec<(FreshRows, Wanted)> {
+        std::mem::take(&mut self.0.lock())
+    }
 }
 
 impl Reader {
-    pub(super) fn new(url: PostgresUrl) -> Self {
+    pub(super) fn new(url: PostgresUrl, shelf: Arc<Shelf>) -> Self {
         Self {
             url,
             client: tokio::sync::Mutex::default(),
+            shelf,
         }
     }
 
@@ -47,17 +72,22 @@ impl Reader {
         let unavailable =
             |error: &dyn std::error::Error| LedgerError::Unavailable(error.to_string());
         let first = self.client().await.map_err(|error| unavailable(&error))?;
-        match read(&first, holding).await {
+        let named = Wanted::of_holding(holding);
+        let asked = match calls::rows(&first, &named).await {
             // It was open for long and may have broken since it was last used.
-            Err(error) if error.as_db_error().is_none() || first.is_closed() => {
+            Err(error) if error.is_broken() => {
                 self.give_up(&first).await;
                 let second = self.client().await.map_err(|error| unavailable(&error))?;
-                read(&second, holding)
-                    .await
-                    .map_err(|error| unavailable(&error))
+                calls::rows(&second, &named).await
             }
-            answer => answer.map_err(|error| unavailable(&error)),
+            answer => answer,
+        };
+        let rows = asked.map_err(|error| unavailable(&error))?;
+        let standing = rows.standing(holding);
+        if standing == Standing::Good {
+            self.shelf.put(rows, named);
         }
+        Ok(standing)
     }
 
     async fn client(&self) -> Result<Arc<Client>, crate::DatabaseError> {
@@ -82,46 +112,3 @@ impl Reader {
         }
     }
 }
-
-async fn read(client: &Client, holding: &Holding<'_>) -> Result<Standing, tokio_postgres::Error> {
-    let (lease, org, agent) = (
-        holding.lease.as_str(),
-        holding.org.as_str(),
-        holding.agent.as_str(),
-    );
-    let grant = holding.grant.map(GrantId::as_str);
-    let blocks: Vec<&[u8]> = holding
-        .revocation_ids
-        .iter()
-        .map(|block| &block.as_bytes()[..])
-        .collect();
-    let values: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&lease, Type::TEXT),
-        (&org, Type::TEXT),
-        (&agent, Type::TEXT),
-        (&grant, Type::TEXT),
-        (&blocks, Type::BYTEA_ARRAY),
-    ];
-    let Some(row) = client.query_typed_opt(STANDING, &values).await? else {
-        return Ok(Standing::Unknown);
-    };
-    let (is_revoked, is_active, is_granted): (bool, bool, bool) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    Ok(if is_revoked {
-        Standing::Revoked
-    } else if !is_active {
-        Standing::AgentInactive
-    } else if !is_granted {
-        Standing::GrantRevoked
-    } else {
-        Standing::Good
-    })
-}
-
-const STANDING: &str = "SELECT l.revoked_at IS NOT NULL OR EXISTS (SELECT 1 FROM revoked_blocks b \
-        WHERE b.revocation_id = ANY ($5) AND b.org_id = l.org_id), \
-    a.is_active = 1 AND a.deleted_at IS NULL, \
-    $4 IS NULL OR EXISTS (SELECT 1 FROM grants g \
-        WHERE g.id = $4 AND g.org_id = l.org_id AND g.revoked_at IS NULL) \
-    FROM leases l JOIN agents a ON a.id = l.agent_id \
-    WHERE l.id = $1 AND l.org_id = $2 AND l.agent_id = $3";

@@ -12,7 +12,7 @@ use super::calls::CallError;
 use super::line::Line;
 use super::neighbours::{self, Neighbours};
 use super::sheet::Sheet;
-use super::standing::Reader;
+use super::standing::{Reader, Shelf};
 use super::{Desk, MAX_OUTCOMES, Worker};
 use crate::chain::{Heads, Link, Stream};
 use crate::ledger::docket::{self, Docket};
@@ -78,13 +78,14 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         .unclean_starts
         .store(begun.unclean_starts.cast_unsigned(), Ordering::Relaxed);
     let heads = Arc::new(heads);
+    let shelf = Arc::<Shelf>::default();
     let this_node = ThisNode::new(&options.node, time.now());
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         stats,
         time,
         keeper: Keeper::default(),
-        readers: Readers::Postgres(Reader::new(url.clone())),
+        readers: Readers::Postgres(Reader::new(url.clone(), Arc::clone(&shelf))),
         threads: Mutex::default(),
         probing: tokio::sync::Mutex::default(),
         this_node,
@@ -119,7 +120,7 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
     let worker = Worker {
         docket,
         runtime,
-        desk: desk(line),
+        desk: desk(line, shelf),
         #[cfg(test)]
         turn,
     };
@@ -131,12 +132,13 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
     Ok((shared, heads))
 }
 
-fn desk(line: Line) -> Desk {
+fn desk(line: Line, shelf: Arc<Shelf>) -> Desk {
     Desk {
         line,
         sheet: Sheet::default(),
         doubt: None,
         neighbours: Neighbours::default(),
+        shelf,
         was_closed: false,
         is_skewed: false,
         is_away: false,

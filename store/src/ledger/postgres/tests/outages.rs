@@ -15,6 +15,7 @@ use super::{
     assert_each_use_is_recorded_once, count, lasting_lease, open_node, request_leases, use_on,
     verify,
 };
+use crate::ledger::{Holding, Standing};
 use crate::testing::*;
 use crate::{CheckpointSigner, Location, Store, UseRefusal, UseRequest};
 
@@ -224,6 +225,8 @@ struct Wire {
     port: u16,
     state: Arc<AtomicU8>,
     lease: Arc<Mutex<String>>,
+    /// How often rows were read.
+    looks: Arc<AtomicU64>,
 }
 
 const WHOLE: u8 = 0;
@@ -241,18 +244,20 @@ impl Wire {
             port: listener.local_addr().unwrap().port(),
             state: Arc::default(),
             lease: Arc::new(Mutex::new("none".to_owned())),
+            looks: Arc::default(),
         };
         let (state, lease) = (Arc::clone(&wire.state), Arc::clone(&wire.lease));
+        let looks = Arc::clone(&wire.looks);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 if state.load(Ordering::SeqCst) != CUT {
                     let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                     tokio::spawn(carry(
-                        client,
-                        server,
+                        (client, server),
                         Arc::clone(&state),
                         Arc::clone(&lease),
+                        Arc::clone(&looks),
                     ));
                 }
             }
@@ -272,10 +277,10 @@ impl Wire {
 
 /// Carries bytes both ways, until the answer to a batch is to be lost.
 async fn carry(
-    mut client: TcpStream,
-    mut server: TcpStream,
+    (mut client, mut server): (TcpStream, TcpStream),
     state: Arc<AtomicU8>,
     lease: Arc<Mutex<String>>,
+    looks: Arc<AtomicU64>,
 ) {
     let has = |bytes: &[u8], text: &str| {
         bytes
@@ -289,6 +294,7 @@ async fn carry(
             count = client.read(&mut asked) => {
                 let Ok(count @ 1..) = count else { break };
                 let asked = &asked[..count];
+                looks.fetch_add(u64::from(has(asked, "SELECT ledger_rows")), Ordering::SeqCst);
                 let is_batch = has(asked, "ledger_commit") && has(asked, &lease.lock());
                 let next = match state.load(Ordering::SeqCst) {
                     LOSES_ONE if is_batch => Some(WHOLE),
@@ -319,6 +325,34 @@ async fn wired() -> (Wire, Outage, Store) {
     let url = url.replacen(&format!(":{port}/"), &format!(":{}/", wire.port), 1);
     let store = open_node(&url, &outage.directory, "wired", Arc::new(SystemClock)).await;
     (wire, outage, store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_lease_that_the_door_looked_at_is_used_in_one_round_trip() {
+    let (wire, outage, store) = wired().await;
+    // Where blocks are revoked, those of each token are looked up too.
+    outage.database.admin(&format!(
+        "INSERT INTO revoked_blocks SELECT '\\x00', org_id, id, 0, 0 FROM leases WHERE id = '{}'",
+        outage.request.lease
+    ));
+    for single in request_leases(&outage.database, &outage.request, 10) {
+        let holding = Holding {
+            org: &single.org,
+            lease: &single.lease,
+            agent: &single.agent,
+            grant: None,
+            revocation_ids: &single.revocation_ids,
+        };
+        let standing = store.ledger().standing(&holding).await.unwrap();
+        assert_eq!(standing, Standing::Good);
+        let looks = wire.looks.load(Ordering::SeqCst);
+        use_on(&store, &single).await.unwrap();
+        assert_eq!(wire.looks.load(Ordering::SeqCst), looks);
+    }
+    let unseen = request_leases(&outage.database, &outage.request, 1).remove(0);
+    let looks = wire.looks.load(Ordering::SeqCst);
+    use_on(&store, &unseen).await.unwrap();
+    assert_eq!(wire.looks.load(Ordering::SeqCst), looks + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -125,7 +125,7 @@ const NO_INJECTOR: [&str; 11] = [
     "UPDATE agents SET is_active = 1",
     "DELETE FROM revoked_blocks",
     "UPDATE secret_versions SET sealed = ''",
-    "INSERT INTO sealed_keys SELECT * FROM sealed_keys",
+    "INSERT INTO sealed_keys VALUES ('org', 'jwt', 1, '', '', 1)",
     "SELECT * FROM audit_events",
     "SELECT * FROM idempotency_keys",
     "SELECT ledger_changing()",
