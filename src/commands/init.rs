@@ -112,7 +112,7 @@ impl Args {
     }
 }
 
-/// Makes a SoftHSM token in the data directory, and gives the settings that open it.
+/// Makes a `SoftHSM` token in the data directory, and gives the settings that open it.
 fn softhsm(args: &Args, data: &Path) -> anyhow::Result<Settings> {
     if args.key_provider.as_deref() != Some(KeyProvider::Pkcs11.name()) {
         return Err(

@@ -103,7 +103,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Rotate(rotate) => {
             let client = context.connection.client().await?;
             let body = match (&rotate.key, &rotate.vault) {
-                (Some(key), _) => json!({ "key": name(*key) }),
+                (Some(key), _) => json!({ "key": name(key) }),
                 (None, Some(vault)) => json!({ "vault": vault }),
                 (None, None) => json!({}),
             };
@@ -116,7 +116,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         }
         Command::Migrate(migrate) => {
             let client = context.connection.client().await?;
-            let mut body = json!({ "to": name(migrate.to) });
+            let mut body = json!({ "to": name(&migrate.to) });
             if let Some(vault) = &migrate.vault {
                 body["vault"] = json!(vault);
             }
@@ -137,7 +137,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     }
 }
 
-fn name(value: impl ValueEnum) -> String {
+fn name(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

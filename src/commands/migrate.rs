@@ -8,6 +8,7 @@ use super::serve::plant;
 
 /// Bring the database's schema up to date; servers do the same when they start, if they may
 #[derive(Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts")]
 #[command(after_help = "\
 Examples:
   claviger migrate --data /var/lib/claviger

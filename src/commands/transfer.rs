@@ -15,6 +15,7 @@ use crate::failure::Failure;
 /// Secrets stand in the file as they stand in the database: sealed. It is made for its owner alone, and is worth as much care
 /// as the database. Keys are not in it: they stay with the key provider.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts")]
 #[command(after_help = "Example:\n  claviger export-database claviger.export")]
 pub(crate) struct ExportArgs {
     /// The file to make
@@ -31,6 +32,7 @@ pub(crate) struct ExportArgs {
 /// The audit trail keeps its places and hashes, so `claviger audit verify` goes on holding. Start servers on the new database
 /// with the same keys: the same key directory, token or key ring.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts")]
 #[command(after_help = "\
 Example:
   claviger import-database claviger.export --database postgres://claviger_owner@db.internal/claviger")]
@@ -49,7 +51,7 @@ pub(crate) async fn export(context: &Context, args: &ExportArgs) -> anyhow::Resu
     plant::existing(&from)?;
     let counts = transfer::export_database(&from, &data.checkpoint(), &args.file)
         .await
-        .map_err(refused)?;
+        .map_err(|error| refused(&error))?;
     let file = args.file.display();
     done(
         context,
@@ -67,7 +69,7 @@ pub(crate) async fn import(context: &Context, args: &ImportArgs) -> anyhow::Resu
     let into = plant::location(&config, &data)?;
     let counts = transfer::import_database(&args.file, &into, &data.checkpoint())
         .await
-        .map_err(refused)?;
+        .map_err(|error| refused(&error))?;
     let file = args.file.display();
     done(
         context,
@@ -89,8 +91,8 @@ fn done(context: &Context, counts: &TransferCounts, database: &Location, line: S
     );
 }
 
-fn refused(error: TransferError) -> Failure {
-    let hint = match &error {
+fn refused(error: &TransferError) -> Failure {
+    let hint = match error {
         TransferError::Open(OpenError::InUse { .. }) => {
             "stop the server that uses it, then try again"
         }
@@ -103,7 +105,7 @@ fn refused(error: TransferError) -> Failure {
         TransferError::Damaged { .. } => "copy the file again, or export again",
         _ => "check database.url, and that the role owns the schema there",
     };
-    Failure::new(plant::chain(&error))
+    Failure::new(plant::chain(error))
         .code("transfer")
         .hint(hint)
 }

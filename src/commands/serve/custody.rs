@@ -26,7 +26,7 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The credential that holds the PIN where no file is named.
 const PIN_CREDENTIAL: &str = "pkcs11-pin";
 
-/// Where a SoftHSM token lies in the data directory, its module finds it by the environment, which is given to this process
+/// Where a `SoftHSM` token lies in the data directory, its module finds it by the environment, which is given to this process
 /// here: by starting it anew. Call it before threads start and before anything is locked.
 pub(super) fn enter_token(config: &Config) -> anyhow::Result<()> {
     let keys = &config.keys;
