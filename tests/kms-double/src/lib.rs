@@ -47,10 +47,24 @@ impl KmsDouble {
     /// # Errors
     /// What the socket met.
     pub fn start_at(address: SocketAddr) -> io::Result<Self> {
+        Self::serve(address, Service::default())
+    }
+
+    /// Another socket before the same keys, with faults and requests of its own: the service as another caller meets it,
+    /// who has other rights.
+    ///
+    /// # Errors
+    /// What the socket met.
+    pub fn beside(&self) -> io::Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::serve(address, self.service().beside())
+    }
+
+    fn serve(address: SocketAddr, service: Service) -> io::Result<Self> {
         let listener = listen(address)?;
         let shared = Shared {
             address: listener.local_addr()?,
-            service: Arc::default(),
+            service: Arc::new(service),
             listening: Mutex::default(),
         };
         let double = Self {

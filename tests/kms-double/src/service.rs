@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    sync::Arc,
     time::Duration,
 };
 
@@ -54,7 +55,7 @@ pub struct Request {
 /// The service's state.
 #[derive(Default)]
 pub(crate) struct Service {
-    pub(crate) keys: Mutex<Keys>,
+    pub(crate) keys: Arc<Mutex<Keys>>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) requests: Mutex<Vec<Request>>,
     pub(crate) token: Mutex<Option<String>>,
@@ -64,6 +65,14 @@ pub(crate) struct Service {
 type Answer = Response<Full<Bytes>>;
 
 impl Service {
+    /// The same keys with nothing else in common.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            keys: Arc::clone(&self.keys),
+            ..Self::default()
+        }
+    }
+
     /// Answers a request. An error closes the connection.
     pub(crate) async fn answer(&self, head: &Parts, body: Bytes) -> io::Result<Answer> {
         let mut request = read(head, &body);

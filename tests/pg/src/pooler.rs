@@ -40,6 +40,7 @@ impl Pooler {
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {path}/users\npool_mode = transaction\n\
              default_pool_size = {connections}\nmax_client_conn = 500\nserver_round_robin = 1\n\
+             server_login_retry = 1\n\
              server_tls_sslmode = disable\n",
             server_port = server.port(),
             path = path.display(),

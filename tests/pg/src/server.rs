@@ -173,6 +173,17 @@ impl Server {
         self.end(Signal::SIGQUIT);
     }
 
+    /// Ends all of its processes as `kill -9` does: nobody is told, and nothing is tidied up.
+    ///
+    /// # Panics
+    /// If it is the shared one.
+    pub fn crash(&self) {
+        // Held first, so that no process is made between the look and the end.
+        self.freeze();
+        self.signal_all(Signal::SIGKILL);
+        self.end(Signal::SIGKILL);
+    }
+
     fn end(&self, signal: Signal) {
         let own = self.own.as_ref().expect("the shared server is not ended");
         if let Some(mut process) = own.process.lock().take() {
