@@ -1,5 +1,7 @@
 //! The two checks themselves: each must fail where there is something to find.
 
+use std::sync::Arc;
+
 use crate::support::{Stack, Upstream};
 
 #[tokio::test]
@@ -71,7 +73,7 @@ async fn reconciling_fails_when_a_recorded_request_went_elsewhere() {
         .await
         .expect_status(200);
 
-    stack.upstream = Upstream::start(&["api.stripe.com"]).await;
+    stack.ends.upstream = Arc::new(Upstream::start(&["api.stripe.com"]).await);
 
     stack.finish().await;
 }

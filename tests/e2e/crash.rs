@@ -126,7 +126,7 @@ async fn a_stopping_server_lets_requests_end() {
         .unwrap()
         .to_vec();
 
-    let process = stack.process.take().unwrap();
+    let process = stack.node.process.take().unwrap();
     let stopping = tokio::spawn(process.stop());
     let proxy = stack.proxy_addr;
     wait::until("the server to accept no more", async || {

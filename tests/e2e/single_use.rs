@@ -1,45 +1,21 @@
 //! A request lease is used once, however many try at once and however its text is dressed up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use leases::{Narrowing, PresentedToken, attenuate};
-use tokio::sync::Barrier;
 
+use crate::support::tunnel::{expect_one_winner, race};
 use crate::support::{Reply, Stack};
 
 const RACERS: usize = 64;
 
-/// Sends one request in each tunnel at the same moment and gives back every reply.
-async fn race(stack: &Stack, tokens: &[String]) -> Vec<Reply> {
-    let barrier = Arc::new(Barrier::new(tokens.len()));
-    let mut racers = Vec::new();
+/// Races one request in a tunnel by each of these leases.
+async fn race_all(stack: &Stack, tokens: &[String]) -> Vec<Reply> {
+    let mut tunnels = Vec::new();
     for token in tokens {
-        let mut tunnel = stack.tunnel("api.stripe.com", token).await;
-        let barrier = Arc::clone(&barrier);
-        racers.push(tokio::spawn(async move {
-            barrier.wait().await;
-            tunnel
-                .request("POST", "/v1/charges", &[], b"amount=1")
-                .await
-                .unwrap()
-        }));
+        tunnels.push(stack.tunnel("api.stripe.com", token).await);
     }
-    let mut replies = Vec::new();
-    for racer in racers {
-        replies.push(racer.await.unwrap());
-    }
-    replies
-}
-
-/// Checks that exactly one of `replies` came from the upstream and that all others are `lease_consumed`.
-fn expect_one_winner(replies: Vec<Reply>) {
-    let (winners, losers): (Vec<_>, Vec<_>) =
-        replies.into_iter().partition(|reply| reply.status == 200);
-    assert_eq!(winners.len(), 1);
-    for loser in losers {
-        loser.expect_refusal(403, "lease_consumed");
-    }
+    race(tunnels, "/v1/charges").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +24,7 @@ async fn of_64_racers_on_one_request_lease_exactly_one_reaches_the_upstream() {
     let access = stack.stripe().await;
     let token = stack.request_lease(&access).await;
 
-    let replies = race(&stack, &vec![token; RACERS]).await;
+    let replies = race_all(&stack, &vec![token; RACERS]).await;
 
     expect_one_winner(replies);
     assert_eq!(stack.upstream.count(), 1);
@@ -80,7 +56,7 @@ async fn children_of_one_request_lease_share_its_one_use() {
         stack.watch_token(child);
     }
 
-    let replies = race(&stack, &children).await;
+    let replies = race_all(&stack, &children).await;
 
     expect_one_winner(replies);
     assert_eq!(stack.upstream.count(), 1);

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::canary::{Canary, Spellings};
+use super::canary::Spellings;
+use super::ends::Ends;
+use super::fleet::Fleet;
+use super::node::Node;
 use super::stack::Stack;
 use super::wait;
 
@@ -32,7 +35,7 @@ type Route = (String, String, String);
 enum Agreement {
     /// Every committed use that was sent is at the upstream, and the other way round.
     Exact,
-    /// Nothing may have gone to the upstream; an export is a use that sends nothing.
+    /// Nothing may have gone to the upstream.
     NoTraffic,
     /// After a crash a use may have been committed and not sent; never the other way round.
     NoneUnrecorded,
@@ -55,8 +58,86 @@ impl Stack {
     }
 
     async fn conclude(mut self, agreement: Agreement) {
-        let events = self.settled_events(agreement).await;
-        self.reconcile(&events, agreement).await;
+        let nodes = std::slice::from_mut(&mut self.node);
+        conclude(&self.ends, nodes, agreement).await;
+    }
+}
+
+impl Fleet<'_> {
+    /// Ends the story: reconciles, verifies every audit stream, stops all nodes, and sweeps for leaks.
+    pub(crate) async fn finish(self) {
+        self.conclude(Agreement::Exact).await;
+    }
+
+    /// The same after a crash, when committed uses may have been lost on their way.
+    pub(crate) async fn finish_after_crash(self) {
+        self.conclude(Agreement::NoneUnrecorded).await;
+    }
+
+    async fn conclude(mut self, agreement: Agreement) {
+        let ends = self.ends();
+        conclude(&ends, &mut self.nodes, agreement).await;
+        let all = [
+            &Spellings::of(&ends.secrets()),
+            &Spellings::of(&ends.tokens()),
+        ];
+        for (table, rows) in self.tables() {
+            sweep(&all, &format!("the table {table}"), rows.as_bytes());
+        }
+    }
+}
+
+/// The checks that every installation has to pass, with all its nodes up; they are stopped on the way.
+async fn conclude(ends: &Ends, nodes: &mut [Node], agreement: Agreement) {
+    let events = ends.settled_events(agreement).await;
+    ends.reconcile(&events, agreement).await;
+    ends.every_stream_verifies().await;
+    let secrets = Spellings::of(&ends.secrets());
+    let tokens = Spellings::of(&ends.tokens());
+    let all = [&secrets, &tokens];
+    sweep(
+        &[&secrets],
+        "what the agents received",
+        &ends.seen.contents(),
+    );
+    let exported = ends.admin().get("/v1/audit/export").await;
+    let exported = exported.expect_status(200);
+    sweep(&all, "the audit export", &exported.body);
+    for node in &*nodes {
+        let metrics = ends.at(node).admin().get("/metrics").await;
+        sweep(&all, "the metrics", &metrics.expect_status(200).body);
+        let process = node.process().environ_and_cmdline();
+        sweep(&all, "environment and command line", &process);
+        sweep_files(ends, node, &all);
+    }
+    for node in &mut *nodes {
+        node.stop().await;
+        sweep_files(ends, node, &all);
+    }
+}
+
+/// The data directory with whatever database is in it, and what the server wrote to its outputs.
+fn sweep_files(ends: &Ends, node: &Node, all: &[&Spellings]) {
+    let mut files = files_below(&node.data);
+    let outputs = files_below(ends.home.path()).into_iter().filter(|file| {
+        file.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("stdout.") || name.starts_with("stderr.")
+        })
+    });
+    files.extend(outputs.filter(|file| file.parent() == Some(&node.launch.output)));
+    for file in files {
+        sweep(
+            all,
+            &file.display().to_string(),
+            &std::fs::read(&file).unwrap_or_default(),
+        );
+    }
+}
+
+impl Ends {
+    /// Checks the whole trail, each node's stream of it.
+    pub(crate) async fn every_stream_verifies(&self) {
         let verified = self
             .admin()
             .get("/v1/audit/verify")
@@ -67,50 +148,6 @@ impl Stack {
             verified["first_bad"].is_null(),
             "the audit chain is broken: {verified}"
         );
-        let metrics = self.admin().get("/metrics").await.expect_status(200);
-        let exported = self
-            .admin()
-            .get("/v1/audit/export")
-            .await
-            .expect_status(200);
-        let process = self.process().environ_and_cmdline();
-
-        let secrets = Spellings::of(&self.secrets());
-        let tokens = Spellings::of(&self.tokens());
-        let all = [&secrets, &tokens];
-        sweep(
-            &[&secrets],
-            "what the agents received",
-            &self.seen.contents(),
-        );
-        sweep(&all, "the metrics", &metrics.body);
-        sweep(&all, "the audit export", &exported.body);
-        sweep(&all, "environment and command line", &process);
-        self.sweep_files(&all);
-        self.stop().await;
-        self.sweep_files(&all);
-    }
-
-    fn tokens(&self) -> Vec<Canary> {
-        self.tokens.lock().expect("no holder panics").clone()
-    }
-
-    /// The data directory with the database and its log, and what the server wrote to its outputs.
-    fn sweep_files(&self, all: &[&Spellings]) {
-        let mut files = files_below(&self.data);
-        files.extend(files_below(self.home.path()).into_iter().filter(|file| {
-            file.file_name().is_some_and(|name| {
-                let name = name.to_string_lossy();
-                name.starts_with("stdout.") || name.starts_with("stderr.")
-            })
-        }));
-        for file in files {
-            sweep(
-                all,
-                &file.display().to_string(),
-                &std::fs::read(&file).unwrap_or_default(),
-            );
-        }
     }
 
     /// The audit events once every use has its outcome, as far as it can have one.
@@ -151,7 +188,10 @@ impl Stack {
         let mut least: BTreeMap<Route, usize> = BTreeMap::new();
         let mut most: BTreeMap<Route, usize> = BTreeMap::new();
         for event in &uses {
-            let sent = if agreement == Agreement::Exact {
+            let sent = if event["host"].as_str().is_none_or(str::is_empty) {
+                // An export is answered by us.
+                Sent::No
+            } else if agreement == Agreement::Exact {
                 was_sent(event, events)
             } else {
                 Sent::Perhaps

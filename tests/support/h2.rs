@@ -7,7 +7,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_rustls::client::TlsStream;
 
-use super::stack::Stack;
+use super::ends::Ends;
 use super::tunnel::basic;
 use super::wait;
 use super::wire::{Duplex, Reply, Seen};
@@ -61,7 +61,7 @@ impl H2 {
     }
 }
 
-impl Stack {
+impl Ends {
     /// TLS inside a tunnel to port 443 of `host`, on which HTTP/2 was agreed.
     async fn tls_for_h2(&self, host: &str, token: &str) -> TlsStream<Box<dyn Duplex>> {
         let (reply, wire) = self.connect(&format!("{host}:443"), &basic(token)).await;

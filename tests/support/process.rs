@@ -77,6 +77,12 @@ impl Process {
         );
     }
 
+    /// Waits for the server to end by itself; gives its status.
+    pub(crate) async fn fails(mut self) -> Option<i32> {
+        let status = wait::within("the server to give up", self.child.wait()).await;
+        status.expect("the process is ours").code()
+    }
+
     /// Kills the server as `kill -9` does.
     pub(crate) async fn kill(mut self) {
         self.signal(Signal::SIGKILL);

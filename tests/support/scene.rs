@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::canary::Canary;
-use super::stack::Stack;
+use super::ends::Ends;
 
 /// A set, an agent and the grant that joins them.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Access {
 /// What a grant allows when a test says nothing else.
 const ACTIONS: [&str; 2] = ["proxy_use", "mint_workflow_lease"];
 
-impl Stack {
+impl Ends {
     /// Stripe with a fresh key, and a grant without constraints.
     pub(crate) async fn stripe(&self) -> Access {
         self.stripe_with(&json!({})).await

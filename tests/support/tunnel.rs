@@ -10,10 +10,12 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::stack::Stack;
+use super::ends::Ends;
 use super::wait;
 use super::wire::{Duplex, Reply, Wire};
 
@@ -28,6 +30,38 @@ pub(crate) fn basic(token: &str) -> String {
 /// `Proxy-Authorization: Bearer`.
 pub(crate) fn bearer(token: &str) -> String {
     format!("Proxy-Authorization: Bearer {token}\r\n")
+}
+
+/// Sends a `POST path` in each tunnel at the same moment; gives every reply, in the order of the tunnels.
+pub(crate) async fn race(tunnels: Vec<Tunnel>, path: &str) -> Vec<Reply> {
+    let barrier = Arc::new(Barrier::new(tunnels.len()));
+    let racers: Vec<_> = tunnels
+        .into_iter()
+        .map(|mut tunnel| {
+            let (barrier, path) = (Arc::clone(&barrier), path.to_owned());
+            tokio::spawn(async move {
+                barrier.wait().await;
+                tunnel.request("POST", &path, &[], b"amount=1").await
+            })
+        })
+        .collect();
+    let mut replies = Vec::new();
+    for racer in racers {
+        let reply = racer.await.expect("no racer panics");
+        replies.push(reply.expect("the injector answers"));
+    }
+    replies
+}
+
+/// Checks that exactly one of `replies` came from the upstream and that all others are `lease_consumed`.
+#[track_caller]
+pub(crate) fn expect_one_winner(replies: Vec<Reply>) {
+    let (winners, losers): (Vec<_>, Vec<_>) =
+        replies.into_iter().partition(|reply| reply.status == 200);
+    assert_eq!(winners.len(), 1);
+    for loser in losers {
+        loser.expect_refusal(403, "lease_consumed");
+    }
 }
 
 /// An open tunnel to one host.
@@ -93,7 +127,7 @@ impl Tunnel {
     }
 }
 
-impl Stack {
+impl Ends {
     /// Sends CONNECT with these fields, each ended by CRLF.
     pub(crate) async fn connect(&self, authority: &str, fields: &str) -> (Reply, Wire) {
         let mut wire = self.proxy_wire().await;
@@ -109,6 +143,26 @@ impl Stack {
     /// A tunnel to port 443 of `host` by this lease, open and ready for requests.
     pub(crate) async fn tunnel(&self, host: &str, token: &str) -> Tunnel {
         self.tunnel_recorded(host, token, true).await
+    }
+
+    /// The same where nobody may listen or the connection may break; a refusal at the door is an error too.
+    pub(crate) async fn try_tunnel(&self, host: &str, token: &str) -> io::Result<Tunnel> {
+        let stream = wait::within("a connection", TcpStream::connect(self.proxy_addr)).await?;
+        let mut wire = Wire::new(stream, Some(self.seen.clone()));
+        let fields = basic(token);
+        wire.send(format!(
+            "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n{fields}\r\n"
+        ))
+        .await?;
+        let reply = wire.reply("CONNECT").await?;
+        if reply.status != 200 {
+            return Err(io::Error::other(reply.text()));
+        }
+        let tls = self.handshake(wire, host, &[b"http/1.1"]).await?;
+        Ok(Tunnel {
+            wire: Wire::new(tls, Some(self.seen.clone())),
+            host: host.to_owned(),
+        })
     }
 
     /// The same, but what arrives is not kept: for bodies too large to keep.

@@ -11,15 +11,27 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When [`PATIENCE`] is over; the message names `what`.
-pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    until_after(PATIENCE, what, condition).await
+}
+
+/// The same for what takes longer than usual, or has to be there sooner.
+///
+/// # Panics
+/// When `patience` is over; the message names `what`.
+pub(crate) async fn until_after<T>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
         assert!(
-            started.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for: {what}"
+            started.elapsed() < patience,
+            "waited {patience:?} in vain for: {what}"
         );
         tokio::time::sleep(POLL).await;
     }
