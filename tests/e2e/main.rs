@@ -27,6 +27,7 @@ mod http2;
 mod limits;
 mod memory;
 mod narrowing;
+mod nodes;
 mod outage;
 mod permission;
 mod protocol;
