@@ -3,10 +3,15 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use test_postgres::Server;
+use tokio::task::block_in_place;
 
-use crate::support::{Stack, wait};
+use crate::support::fleet::Load;
+use crate::support::tunnel::Tunnel;
+use crate::support::{Access, Fleet, Stack, chance, soak, wait};
 
 const DISK: &str = "size=12m";
 /// A committed use takes some hundred bytes, so a full disk of this size is reached long before.
@@ -141,6 +146,123 @@ async fn a_locked_database_is_503_within_its_deadline_and_heals_by_itself() {
     })
     .await;
     stack.finish().await;
+}
+
+/// The ledger's deadline of 2 s, and room for a busy machine.
+const REFUSED_WITHIN: Duration = Duration::from_secs(4);
+/// From the return of the database on.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How Postgres goes away, and how it comes back.
+struct Absence {
+    go: fn(&Server),
+    back: fn(&Server),
+}
+
+const CRASH: Absence = Absence {
+    go: Server::crash,
+    back: Server::resume,
+};
+const STANDSTILL: Absence = Absence {
+    go: Server::freeze,
+    back: Server::thaw,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_killed_under_load_is_503_with_nothing_forwarded_and_heals_by_itself() {
+    without_postgres(&CRASH, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_that_hangs_under_load_is_503_with_nothing_forwarded_and_heals_by_itself() {
+    without_postgres(&STANDSTILL, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_killed_behind_a_pooler_is_503_with_nothing_forwarded_and_heals_by_itself() {
+    without_postgres(&CRASH, true).await;
+}
+
+/// Takes Postgres away under load, again and again, and looks at what agents and people are told meanwhile.
+async fn without_postgres(absence: &Absence, pooled: bool) {
+    let server = Server::start();
+    let mut builder = Fleet::builder().on(&server).nodes(1, 2).log("info");
+    if pooled {
+        builder = builder.pooled();
+    }
+    let fleet = builder.start().await;
+    let access = fleet.stripe().await;
+    let token = fleet.workflow_lease(&access).await;
+    let mut tunnels = Vec::new();
+    for injector in 0..fleet.injectors() {
+        let ends = fleet.by(0, injector);
+        tunnels.push(ends.tunnel("api.stripe.com", &token).await);
+    }
+
+    for _ in 0..soak(20, 2) {
+        let load = Load::start(&fleet, &token, 4).await;
+        let before = fleet.upstream.count();
+        fleet.upstream.reached(before + 1 + chance(60)).await;
+        block_in_place(|| (absence.go)(&server));
+        for tunnel in &mut tunnels {
+            refused(tunnel).await;
+        }
+        let told = load.end().await;
+        assert!(told.passed > 0, "{told:?}");
+        assert!(told.longest < REFUSED_WITHIN, "{told:?}");
+        let unavailable = (503, "ledger_unavailable".to_owned());
+        assert!(
+            told.refused.keys().all(|code| *code == unavailable),
+            "{told:?}"
+        );
+
+        // What was on its way has arrived, and from here on nothing is sent.
+        let sent = fleet.upstream.count();
+        for tunnel in &mut tunnels {
+            for _ in 0..3 {
+                refused(tunnel).await;
+            }
+        }
+        assert_eq!(fleet.upstream.count(), sent);
+        for node in &fleet.nodes {
+            let health = fleet.api_of(node).get("/v1/health").await;
+            assert_eq!(health.status, 503, "{}", health.text());
+        }
+
+        block_in_place(|| (absence.back)(&server));
+        back(&fleet, &access, &mut tunnels).await;
+    }
+    fleet.finish_after_crash().await;
+}
+
+/// One request is refused for want of the ledger, within its deadline.
+async fn refused(tunnel: &mut Tunnel) {
+    let asked = Instant::now();
+    let reply = tunnel.get("/v1/balance").await;
+    assert!(asked.elapsed() < REFUSED_WITHIN, "{:?}", asked.elapsed());
+    reply.expect_refusal(503, "ledger_unavailable");
+}
+
+/// Waits for every injector to send again and for the control plane to mint again, within their time.
+async fn back(fleet: &Fleet<'_>, access: &Access, tunnels: &mut [Tunnel]) {
+    let returned = Instant::now();
+    let left = || BACK_WITHIN.saturating_sub(returned.elapsed());
+    for tunnel in tunnels {
+        wait::until_after(left(), "an injector to send again", async || {
+            let reply = tunnel.get("/v1/balance").await;
+            (reply.status == 200).then_some(())
+        })
+        .await;
+    }
+    let body = serde_json::json!({ "secret_set_id": access.set, "agent_id": access.agent });
+    wait::until_after(left(), "a lease", async || {
+        let reply = fleet.admin().post("/v1/vault/leases", &body).await;
+        (reply.status == 201).then(|| {
+            let token = reply.json()["token"].as_str().map(str::to_owned);
+            fleet.watch_token(&token.unwrap());
+        })
+    })
+    .await;
 }
 
 /// Waits for health to be good while nobody uses a lease: load balancers send nothing to what is ill.
