@@ -23,6 +23,7 @@ mod failure;
 mod forgery;
 mod framing;
 mod git;
+mod hsm;
 mod http2;
 mod limits;
 mod memory;
