@@ -36,6 +36,7 @@ mod readme;
 mod reflection;
 mod rest;
 mod revocation;
+mod rotation;
 mod sdk;
 mod sigv4;
 mod single_use;
