@@ -25,6 +25,7 @@ mod framing;
 mod git;
 mod hsm;
 mod http2;
+mod kms;
 mod limits;
 mod memory;
 mod narrowing;
