@@ -61,6 +61,17 @@ impl Readers {
             Self::Postgres(reader) => reader.standing(holding).await,
         }
     }
+
+    /// One standing for each holding, in their order.
+    pub(super) async fn standings(
+        &self,
+        holdings: &[Holding<'_>],
+    ) -> Result<Vec<Standing>, LedgerError> {
+        match self {
+            Self::Sqlite(readers) => readers.standings(holdings),
+            Self::Postgres(reader) => reader.standings(holdings).await,
+        }
+    }
 }
 
 /// Read-only connections, opened when first needed and again after an error.
@@ -85,6 +96,10 @@ impl FileReaders {
 
     fn standing(&self, holding: &Holding<'_>) -> Result<Standing, LedgerError> {
         self.read(|db| read(db, holding))
+    }
+
+    fn standings(&self, holdings: &[Holding<'_>]) -> Result<Vec<Standing>, LedgerError> {
+        self.read(|db| holdings.iter().map(|holding| read(db, holding)).collect())
     }
 
     fn read<T>(&self, ask: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {

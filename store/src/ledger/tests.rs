@@ -56,6 +56,7 @@ on_both!(
     counts_for_display_follow_within_about_a_second,
     a_closed_ledger_refuses,
     the_standing_of_a_lease_follows_each_revocation,
+    leases_asked_about_together_stand_each_for_itself,
     within_one_batch_a_request_lease_is_used_once,
     a_caller_that_gave_up_before_its_job_was_taken_has_used_nothing,
     a_use_whose_caller_gave_up_too_late_is_recorded_with_its_end,
@@ -308,7 +309,7 @@ async fn a_lease_a_childs_time_and_a_grant_end_when_they_say(world: World) {
     let request = one.lease(&world.store, Kind::Workflow).await;
     let mut child = request.clone();
     child.expires_at = START + Duration::from_secs(30);
-    world.clock.advance(Duration::from_secs(30));
+    world.advance(Duration::from_secs(30));
     let refused = use_it(&world, &child).await.unwrap_err();
     assert_eq!(
         refused,
@@ -319,7 +320,7 @@ async fn a_lease_a_childs_time_and_a_grant_end_when_they_say(world: World) {
     use_it(&world, &request).await.unwrap();
     let mut longer = request.clone();
     longer.expires_at += Duration::from_hours(1);
-    world.clock.advance(Duration::from_mins(10));
+    world.advance(Duration::from_mins(10));
     let refused = use_it(&world, &longer).await.unwrap_err();
     assert_eq!(
         refused,
@@ -355,7 +356,7 @@ async fn an_expired_grant_is_refused(world: World) {
 async fn a_clock_that_steps_back_revives_nothing_even_over_a_restart(mut world: World) {
     let one = tenant(&world.store, "one").await;
     let request = one.lease(&world.store, Kind::Workflow).await;
-    world.clock.advance(Duration::from_mins(11));
+    world.advance(Duration::from_mins(11));
     assert!(use_it(&world, &request).await.is_err());
     world.clock.set(START);
     let expired = UseRefusal::LeaseExpired {
@@ -389,11 +390,11 @@ async fn a_rate_is_exact_in_each_window_and_over_a_restart(mut world: World) {
     let ended = race(&world, &request, 64).await;
     assert_eq!(ended.iter().filter(|ended| ended.is_ok()).count(), 10);
     world.restart().await;
-    world.clock.advance(Duration::from_secs(20));
+    world.advance(Duration::from_secs(20));
     let refused = use_it(&world, &request).await.unwrap_err();
     let retry_after = Duration::from_secs(40);
     assert_eq!(refused, UseRefusal::RateLimited { retry_after });
-    world.clock.advance(Duration::from_secs(40));
+    world.advance(Duration::from_secs(40));
     let ended = race(&world, &request, 64).await;
     assert_eq!(ended.iter().filter(|ended| ended.is_ok()).count(), 10);
 }
@@ -672,7 +673,11 @@ async fn the_standing_of_a_lease_follows_each_revocation(world: World) {
             grant: Some(&one.grant),
             revocation_ids: ids,
         };
-        world.store.ledger().standing(&holding).await.unwrap()
+        let ledger = world.store.ledger();
+        let standing = ledger.standing(&holding).await.unwrap();
+        let together = ledger.standings(&[holding.clone(), holding]).await.unwrap();
+        assert_eq!(together, [standing; 2]);
+        standing
     };
     let ids = &request.revocation_ids;
     assert_eq!(standing(&one.org, ids).await, Standing::Good);
@@ -707,4 +712,67 @@ async fn the_standing_of_a_lease_follows_each_revocation(world: World) {
         .await
         .unwrap();
     assert_eq!(standing(&one.org, ids).await, Standing::Revoked);
+}
+
+async fn leases_asked_about_together_stand_each_for_itself(world: World) {
+    let one = tenant(&world.store, "one").await;
+    let other = tenant(&world.store, "other").await;
+    let good = one.lease(&world.store, Kind::Workflow).await;
+    let revoked = one.lease(&world.store, Kind::Workflow).await;
+    let barred = other.lease(&world.store, Kind::Workflow).await;
+    let never = UseRequest {
+        lease: LeaseId::new(START),
+        ..good.clone()
+    };
+    let leases = world.store.leases();
+    leases
+        .revoke(&one.org, &revoked.lease, &person())
+        .await
+        .unwrap();
+    leases
+        .revoke_block(&one.org, &good.lease, &block(9), START, &person())
+        .await
+        .unwrap();
+    world
+        .store
+        .grants()
+        .revoke(&other.org, &other.grant, &person())
+        .await
+        .unwrap();
+    let child = [good.revocation_ids[0], block(9)];
+    let hold = |request, grant, revocation_ids| {
+        let request: &UseRequest = request;
+        Holding {
+            org: &request.org,
+            lease: &request.lease,
+            agent: &request.agent,
+            grant,
+            revocation_ids,
+        }
+    };
+    let ids = &good.revocation_ids[..];
+    let holdings = [
+        hold(&never, None, ids),
+        hold(&good, Some(&one.grant), ids),
+        hold(&revoked, None, ids),
+        hold(&good, None, &child),
+        hold(&barred, Some(&other.grant), &child),
+        hold(&barred, None, &child),
+        hold(&good, None, &[]),
+        hold(&good, Some(&other.grant), ids),
+    ];
+    let standings = world.store.ledger().standings(&holdings).await.unwrap();
+    let expected = [
+        Standing::Unknown,
+        Standing::Good,
+        Standing::Revoked,
+        Standing::Revoked,
+        Standing::GrantRevoked,
+        Standing::Good,
+        Standing::Good,
+        Standing::GrantRevoked,
+    ];
+    assert_eq!(standings, expected);
+    let none = world.store.ledger().standings(&[]).await.unwrap();
+    assert!(none.is_empty());
 }

@@ -36,6 +36,17 @@ async fn until_used(store: &Store, request: &UseRequest, seconds: u64) -> Durati
     }
 }
 
+/// The lease of a request, before it has selected a grant.
+fn holding(request: &UseRequest) -> Holding<'_> {
+    Holding {
+        org: &request.org,
+        lease: &request.lease,
+        agent: &request.agent,
+        grant: None,
+        revocation_ids: &request.revocation_ids,
+    }
+}
+
 /// A node on a server of its own, with leases to use up and a load that does so.
 pub(super) struct Outage {
     server: &'static Server,
@@ -174,6 +185,26 @@ async fn a_server_that_says_nothing_is_waited_for_within_bounds() {
             outage.server.thaw();
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_leases_are_asked_about_a_server_that_says_nothing_is_waited_for_once() {
+    let outage = Outage::new().await;
+    let ledger = outage.store.ledger();
+    let holdings = vec![holding(&outage.request); 2_500];
+    let before = ledger.standings(&holdings).await.unwrap();
+    outage.server.freeze();
+    for _ in 0..2 {
+        let began = Instant::now();
+        let standings = ledger.standings(&holdings).await;
+        assert!(standings.is_err(), "{standings:?}");
+        assert!(began.elapsed() < Duration::from_millis(1_500));
+    }
+    outage.server.thaw();
+    let after = ledger.standings(&holdings).await.unwrap();
+    for standings in [before, after] {
+        assert_eq!(standings, vec![Standing::Good; 2_500]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -336,14 +367,7 @@ async fn a_new_lease_that_the_door_looked_at_is_used_in_one_round_trip() {
         outage.request.lease
     ));
     for single in request_leases(&outage.database, &outage.request, 10) {
-        let holding = Holding {
-            org: &single.org,
-            lease: &single.lease,
-            agent: &single.agent,
-            grant: None,
-            revocation_ids: &single.revocation_ids,
-        };
-        let standing = store.ledger().standing(&holding).await.unwrap();
+        let standing = store.ledger().standing(&holding(&single)).await.unwrap();
         assert_eq!(standing, Standing::Good);
         let looks = wire.looks.load(Ordering::SeqCst);
         use_on(&store, &single).await.unwrap();
@@ -405,4 +429,27 @@ async fn a_commit_that_is_found_after_its_caller_was_refused_stays_and_is_abando
     assert_eq!(outcomes(earlier.use_id().as_str()), 1);
     assert_each_use_is_recorded_once(&outage.database);
     assert!(verify(&store).await.is_intact());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_once_closed_still_gives_later_uses_in_doubt_their_outcome() {
+    let (wire, outage, store) = wired().await;
+    use_on(&store, &outage.request).await.unwrap();
+    outage.database.admin(
+        "UPDATE audit_streams SET writer = 'closed' WHERE stream = 'wired/ledger'; \
+         UPDATE ledger_state SET is_open = 0 WHERE node = 'wired'",
+    );
+    use_on(&store, &outage.request).await.unwrap();
+    let single = request_leases(&outage.database, &outage.request, 1).remove(0);
+    wire.loses(LOSES_ONE_AND_ALL, &single);
+    let refused = use_on(&store, &single).await;
+    assert!(
+        matches!(refused, Err(UseRefusal::Unavailable(_))),
+        "{refused:?}"
+    );
+    wire.is(WHOLE);
+    until_used(&store, &outage.request, 10).await;
+    let abandoned = "SELECT count(*) FROM audit_events WHERE action = 'lease.outcome' \
+        AND body LIKE '%\"error\":\"abandoned\"%'";
+    eventually("the outcome", || count(&outage.database, abandoned) == 1).await;
 }
