@@ -46,7 +46,7 @@ impl Cut {
         self.waker.wake();
     }
 
-    fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 }
