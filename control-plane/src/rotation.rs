@@ -249,11 +249,13 @@ impl Job<'_> {
             version: seal.version,
         };
         let vault = &self.state.vault;
+        // Not what this process takes for the current version: that may be older than the rotation.
+        let target = self.rotation.target_version;
         let renewed = match &self.rotation.kind {
-            RotationKind::Rewrap => vault.rewrap(&old, &binding).await,
+            RotationKind::Rewrap => vault.rewrap(&old, &binding, target).await,
             RotationKind::Migrate { to } => {
                 let to = KekId::parse(to).map_err(|_| WorkError::BadKek)?;
-                vault.reseal(&old, &binding, &to).await
+                vault.reseal(&old, &binding, &to, target).await
             }
         };
         match renewed {

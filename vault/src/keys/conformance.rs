@@ -160,12 +160,12 @@ async fn a_vault_stands_on_it(keys: &Arc<dyn KeyWrapper>) {
     let error = vault.open(&sealed, &elsewhere).await.unwrap_err();
     assert!(matches!(error, OpenError::Tampered), "{error}");
 
-    assert_eq!(vault.rewrap(&sealed, &ROW).await.unwrap(), None);
+    assert_eq!(vault.rewrap(&sealed, &ROW, 1).await.unwrap(), None);
     keys.rotate_kek(&kek).await.unwrap();
-    let anew = vault.rewrap(&sealed, &ROW).await.unwrap().unwrap();
+    let anew = vault.rewrap(&sealed, &ROW, 2).await.unwrap().unwrap();
     assert_eq!(vault.open(&anew, &ROW).await.unwrap(), secret);
     assert_eq!(vault.open(&sealed, &ROW).await.unwrap(), secret);
-    assert_eq!(vault.rewrap(&anew, &ROW).await.unwrap(), None);
+    assert_eq!(vault.rewrap(&anew, &ROW, 2).await.unwrap(), None);
 }
 
 fn dek() -> Dek {

@@ -12,7 +12,13 @@ mod dir;
 mod error;
 pub mod form;
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
@@ -29,6 +35,8 @@ use crate::aead::{KEY_LEN, Key, NONCE_LEN, TAG_LEN, random_nonce};
 /// The provider's name, and the start of its KEK ids.
 pub const PROVIDER: &str = "software";
 
+/// How long a list of the key directory counts: a version that another process made wraps after this at the latest.
+const FRESH_FOR: Duration = Duration::from_secs(2);
 const MECHANISM: &str = "AES-256-GCM";
 const WRAPPED_FORMAT: u8 = 1;
 const WRAPPED_HEADER_LEN: usize = 1 + 4;
@@ -45,6 +53,8 @@ struct Shared {
     // A KEK whose file went away or became unusable leaves memory, but its name stays, so that `check` goes on naming it
     // and no new KEK takes its place.
     known: RwLock<BTreeMap<KekName, Option<Arc<LoadedKek>>>>,
+    /// When the directory was last listed.
+    listed: parking_lot::Mutex<Instant>,
     // Reading a file may take an argon2 pass; those who need the same one wait instead of paying for it again.
     loading: parking_lot::Mutex<()>,
     // Two rotations at once would make one version between them.
@@ -68,6 +78,7 @@ impl SoftwareKeys {
         cost: Argon2Cost,
     ) -> Result<Self, KeyFileError> {
         let dir = KeyDir::open(dir, protection, cost)?;
+        let listed = Instant::now();
         let mut known = BTreeMap::new();
         for name in dir.list()? {
             let kek = dir.load(&name)?.map(Arc::new);
@@ -76,6 +87,7 @@ impl SoftwareKeys {
         let shared = Shared {
             dir,
             known: RwLock::new(known),
+            listed: parking_lot::Mutex::new(listed),
             loading: parking_lot::Mutex::new(()),
             rotating: parking_lot::Mutex::new(()),
         };
@@ -87,6 +99,23 @@ impl SoftwareKeys {
     /// The key directory.
     pub fn dir(&self) -> &Path {
         self.shared.dir.path()
+    }
+
+    /// The newest version of a vault's KEK, as it was at most [`FRESH_FOR`] ago whoever made it.
+    async fn newest(&self, vault: &str) -> Result<Option<KekName>, KeyError> {
+        let age = self.shared.listed.lock().elapsed();
+        if age >= FRESH_FOR {
+            let shared = Arc::clone(&self.shared);
+            blocking(move || shared.look()).await?;
+        }
+        Ok(self.shared.current(vault))
+    }
+
+    /// Lets what is known of the directory be too old.
+    #[cfg(test)]
+    pub(crate) fn age(&self) {
+        let mut listed = self.shared.listed.lock();
+        *listed = listed.checked_sub(FRESH_FOR).unwrap();
     }
 
     /// The KEK of this name, read anew if its file has changed.
@@ -128,8 +157,8 @@ impl KeyWrapper for SoftwareKeys {
         let unknown = || KeyError::UnknownKek { kek: kek.clone() };
         let vault = vault_of(kek).ok_or_else(unknown)?;
         let name = self
-            .shared
-            .current(vault)
+            .newest(vault)
+            .await?
             .or_else(|| KekName::first(vault))
             .ok_or_else(unknown)?;
         let version = name.version();
@@ -168,7 +197,7 @@ impl KeyWrapper for SoftwareKeys {
 
     async fn current_version(&self, kek: &KekId) -> Result<u64, KeyError> {
         let first = first_of(kek)?;
-        match self.shared.current(first.vault()) {
+        match self.newest(first.vault()).await? {
             Some(name) => Ok(u64::from(name.version())),
             None => Ok(self.describe(kek).await?.current),
         }
@@ -281,6 +310,20 @@ impl Shared {
             });
         }
         Ok(versions)
+    }
+
+    /// Learns the names of KEKs that another process has made since. A file of no proper name is left to `check`: it
+    /// must not stop what the others can do.
+    fn look(&self) -> Result<(), KeyFileError> {
+        let now = Instant::now();
+        let names = self.dir.list_proper()?;
+        let mut known = self.known.write();
+        for name in names {
+            known.entry(name).or_default();
+        }
+        drop(known);
+        *self.listed.lock() = now;
+        Ok(())
     }
 
     /// Learns of KEKs that another process has made since.

@@ -162,9 +162,8 @@ impl Fault {
             Code::InvalidArgument if message.to_ascii_lowercase().contains("checksum") => {
                 Self::Passing(format!("the request arrived damaged: {message}"))
             }
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => {
-                Self::Invalid(message)
-            }
+            // What the service does not implement says nothing of what was sent: that is an outage.
+            Code::InvalidArgument | Code::OutOfRange => Self::Invalid(message),
             other => Self::Passing(format!("{}: {message}", other.name())),
         }
     }
@@ -223,6 +222,7 @@ mod tests {
             Code::DeadlineExceeded,
             Code::Cancelled,
             Code::DataLoss,
+            Code::Unimplemented,
         ];
         for code in passing {
             assert!(fault(code, "later").is_passing(), "{code:?}");
@@ -234,7 +234,6 @@ mod tests {
             Code::AlreadyExists,
             Code::InvalidArgument,
             Code::Unauthenticated,
-            Code::Unimplemented,
         ];
         for code in lasting {
             assert!(!fault(code, "no").is_passing(), "{code:?}");

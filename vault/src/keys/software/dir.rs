@@ -171,21 +171,37 @@ impl KeyDir {
 
     /// The KEKs that have a file. Names that do not end in `.kek` are none of ours; an interrupted write leaves one.
     pub(super) fn list(&self) -> Result<Vec<KekName>, KeyFileError> {
-        let failed = |error| io_error("read key directory", &self.path, error);
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let file_name = entry.map_err(failed)?.file_name();
-            let file_name = file_name.to_string_lossy();
-            if !file_name.ends_with(SUFFIX) {
-                continue;
-            }
+        for file_name in self.file_names()? {
             let name = KekName::parse(&file_name).ok_or_else(|| KeyFileError::Damaged {
-                path: self.path.join(&*file_name),
+                path: self.path.join(&file_name),
                 field: "file name",
             })?;
             names.push(name);
         }
         names.sort();
+        Ok(names)
+    }
+
+    /// [`list`](Self::list) without the files whose names are none of a KEK.
+    pub(super) fn list_proper(&self) -> Result<Vec<KekName>, KeyFileError> {
+        let names = self.file_names()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| KekName::parse(name))
+            .collect())
+    }
+
+    fn file_names(&self) -> Result<Vec<String>, KeyFileError> {
+        let failed = |error| io_error("read key directory", &self.path, error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let file_name = entry.map_err(failed)?.file_name();
+            let file_name = file_name.to_string_lossy();
+            if file_name.ends_with(SUFFIX) {
+                names.push(file_name.into_owned());
+            }
+        }
         Ok(names)
     }
 

@@ -664,3 +664,18 @@ fn nothing_prints_a_key_or_a_passphrase() {
     );
     assert!(!shown.contains("sesame"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_version_that_another_process_made_wraps_once_the_list_is_too_old() {
+    let room = Room::new();
+    let (ours, theirs) = (room.open().unwrap(), room.open().unwrap());
+    let kek = ours.create_kek("vlt_1").await.unwrap();
+    theirs.check().await.unwrap();
+    assert_eq!(ours.rotate_kek(&kek).await.unwrap(), 2);
+    theirs.age();
+    room.write("stray file.kek", "not a key");
+    assert_eq!(theirs.current_version(&kek).await.unwrap(), 2);
+    let wrapped = theirs.wrap(&kek, &dek(), AAD).await.unwrap();
+    assert_eq!(theirs.wrapped_version(&wrapped), Some(2));
+    assert!(opens(&ours, &kek, &wrapped).await);
+}

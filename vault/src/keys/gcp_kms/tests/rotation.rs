@@ -31,12 +31,12 @@ async fn a_sealed_secret_is_wrapped_anew_after_a_rotation() {
     };
     let secret = Secret::from("sk_live_1".to_owned());
     let sealed = vault.seal(&rig.kek, &secret, &row).await.unwrap();
-    assert_eq!(vault.rewrap(&sealed, &row).await.unwrap(), None);
+    assert_eq!(vault.rewrap(&sealed, &row, 1).await.unwrap(), None);
     // The service goes on encrypting under version 1 for a while, where it is not asked for version 2.
     rig.double.lag_primary(true);
     rig.keys.rotate_kek(&rig.kek).await.unwrap();
-    let rewrapped = vault.rewrap(&sealed, &row).await.unwrap().unwrap();
-    assert_eq!(vault.rewrap(&rewrapped, &row).await.unwrap(), None);
+    let rewrapped = vault.rewrap(&sealed, &row, 2).await.unwrap().unwrap();
+    assert_eq!(vault.rewrap(&rewrapped, &row, 2).await.unwrap(), None);
     rig.double
         .set_state(&rig.version(1), VersionState::Destroyed)
         .unwrap();
