@@ -125,6 +125,7 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
         name: "bot".to_owned(),
         entries: vec![("STRIPE_SECRET_KEY".to_owned(), sealed)],
         custom: None,
+        kek_id: None,
     };
     let set = store.secret_sets().create(&org, set, &actor).await?.id;
     let agent = NewAgent {

@@ -111,13 +111,22 @@ pub async fn ensure(
     maker: &dyn MakeCa,
     now: OffsetDateTime,
 ) -> Result<(), CaError> {
-    if chest.rows(CA).await?.is_empty() {
-        match add(chest, maker, &bootstrap_actor(), now).await {
-            Err(CaError::Keys(error)) if error.is_conflict() => {}
-            other => return other.map(|_| ()),
-        }
+    let may_open = publish(chest, maker).await?;
+    let published = chest.rows(&public_name(CA)).await?;
+    if published.is_empty() {
+        // Also where there are some that can be opened here by nobody: without a published one no injector starts.
+        return match add(chest, maker, &bootstrap_actor(), now).await {
+            Err(CaError::Keys(error)) if error.is_conflict() => Ok(()),
+            other => other.map(|_| ()),
+        };
     }
-    publish(chest, maker).await
+    if !may_open {
+        tracing::warn!(
+            "a certificate authority was made and not published, and this control plane may not open it; it stays out of use, \
+             and `claviger keys rotate --key ca` makes another"
+        );
+    }
+    Ok(())
 }
 
 /// Makes the next authority. Agents should trust it at once; it signs after [`CA_OVERLAP`], in injectors that start then.
@@ -127,14 +136,19 @@ pub(crate) async fn add(
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<u64, CaError> {
+    // An unpublished one that nobody here may open stays out of use.
+    publish(chest, maker).await?;
     let version = chest.next_version(CA).await?;
     let made = maker.make(now).map_err(CaError::Make)?;
-    let new = NewKey {
+    let key = NewKey {
         secret: made.key,
         public: made.certificate_pem.clone().into_bytes(),
     };
-    chest.put(CA, version, new, actor).await?;
-    put_certificate(chest, version, made.certificate_pem).await?;
+    let published = (&*public_name(CA), certificate(made.certificate_pem));
+    // Both or neither: a key whose certificate nobody knows could never sign.
+    chest
+        .put_with((CA, key), Some(published), version, actor)
+        .await?;
     Ok(version)
 }
 
@@ -169,39 +183,46 @@ pub(crate) async fn trusted_versions(
     Ok(published.periods().verifying(now))
 }
 
-/// Publishes certificates that were not: after a crash in between, and of installations that are older than this.
-async fn publish(chest: &KeyChest, maker: &dyn MakeCa) -> Result<(), CaError> {
+/// Publishes certificates that were not, of installations that are older than this. False if this process may not open one.
+async fn publish(chest: &KeyChest, maker: &dyn MakeCa) -> Result<bool, CaError> {
     let published = chest.next_version(&public_name(CA)).await? - 1;
     let mut rows = chest.rows(CA).await?;
     rows.reverse();
     for row in rows.into_iter().filter(|row| row.version > published) {
         let version = row.version;
-        let opened = chest.open(row).await?;
-        let certificate = String::from_utf8(opened.public).map_err(|_| CaError::Mismatch)?;
+        let opened = match chest.open(row).await {
+            Err(error) if error.is_denied() => return Ok(false),
+            other => other?,
+        };
+        let pem = String::from_utf8(opened.public).map_err(|_| CaError::Mismatch)?;
         // Nothing authenticates what lies beside the sealed key, but the key itself.
-        if !maker.fits(&certificate, &opened.secret) {
+        if !maker.fits(&pem, &opened.secret) {
             return Err(CaError::Mismatch);
         }
-        put_certificate(chest, version, certificate).await?;
+        put_certificate(chest, version, pem).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
-async fn put_certificate(
-    chest: &KeyChest,
-    version: u64,
-    certificate_pem: String,
-) -> Result<(), KeyChestError> {
-    let new = NewKey {
-        secret: Secret::from(certificate_pem.clone()),
-        public: certificate_pem.into_bytes(),
+async fn put_certificate(chest: &KeyChest, version: u64, pem: String) -> Result<(), KeyChestError> {
+    let name = public_name(CA);
+    let actor = bootstrap_actor();
+    let put = chest.put(&name, version, certificate(pem), &actor).await;
+    let Err(error) = put else {
+        return Ok(());
     };
-    match chest
-        .put(&public_name(CA), version, new, &bootstrap_actor())
-        .await
-    {
-        Err(error) if !error.is_conflict() => Err(error),
-        _ => Ok(()),
+    // Another process may have been first, with this very version.
+    let rows = chest.rows(&name).await?;
+    if error.is_conflict() && rows.iter().any(|row| row.version == version) {
+        return Ok(());
+    }
+    Err(error)
+}
+
+fn certificate(pem: String) -> NewKey {
+    NewKey {
+        secret: Secret::from(pem.clone()),
+        public: pem.into_bytes(),
     }
 }
 

@@ -252,6 +252,7 @@ async fn prepare(store: &Store, clock: &dyn Clock) -> Result<UseRequest, Failed>
         name,
         entries: vec![("OPENAI_API_KEY".to_owned(), sealed)],
         custom: None,
+        kek_id: None,
     };
     let set = store.secret_sets().create(&org, set, &actor).await?.id;
     let grant = NewGrant {

@@ -363,6 +363,7 @@ async fn a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place(world: W
         name: "bot".to_owned(),
         entries,
         custom: None,
+        kek_id: None,
     };
     let entries = sealed(&world.store, &one.org, "bot", &["A"]).await;
     let taken = sets.create(&one.org, new(entries.clone()), &person()).await;
@@ -757,6 +758,7 @@ async fn a_sealed_key_is_followed_by_the_next_version_alone(world: World) {
     let (one, other) = two(&world).await;
     let keys = world.store.sealed_keys();
     let new = |version| NewSealedKey {
+        kek_id: None,
         name: "lease-root".to_owned(),
         version,
         sealed: vec![1, 2, 3],

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use crate::db::{Change, Row, WriteTx, count, optional_time, query, stored, time};
 use crate::timekeeper::at;
+use crate::vaults::is_still_kek;
 use crate::{Actor, NewEvent, Store, StoreError};
 
 /// One version of a sealed key. Its seal is bound by the caller to name and version.
@@ -35,6 +36,8 @@ pub struct NewSealedKey {
     pub sealed: Vec<u8>,
     /// The public part.
     pub public: Vec<u8>,
+    /// The vault's key that it is sealed under; it is refused when the vault has another by now.
+    pub kek_id: Option<String>,
 }
 
 impl std::fmt::Debug for SealedKey {
@@ -65,58 +68,42 @@ impl SealedKeys<'_> {
     /// Stores the next version of a key and retires the one before it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if that version exists or is not the next.
+    /// [`StoreError::Conflict`] if that version exists or is not the next, or if the vault has another key than the one that
+    /// the new key is sealed under.
     pub async fn put(
         &self,
         org: &OrgId,
         new: NewSealedKey,
         actor: &Actor,
     ) -> Result<SealedKey, StoreError> {
+        self.put_with(org, new, None, actor).await
+    }
+
+    /// [`put`](Self::put) of a key, and of what is published of it under a name of its own: both or neither. The publication
+    /// may leave out versions that were never published.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn put_with(
+        &self,
+        org: &OrgId,
+        new: NewSealedKey,
+        published: Option<NewSealedKey>,
+        actor: &Actor,
+    ) -> Result<SealedKey, StoreError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        let highest: Option<i64> = query(
-            "SELECT COALESCE(MAX(version), 0) FROM sealed_keys WHERE org_id = $1 AND name = $2",
-        )
-        .bind(org.as_str())
-        .bind(&new.name)
-        .fetch_value(tx.conn())
-        .await?;
-        if stored(new.version) != highest.unwrap_or(0) + 1 {
-            return Err(StoreError::Conflict {
-                what: "the key's version",
-            });
+        if stored(new.version) != highest(&mut tx, org, &new.name).await? + 1 {
+            return Err(OTHER_VERSION);
         }
-        query(
-            "UPDATE sealed_keys SET retired_at = $1 \
-             WHERE org_id = $2 AND name = $3 AND retired_at IS NULL",
-        )
-        .bind(tx.now())
-        .bind(org.as_str())
-        .bind(&new.name)
-        .execute(tx.conn())
-        .await?;
-        query(
-            "INSERT INTO sealed_keys (org_id, name, version, sealed, public, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(org.as_str())
-        .bind(&new.name)
-        .bind(stored(new.version))
-        .bind(&new.sealed)
-        .bind(&new.public)
-        .bind(tx.now())
-        .execute(tx.conn())
-        .await?;
-        record(&mut tx, org, &new.name, new.version, "key.rotate", actor).await?;
-        let created_at = at(tx.now());
+        let key = insert(&mut tx, org, new, actor).await?;
+        if let Some(published) = published {
+            if stored(published.version) <= highest(&mut tx, org, &published.name).await? {
+                return Err(OTHER_VERSION);
+            }
+            insert(&mut tx, org, published, actor).await?;
+        }
         tx.commit().await?;
-        Ok(SealedKey {
-            name: new.name,
-            version: new.version,
-            sealed: new.sealed,
-            public: new.public,
-            created_at,
-            retired_at: None,
-        })
+        Ok(key)
     }
 
     /// The version in use.
@@ -177,6 +164,63 @@ impl SealedKeys<'_> {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+const OTHER_VERSION: StoreError = StoreError::Conflict {
+    what: "the key's version",
+};
+
+async fn highest(tx: &mut WriteTx<'_>, org: &OrgId, name: &str) -> Result<i64, StoreError> {
+    let highest: Option<i64> =
+        query("SELECT COALESCE(MAX(version), 0) FROM sealed_keys WHERE org_id = $1 AND name = $2")
+            .bind(org.as_str())
+            .bind(name)
+            .fetch_value(tx.conn())
+            .await?;
+    Ok(highest.unwrap_or(0))
+}
+
+async fn insert(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewSealedKey,
+    actor: &Actor,
+) -> Result<SealedKey, StoreError> {
+    if !is_still_kek(tx, org, new.kek_id.as_deref()).await? {
+        return Err(StoreError::Conflict {
+            what: "the vault's key",
+        });
+    }
+    query(
+        "UPDATE sealed_keys SET retired_at = $1 \
+         WHERE org_id = $2 AND name = $3 AND retired_at IS NULL",
+    )
+    .bind(tx.now())
+    .bind(org.as_str())
+    .bind(&new.name)
+    .execute(tx.conn())
+    .await?;
+    query(
+        "INSERT INTO sealed_keys (org_id, name, version, sealed, public, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(org.as_str())
+    .bind(&new.name)
+    .bind(stored(new.version))
+    .bind(&new.sealed)
+    .bind(&new.public)
+    .bind(tx.now())
+    .execute(tx.conn())
+    .await?;
+    record(tx, org, &new.name, new.version, "key.rotate", actor).await?;
+    Ok(SealedKey {
+        name: new.name,
+        version: new.version,
+        sealed: new.sealed,
+        public: new.public,
+        created_at: at(tx.now()),
+        retired_at: None,
+    })
 }
 
 async fn record(

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::db::{Change, Row, WriteTx, count, from_json, id, json, query, stored, time, to_json};
 use crate::timekeeper::at;
+use crate::vaults::is_still_kek;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// A secret set, without values.
@@ -73,6 +74,8 @@ pub struct NewSet {
     pub entries: Vec<(String, Sealed)>,
     /// What a `custom` set says of hosts and injections.
     pub custom: Option<serde_json::Value>,
+    /// The vault's key that the values are sealed under; the write is refused when the vault has another by now.
+    pub kek_id: Option<String>,
 }
 
 /// The next version of a set, as a difference to the current one.
@@ -84,6 +87,8 @@ pub struct SetChange {
     pub drop: Vec<String>,
     /// `Some` puts another description in place of the current one.
     pub custom: Option<serde_json::Value>,
+    /// The vault's key that `put` is sealed under; the write is refused when the vault has another by now.
+    pub kek_id: Option<String>,
 }
 
 /// Which versions to seal entries with.
@@ -136,7 +141,7 @@ pub enum WriteSetError {
     /// A set of that provider, environment and name exists.
     #[error("a secret set of that name exists")]
     NameTaken,
-    /// A secret got another version meanwhile: ask for the versions again and seal anew.
+    /// A secret got another version, or the vault another key, meanwhile: ask for the versions again and seal anew.
     #[error("the secret set changed meanwhile")]
     Moved,
     /// The set has no such version.
@@ -214,6 +219,9 @@ impl SecretSets<'_> {
         if is_taken(&mut tx, org, &new).await? {
             return Err(WriteSetError::NameTaken);
         }
+        if !is_still_kek(&mut tx, org, new.kek_id.as_deref()).await? {
+            return Err(WriteSetError::Moved);
+        }
         let now = at(tx.now());
         let mut set = Current {
             set: SecretSet {
@@ -256,6 +264,9 @@ impl SecretSets<'_> {
         let Some(mut current) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
+        if !is_still_kek(&mut tx, org, change.kek_id.as_deref()).await? {
+            return Err(WriteSetError::Moved);
+        }
         for (key, sealed) in change.put {
             put_secret(&mut tx, &mut current, key, sealed).await?;
         }

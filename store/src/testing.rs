@@ -259,6 +259,7 @@ pub(crate) async fn create_set(store: &Store, org: &OrgId, name: &str, keys: &[&
         name: name.to_owned(),
         entries: sealed(store, org, name, keys).await,
         custom: None,
+        kek_id: None,
     };
     store
         .secret_sets()

@@ -3,7 +3,7 @@
 use ::leases::id::{OrgId, VaultId};
 use time::OffsetDateTime;
 
-use crate::db::{Change, Row, id, query, time};
+use crate::db::{Change, Row, WriteTx, id, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Store, StoreError};
 
@@ -131,6 +131,26 @@ impl Vaults<'_> {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Whether this is still the key of the default vault, under which sets and keys of the service are sealed. `None` asks nothing.
+///
+/// In a transaction that is alone in the organisation, as a change of that key is: what was sealed under a key that a migration
+/// leaves must not be stored after it.
+pub(crate) async fn is_still_kek(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    kek_id: Option<&str>,
+) -> Result<bool, StoreError> {
+    let Some(kek_id) = kek_id else {
+        return Ok(true);
+    };
+    let row = query(DEFAULT)
+        .bind(org.as_str())
+        .fetch_optional(tx.conn())
+        .await?;
+    let vault = row.as_ref().map(read).transpose()?;
+    Ok(vault.is_some_and(|vault| vault.kek_id == kek_id))
 }
 
 const DEFAULT: &str = "SELECT * FROM vaults WHERE org_id = $1 AND name = 'default'";

@@ -233,26 +233,62 @@ impl KeyChest {
         key: NewKey,
         actor: &Actor,
     ) -> Result<OpenedKey, KeyChestError> {
-        let path = path_of(name);
-        // Asked each time: a migration names another key while this process runs.
-        let kek = self.kek().await?;
-        let row = self.row(&path, version);
-        let sealed = self.vault.seal(&kek, &key.secret, &row).await;
-        let sealed = sealed.map_err(|source| KeyChestError::Seal {
-            name: name.to_owned(),
-            source,
-        })?;
-        let new = NewSealedKey {
-            name: name.to_owned(),
-            version,
-            sealed,
-            public: key.public.clone(),
-        };
-        self.store.sealed_keys().put(&self.org, new, actor).await?;
+        self.put_with((name, key), None, version, actor).await
+    }
+
+    /// [`put`](Self::put) of a key, and of what is published of it under a name of its own: both or neither.
+    pub(crate) async fn put_with(
+        &self,
+        (name, key): (&str, NewKey),
+        published: Option<(&str, NewKey)>,
+        version: u64,
+        actor: &Actor,
+    ) -> Result<OpenedKey, KeyChestError> {
+        let keys = self.store.sealed_keys();
+        loop {
+            // Asked each time: a migration names another key while this process runs.
+            let kek = self.kek().await?;
+            let new = self.seal(&kek, name, version, &key).await?;
+            let beside = match &published {
+                Some((name, key)) => Some(self.seal(&kek, name, version, key).await?),
+                None => None,
+            };
+            match keys.put_with(&self.org, new, beside, actor).await {
+                // It did so just now: the seals are to lie under that one.
+                Err(StoreError::Conflict { .. }) if self.kek().await? != kek => {}
+                stored => {
+                    stored?;
+                    break;
+                }
+            }
+        }
         Ok(OpenedKey {
             version,
             secret: key.secret,
             public: key.public,
+        })
+    }
+
+    async fn seal(
+        &self,
+        kek: &KekId,
+        name: &str,
+        version: u64,
+        key: &NewKey,
+    ) -> Result<NewSealedKey, KeyChestError> {
+        let path = path_of(name);
+        let row = self.row(&path, version);
+        let sealed = self.vault.seal(kek, &key.secret, &row).await;
+        let sealed = sealed.map_err(|source| KeyChestError::Seal {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(NewSealedKey {
+            name: name.to_owned(),
+            version,
+            sealed,
+            public: key.public.clone(),
+            kek_id: Some(kek.to_string()),
         })
     }
 

@@ -9,6 +9,9 @@ pub(crate) mod rollback;
 pub(crate) mod update;
 pub(crate) mod versions;
 
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
 use leases::id::{OrgId, SetId};
 use serde::Serialize;
 use serde_json::Value;
@@ -137,10 +140,11 @@ async fn store_new(
     for _ in 0..WRITE_ATTEMPTS {
         let sealed = seal(state, &person.org, &name, &values).await?;
         let new = NewSet {
+            kek_id: Some(sealed.kek_id),
             provider: name.provider.clone(),
             environment: name.environment.clone(),
             name: name.name.clone(),
-            entries: sealed,
+            entries: sealed.entries,
             custom: custom.clone(),
         };
         match state
@@ -159,27 +163,51 @@ async fn store_new(
     Err(WriteSetError::Moved.into())
 }
 
+/// Values as they were sealed.
+struct SealedValues {
+    /// The key that they are sealed under.
+    kek_id: String,
+    entries: Vec<(String, Sealed)>,
+}
+
 /// Seals values for the rows that they will lie in.
 async fn seal(
     state: &AppState,
     org: &OrgId,
     name: &SetName,
     values: &[(String, Secret)],
-) -> Result<Vec<(String, Sealed)>, ApiError> {
+) -> Result<SealedValues, ApiError> {
     let keys: Vec<String> = values.iter().map(|(key, _)| key.clone()).collect();
     let sets = state.store.secret_sets();
     let next = sets
         .next_versions(org, &name.provider, &name.environment, &name.name, &keys)
         .await?;
     let kek = KekId::parse(&next.kek_id).map_err(ApiError::internal)?;
-    let mut sealed = Vec::with_capacity(values.len());
-    for (key, secret) in values {
-        sealed.push((
-            key.clone(),
-            seal_one(state, org, &next, &kek, key, secret).await?,
-        ));
+    let mut sealed = BTreeMap::new();
+    let mut open: Vec<&(String, Secret)> = values.iter().collect();
+    while !open.is_empty() {
+        let sealing: Vec<_> = open
+            .iter()
+            .map(|(key, secret)| seal_one(state, org, &next, &kek, key, secret))
+            .collect();
+        let seals: Vec<Sealed> = stream::iter(sealing)
+            .buffered(SEALED_AT_ONCE)
+            .try_collect()
+            .await?;
+        let seals = open.iter().map(|(key, _)| key.clone()).zip(seals);
+        sealed.extend(seals);
+        // Many keys by a slow provider take longer than a rotation waits for writers: what was sealed before it is sealed again.
+        let version = |key: &String| state.vault.kek_version(&sealed[key].bytes);
+        let newest = sealed.keys().map(version).max().flatten();
+        open = values
+            .iter()
+            .filter(|(key, _)| version(key) < newest)
+            .collect();
     }
-    Ok(sealed)
+    Ok(SealedValues {
+        kek_id: next.kek_id,
+        entries: sealed.into_iter().collect(),
+    })
 }
 
 async fn seal_one(
@@ -237,3 +265,5 @@ fn warnings(
 
 /// How often a write is tried again when another writer was first.
 const WRITE_ATTEMPTS: usize = 3;
+/// Calls to the key provider at once: the sessions that a PKCS#11 provider has by default.
+const SEALED_AT_ONCE: usize = 4;

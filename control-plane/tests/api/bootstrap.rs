@@ -78,6 +78,7 @@ async fn a_key_of_the_service_is_made_once_and_opens_under_its_own_name_only() {
         .unwrap()
         .unwrap();
     let new = store::NewSealedKey {
+        kek_id: None,
         name: "other".to_owned(),
         version: 1,
         sealed: stolen.sealed,

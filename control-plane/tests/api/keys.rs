@@ -525,6 +525,7 @@ async fn a_public_half_that_was_planted_is_not_taken() {
     let real = keys.current(&world.home.org, name).await.unwrap().unwrap();
     // Whoever can write the database alone has only seals of other rows.
     let planted = store::NewSealedKey {
+        kek_id: None,
         name: name.to_owned(),
         version: 2,
         sealed: real.sealed,

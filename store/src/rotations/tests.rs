@@ -24,6 +24,7 @@ async fn two(world: &World) -> (Tenant, Tenant) {
         sets.delete(&tenant.org, &gone.id, &person()).await.unwrap();
         for version in [1, 2] {
             let key = NewSealedKey {
+                kek_id: None,
                 name: "jwt".to_owned(),
                 version,
                 sealed: format!("key {version} of {}", tenant.org).into_bytes(),

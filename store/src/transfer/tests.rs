@@ -47,6 +47,7 @@ async fn fill(world: &World, tenant: &Tenant) {
         .await
         .unwrap();
     let key = NewSealedKey {
+        kek_id: None,
         name: "jwt".to_owned(),
         version: 1,
         sealed: (0..=255).collect(),

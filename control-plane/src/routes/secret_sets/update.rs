@@ -133,13 +133,14 @@ impl Change {
             environment: set.environment,
             name: set.name,
         };
-        let put = seal(state, &person.org, &name, &self.values)
+        let sealed = seal(state, &person.org, &name, &self.values)
             .await
             .map_err(Failure::Seal)?;
         let change = SetChange {
-            put,
+            put: sealed.entries,
             drop: self.dropped.clone(),
             custom: self.custom.clone(),
+            kek_id: Some(sealed.kek_id),
         };
         state
             .store
