@@ -75,6 +75,12 @@ impl Metrics {
         self.rotation.total.set(sum(|one| one.total));
     }
 
+    /// Takes over how many seals a rotation that has ended left out.
+    pub(crate) fn rotation_ended(&self, ended: &Rotation) {
+        let skipped = i64::try_from(ended.skipped).unwrap_or(i64::MAX);
+        self.rotation.skipped.set(skipped);
+    }
+
     /// The registry, for the exposition.
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -112,6 +118,7 @@ struct RotationMetrics {
     state: IntGauge,
     done: IntGauge,
     total: IntGauge,
+    skipped: IntGauge,
 }
 
 impl RotationMetrics {
@@ -130,6 +137,10 @@ impl RotationMetrics {
             total: gauge(
                 "rotation_total",
                 "Seals that the rotations which run began with.",
+            )?,
+            skipped: gauge(
+                "rotation_skipped",
+                "Seals that did not open in the last rotation which ended here, and stayed under the old key.",
             )?,
         })
     }

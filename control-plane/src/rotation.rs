@@ -83,6 +83,10 @@ enum WorkError {
     },
     #[error("the rotation names a key that is none")]
     BadKek,
+    #[error(
+        "none of many seals in a row opens, so the key provider rather has other keys than the ones that sealed; restore its keys, or correct its configuration"
+    )]
+    NothingOpens,
 }
 
 /// What the worker of this process remembers.
@@ -133,6 +137,22 @@ impl Worker {
     }
 }
 
+/// What became of one seal.
+enum Outcome {
+    Swap(Swap),
+    /// It is under the new key.
+    Keep,
+    /// It does not open.
+    Skip,
+}
+
+/// What became of many.
+#[derive(Default)]
+struct Renewed {
+    swaps: Vec<Swap>,
+    skipped: u64,
+}
+
 /// One rotation, as far as this process takes it now.
 struct Job<'a> {
     state: &'a ControlPlane,
@@ -155,8 +175,13 @@ impl Job<'_> {
         if self.since.elapsed() < self.state.rotation.settle {
             return Ok(self.rotation);
         }
-        while self.pass().await? > 0 {}
-        self.finish().await?;
+        let skipped = loop {
+            let pass = self.pass().await?;
+            if pass.swaps.is_empty() {
+                break pass.skipped;
+            }
+        };
+        self.finish(skipped).await?;
         Ok(self.rotation)
     }
 
@@ -189,7 +214,7 @@ impl Job<'_> {
         let step = RotationStep {
             reached: Some(last.seal.clone()),
             seen: rows.len() as u64,
-            swaps: self.renew(rows).await?,
+            swaps: self.renew(rows).await?.swaps,
         };
         let rotations = self.state.store.rotations();
         match rotations.advance(&self.rotation, &step).await? {
@@ -204,19 +229,20 @@ impl Job<'_> {
         }
     }
 
-    /// A pass over all seals for what writers sealed by the old key meanwhile. Gives how many there were.
-    async fn pass(&self) -> Result<usize, WorkError> {
-        let mut found = 0;
+    /// A pass over all seals for what writers sealed by the old key meanwhile. Gives what it swapped and how many do not open.
+    async fn pass(&self) -> Result<Renewed, WorkError> {
+        let mut all = Renewed::default();
         let mut after = None;
         loop {
             let rows = self.page(after.as_ref()).await?;
             let Some(last) = rows.last() else {
-                return Ok(found);
+                return Ok(all);
             };
             after = Some(last.seal.clone());
-            let swaps = self.renew(rows).await?;
-            found += swaps.len();
-            self.state.store.seals().swap(&swaps).await?;
+            let renewed = self.renew(rows).await?;
+            self.state.store.seals().swap(&renewed.swaps).await?;
+            all.skipped += renewed.skipped;
+            all.swaps.extend(renewed.swaps);
         }
     }
 
@@ -231,16 +257,28 @@ impl Job<'_> {
     }
 
     /// Those of a batch that are not under the new key yet, with their new bytes.
-    async fn renew(&self, rows: Vec<SealRow>) -> Result<Vec<Swap>, WorkError> {
-        let renewed = stream::iter(rows).map(|row| self.renew_one(row));
-        let swaps: Vec<Option<Swap>> = renewed
+    async fn renew(&self, rows: Vec<SealRow>) -> Result<Renewed, WorkError> {
+        let looked = rows.len();
+        let outcomes: Vec<Outcome> = stream::iter(rows)
+            .map(|row| self.renew_one(row))
             .buffered(self.state.rotation.at_once.max(1))
             .try_collect()
             .await?;
-        Ok(swaps.into_iter().flatten().collect())
+        let mut renewed = Renewed::default();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Swap(swap) => renewed.swaps.push(swap),
+                Outcome::Skip => renewed.skipped += 1,
+                Outcome::Keep => {}
+            }
+        }
+        if looked >= A_HANDFUL && renewed.skipped == looked as u64 {
+            return Err(WorkError::NothingOpens);
+        }
+        Ok(renewed)
     }
 
-    async fn renew_one(&self, row: SealRow) -> Result<Option<Swap>, WorkError> {
+    async fn renew_one(&self, row: SealRow) -> Result<Outcome, WorkError> {
         let SealRow { seal, sealed: old } = row;
         let binding = RowBinding {
             org: seal.org.as_str(),
@@ -259,7 +297,8 @@ impl Job<'_> {
             }
         };
         match renewed {
-            Ok(new) => Ok(new.map(|new| Swap { seal, old, new })),
+            Ok(None) => Ok(Outcome::Keep),
+            Ok(Some(new)) => Ok(Outcome::Swap(Swap { seal, old, new })),
             // Nobody will ever open this one, under whatever key: it must not hold up all others.
             Err(RewrapError::Open(
                 error @ (OpenError::Tampered | OpenError::UnknownVersion { .. }),
@@ -270,7 +309,7 @@ impl Job<'_> {
                     seal.path,
                     seal.version
                 );
-                Ok(None)
+                Ok(Outcome::Skip)
             }
             Err(source) => Err(WorkError::Seal {
                 seal: Box::new(seal),
@@ -279,15 +318,26 @@ impl Job<'_> {
         }
     }
 
-    async fn finish(&mut self) -> Result<(), WorkError> {
+    async fn finish(&mut self, skipped: u64) -> Result<(), WorkError> {
         let (org, id) = (&self.rotation.org, &self.rotation.id);
         let actor = Actor::system("rotation");
         let rotations = self.state.store.rotations();
-        if let Some(done) = rotations.finish(org, id, &actor).await? {
-            tracing::info!("the rotation {id} of vault {} is done", self.rotation.vault);
+        if let Some(done) = rotations.finish(org, id, skipped, &actor).await? {
+            let vault = &self.rotation.vault;
+            if skipped == 0 {
+                tracing::info!("the rotation {id} of vault {vault} is done");
+            } else {
+                tracing::error!(
+                    "the rotation {id} of vault {vault} has ended and left out {skipped} seals that do not open; keep the old key until they are restored"
+                );
+            }
+            self.state.metrics.rotation_ended(&done);
             self.rotation = done;
         }
         self.state.metrics.rotations(&rotations.running().await?);
         Ok(())
     }
 }
+
+/// Single seals are altered; when this many fail in a batch and none opens, it is the key that is wrong.
+const A_HANDFUL: usize = 8;

@@ -1,6 +1,7 @@
 -- Rotations of a vault's key: each wraps, or seals, anew whatever an older key protects.
 -- `reached` is the last seal looked at, from which another process goes on; `done` counts the seals
--- looked at in this pass, `total` those there were at the start.
+-- looked at in this pass, `total` those there were at the start,
+-- `skipped` those that did not open and so stayed under the old key.
 CREATE TABLE rotations (
     id             TEXT   NOT NULL PRIMARY KEY,
     org_id         TEXT   NOT NULL REFERENCES orgs (id),
@@ -11,6 +12,7 @@ CREATE TABLE rotations (
     state          TEXT   NOT NULL,
     done           BIGINT NOT NULL,
     total          BIGINT NOT NULL,
+    skipped        BIGINT NOT NULL,
     reached        TEXT,
     started_at     BIGINT NOT NULL,
     finished_at    BIGINT

@@ -166,13 +166,21 @@ async fn follow(
         return Ok(());
     }
     let mut shown = Progress::new(context);
-    while text(&rotation, "state") != "done" {
+    while text(&rotation, "state") == "running" {
         shown.show(&rotation);
         tokio::time::sleep(ASK).await;
         let path = format!("/v1/keys/rotations/{}", segment(&id));
         rotation = client.get(&path).await?;
     }
     shown.finish();
+    let skipped = rotation["skipped"].as_u64().unwrap_or(0);
+    if skipped > 0 {
+        return Err(Failure::new(format!(
+            "rotation {id} has ended, and {skipped} seals that do not open stayed under the old key"
+        ))
+        .hint("keep the old key; the log of the control planes names the seals: store those secrets anew, then rotate again")
+        .into());
+    }
     let sentence = format!(
         "vault {}: all {} seals are under version {} of {}",
         text(&rotation, "vault_id"),
@@ -307,6 +315,15 @@ fn show(context: &Context, keys: &Value) {
                 rotation["total"]
             ));
         }
+    }
+    if let Some(last) = all(keys, "rotations").first()
+        && last["skipped"].as_u64().unwrap_or(0) > 0
+    {
+        context.output.note(format!(
+            "rotation {}: {} seals did not open and are under the old key still; keep it",
+            text(last, "id"),
+            last["skipped"]
+        ));
     }
 }
 

@@ -27,6 +27,8 @@ pub enum RotationState {
     Running,
     /// Every seal is under the new key.
     Done,
+    /// It ended, and some seals did not open: they are under the old key still, which must stay until they are restored.
+    Incomplete,
 }
 
 impl RotationState {
@@ -35,6 +37,7 @@ impl RotationState {
         match self {
             Self::Running => "running",
             Self::Done => "done",
+            Self::Incomplete => "incomplete",
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Rotation {
     pub done: u64,
     /// How many seals there were at its start.
     pub total: u64,
+    /// How many seals did not open, once it has ended.
+    pub skipped: u64,
     /// The last seal looked at in this pass.
     pub reached: Option<SealRef>,
     /// When it was started.
@@ -137,6 +142,7 @@ impl Rotations<'_> {
             state: RotationState::Running,
             done: 0,
             total: total.unwrap_or(0).cast_unsigned(),
+            skipped: 0,
             reached: None,
             started_at: crate::timekeeper::at(tx.now()),
             finished_at: None,
@@ -230,7 +236,7 @@ impl Rotations<'_> {
         }))
     }
 
-    /// Ends a rotation. `None` when it is not running.
+    /// Ends a rotation, of which `skipped` seals did not open. `None` when it is not running.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -238,13 +244,21 @@ impl Rotations<'_> {
         &self,
         org: &OrgId,
         id: &str,
+        skipped: u64,
         actor: &Actor,
     ) -> Result<Option<Rotation>, StoreError> {
+        let state = if skipped == 0 {
+            RotationState::Done
+        } else {
+            RotationState::Incomplete
+        };
         let mut tx = self.store.write(Change::Org(org)).await?;
         let ended = query(
-            "UPDATE rotations SET state = 'done', finished_at = $1 \
-             WHERE org_id = $2 AND id = $3 AND state = 'running'",
+            "UPDATE rotations SET state = $1, skipped = $2, finished_at = $3 \
+             WHERE org_id = $4 AND id = $5 AND state = 'running'",
         )
+        .bind(state.as_str())
+        .bind(stored(skipped))
         .bind(tx.now())
         .bind(org.as_str())
         .bind(id)
@@ -259,7 +273,11 @@ impl Rotations<'_> {
             .fetch_optional(tx.conn())
             .await?;
         let rotation = read(&row.ok_or(StoreError::Corrupt { what: WHAT })?)?;
-        record(&mut tx, &rotation, "key.rotated", actor).await?;
+        let action = match state {
+            RotationState::Incomplete => "key.rotated_in_part",
+            _ => "key.rotated",
+        };
+        record(&mut tx, &rotation, action, actor).await?;
         tx.commit().await?;
         Ok(Some(rotation))
     }
@@ -283,7 +301,8 @@ async fn insert(tx: &mut WriteTx<'_>, rotation: &Rotation) -> Result<(), StoreEr
     };
     query(
         "INSERT INTO rotations (id, org_id, vault_id, kind, target_kek, target_version, state, \
-         done, total, started_at) VALUES ($1, $2, $3, $4, $5, $6, 'running', 0, $7, $8)",
+         done, total, skipped, started_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, 'running', 0, $7, 0, $8)",
     )
     .bind(&rotation.id)
     .bind(rotation.org.as_str())
@@ -339,10 +358,12 @@ fn read(row: &Row) -> Result<Rotation, StoreError> {
         state: match row.try_get::<&str>("state")? {
             "running" => RotationState::Running,
             "done" => RotationState::Done,
+            "incomplete" => RotationState::Incomplete,
             _ => return Err(corrupt()),
         },
         done: count(row, "done")?,
         total: count(row, "total")?,
+        skipped: count(row, "skipped")?,
         reached,
         started_at: time(row, "started_at")?,
         finished_at: optional_time(row, "finished_at")?,

@@ -30,12 +30,14 @@ pub(crate) struct RotationView {
     to: Option<String>,
     /// The version that values are to be under.
     target_version: u64,
-    /// `running` or `done`.
+    /// `running`, `done`, or `incomplete` when it ended and some seals did not open: the old key has to stay for those.
     state: &'static str,
     /// Seals looked at.
     done: u64,
     /// Seals there were at the start.
     total: u64,
+    /// Seals that did not open and are under the old key still, of a rotation that has ended.
+    skipped: u64,
     started_at: Timestamp,
     finished_at: Option<Timestamp>,
 }
@@ -55,6 +57,7 @@ impl From<Rotation> for RotationView {
             state: rotation.state.as_str(),
             done: rotation.done.min(rotation.total),
             total: rotation.total,
+            skipped: rotation.skipped,
             started_at: rotation.started_at.into(),
             finished_at: rotation.finished_at.map(Timestamp::from),
         }

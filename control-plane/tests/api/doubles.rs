@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use control_plane::{MakeCa, NewCa};
 use ed25519_dalek::Signer as _;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use vault::{Dek, KekId, KekInfo, KekState, KekVersion, KeyError, KeySigner, KeyWrapper, Secret};
 
 /// A provider that remembers what it wrapped, so that nothing opens without it.
@@ -38,6 +39,11 @@ impl Distant {
             held: Mutex::default(),
             away: AtomicBool::new(false),
         })
+    }
+
+    /// Loses what it wrapped, as another key ring of the same names does.
+    pub(crate) fn forget(&self) {
+        self.held.lock().unwrap().deks.clear();
     }
 
     fn held(&self) -> Result<std::sync::MutexGuard<'_, Held>, KeyError> {
@@ -119,6 +125,57 @@ impl KeyWrapper for Distant {
 
     async fn check(&self) -> Result<(), KeyError> {
         self.held().map(|_| ())
+    }
+}
+
+/// Another provider's KEKs, of which a wrap under one can be held up.
+#[derive(Debug)]
+pub(crate) struct HeldUp {
+    pub(crate) inner: Arc<dyn KeyWrapper>,
+    /// The KEK whose next wrap waits.
+    pub(crate) hold: Mutex<Option<KekId>>,
+    pub(crate) waits: Notify,
+    pub(crate) go_on: Notify,
+}
+
+#[async_trait]
+impl KeyWrapper for HeldUp {
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+
+    async fn create_kek(&self, vault: &str) -> Result<KekId, KeyError> {
+        self.inner.create_kek(vault).await
+    }
+
+    async fn wrap(&self, kek: &KekId, dek: &Dek, aad: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let wrapped = self.inner.wrap(kek, dek, aad).await;
+        let held = self.hold.lock().unwrap().take_if(|held| held == kek);
+        if held.is_some() {
+            self.waits.notify_one();
+            self.go_on.notified().await;
+        }
+        wrapped
+    }
+
+    async fn unwrap(&self, kek: &KekId, wrapped: &[u8], aad: &[u8]) -> Result<Dek, KeyError> {
+        self.inner.unwrap(kek, wrapped, aad).await
+    }
+
+    async fn rotate_kek(&self, kek: &KekId) -> Result<u64, KeyError> {
+        self.inner.rotate_kek(kek).await
+    }
+
+    async fn describe(&self, kek: &KekId) -> Result<KekInfo, KeyError> {
+        self.inner.describe(kek).await
+    }
+
+    fn wrapped_version(&self, wrapped: &[u8]) -> Option<u64> {
+        self.inner.wrapped_version(wrapped)
+    }
+
+    async fn check(&self) -> Result<(), KeyError> {
+        self.inner.check().await
     }
 }
 

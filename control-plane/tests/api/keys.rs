@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::leases::clock::{Clock, ManualClock, SystemClock};
@@ -16,12 +16,12 @@ use control_plane::{
 use serde_json::{Value, json};
 use store::{Location, Role, Store, StoreOptions};
 use test_postgres::Server;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use vault::envelope::Envelope;
 use vault::keys::pkcs11::softhsm::{CONF_VARIABLE, SoftHsm};
-use vault::{Pkcs11Keys, Providers, RowBinding, Secret, Vault};
+use vault::{KekId, KeyWrapper, Pkcs11Keys, Providers, RowBinding, Secret, Vault};
 
-use crate::doubles::{Distant, MemorySigner, PaperCa};
+use crate::doubles::{Distant, HeldUp, MemorySigner, PaperCa, WrapOnly};
 use crate::support::{Base, CANARY, START, Setup, Who, World, open, person, software};
 
 /// Makes two tests of each story: on a file, and on Postgres.
@@ -104,7 +104,7 @@ async fn work_until_done(world: &World, id: &str) {
 
 async fn wait_until_done(world: &World, id: &str) {
     let done = async {
-        while rotation(world, id).await["state"] != "done" {
+        while rotation(world, id).await["state"] == "running" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -252,6 +252,155 @@ async fn a_rotation_waits_for_a_provider_that_is_away() {
 }
 
 #[tokio::test]
+async fn a_rotation_does_not_end_where_nothing_opens() {
+    let distant = Distant::new("gcp-kms");
+    let world = World::of(Setup {
+        wrapper: Some(Arc::<Distant>::clone(&distant)),
+        ..Setup::default()
+    })
+    .await;
+    fill(&world, 20).await;
+    let id = rotate(&world, json!({})).await;
+    distant.forget();
+    let (_stop, stopped) = watch::channel(false);
+    let _tasks = ControlPlane::start(&world.state, &stopped);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let stands = rotation(&world, &id).await;
+    assert_eq!(
+        (&stands["state"], &stands["done"]),
+        (&json!("running"), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_plane_that_took_over_waits_until_it_knows_the_new_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let world = World::of(Setup {
+        wrapper: Some(software(&keys)),
+        ..Setup::default()
+    })
+    .await;
+    fill(&world, 10).await;
+    let other = Vault::new(software(&keys));
+    let second = world.plane(&other, Signers::default(), Vec::new()).await;
+    // The plane that was asked does nothing more.
+    let id = rotate(&world, json!({})).await;
+    let (_stop, stopped) = watch::channel(false);
+    let _tasks = ControlPlane::start(&second.state, &stopped);
+    wait_until_done(&world, &id).await;
+    assert_eq!(rotation(&world, &id).await["state"], "done");
+    let found = open_all(&world, &world.vault).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found.first().unwrap().1, 2);
+}
+
+/// The KEK and version under which the first value of this set lies.
+async fn lies_under(world: &World, set: &str) -> (String, u64) {
+    let seals = world.store.seals();
+    let id = world.chest.vault_id();
+    let rows = seals.page(&world.home.org, id, None, 200).await.unwrap();
+    let prefix = format!("stripe/prod/{set}/");
+    let row = rows.iter().find(|row| row.seal.path.starts_with(&prefix));
+    let sealed = &row.expect("the set is there").sealed;
+    let envelope = Envelope::decode(sealed).unwrap();
+    let version = world.vault.kek_version(sealed).unwrap();
+    (envelope.kek().to_string(), version)
+}
+
+#[tokio::test]
+async fn a_write_that_was_sealed_before_the_key_changed_is_sealed_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Arc::new(HeldUp {
+        inner: software(&dir.path().join("keys")),
+        hold: Mutex::default(),
+        waits: Notify::new(),
+        go_on: Notify::new(),
+    });
+    let world = World::of(Setup {
+        wrapper: Some(Arc::<HeldUp>::clone(&held)),
+        ..Setup::default()
+    })
+    .await;
+    let org = &world.home.org;
+    let vault = world.store.vaults().default_vault(org).await.unwrap();
+    let vault = vault.unwrap();
+    let old = KekId::parse(&vault.kek_id).unwrap();
+    let new = held.create_kek("elsewhere").await.unwrap();
+    let actor = store::Actor::system("test");
+    let admin = &world.home.admin;
+
+    *held.hold.lock().unwrap() = Some(old.clone());
+    let (_, ()) = tokio::join!(world.stripe_set(admin, "late"), async {
+        held.waits.notified().await;
+        let vaults = world.store.vaults();
+        let moved = vaults.set_kek(org, &vault.id, new.as_str(), &actor).await;
+        assert!(moved.unwrap());
+        held.go_on.notify_one();
+    });
+    assert_eq!(lies_under(&world, "late").await, (new.to_string(), 1));
+
+    // The same of a key of the service.
+    *held.hold.lock().unwrap() = Some(new.clone());
+    let key = |_| NewKey {
+        secret: Secret::from("17".to_owned()),
+        public: Vec::new(),
+    };
+    let (made, ()) = tokio::join!(world.chest.rotate("late", key, &actor), async {
+        held.waits.notified().await;
+        let vaults = world.store.vaults();
+        let moved = vaults.set_kek(org, &vault.id, old.as_str(), &actor).await;
+        assert!(moved.unwrap());
+        held.go_on.notify_one();
+    });
+    assert_eq!(made.unwrap().version, 1);
+    let row = world.store.sealed_keys().current(org, "late").await;
+    let sealed = row.unwrap().unwrap().sealed;
+    assert_eq!(*Envelope::decode(&sealed).unwrap().kek(), old);
+}
+
+#[tokio::test]
+async fn what_an_older_version_sealed_beside_a_newer_one_is_sealed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Arc::new(HeldUp {
+        inner: software(&dir.path().join("keys")),
+        hold: Mutex::default(),
+        waits: Notify::new(),
+        go_on: Notify::new(),
+    });
+    let world = World::of(Setup {
+        wrapper: Some(Arc::<HeldUp>::clone(&held)),
+        ..Setup::default()
+    })
+    .await;
+    let kek = world.store.vaults().default_vault(&world.home.org).await;
+    let kek = KekId::parse(&kek.unwrap().unwrap().kek_id).unwrap();
+    *held.hold.lock().unwrap() = Some(kek.clone());
+    // More keys than are sealed at once: the first waits, and the last ones come after the rotation.
+    let mut entries = json!({"STRIPE_SECRET_KEY": CANARY});
+    for number in 0..12 {
+        entries[format!("KEY_{number}")] = json!(CANARY);
+    }
+    let body =
+        json!({"provider": "stripe", "environment": "prod", "name": "long", "entries": entries});
+    let asked = world.post("/v1/vault/secret-sets", &world.home.admin, body);
+    let (answer, ()) = tokio::join!(asked, async {
+        held.waits.notified().await;
+        assert_eq!(held.rotate_kek(&kek).await.unwrap(), 2);
+        held.go_on.notify_one();
+    });
+    answer.ok(201);
+    let seals = world.store.seals();
+    let id = world.chest.vault_id();
+    let rows = seals.page(&world.home.org, id, None, 200).await.unwrap();
+    let set = rows.iter().filter(|row| row.seal.path.contains("/long/"));
+    let versions: Vec<_> = set
+        .map(|row| world.vault.kek_version(&row.sealed))
+        .collect();
+    assert_eq!(versions, vec![Some(2); 13]);
+}
+
+#[tokio::test]
 async fn a_seal_that_was_altered_holds_up_no_rotation_and_stays_unreadable() {
     let world = World::new().await;
     fill(&world, 3).await;
@@ -267,6 +416,13 @@ async fn a_seal_that_was_altered_holds_up_no_rotation_and_stays_unreadable() {
     assert_eq!(seals.swap(&[swap]).await.unwrap(), 1);
     let id = rotate(&world, json!({})).await;
     work_until_done(&world, &id).await;
+    let ended = rotation(&world, &id).await;
+    assert_eq!(ended["state"], "incomplete");
+    assert_eq!(ended["skipped"], 1);
+    let events = actions(&world).await;
+    assert!(events.contains(&"key.rotated_in_part".to_owned()));
+    let metrics = world.get("/metrics", &world.home.admin).await.text;
+    assert!(metrics.contains("rotation_skipped 1"), "{metrics}");
     let after = seals.page(&world.home.org, world.chest.vault_id(), None, 2);
     assert_eq!(after.await.unwrap()[0].sealed, rows[1].sealed);
 }
@@ -669,6 +825,52 @@ async fn a_new_certificate_authority_is_trusted_a_day_before_it_signs() {
         let loaded = CaKey::load_or_create(&other, &PaperCa, START).await;
         assert_eq!(loaded.is_ok(), good, "{loaded:?}");
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_was_not_published_holds_up_no_later_one() {
+    let world = World::new().await;
+    let actor = store::Actor::system("test");
+    let half_done = |secret: &'static str| {
+        move |_| NewKey {
+            secret: Secret::from(secret.to_owned()),
+            public: format!("certificate {secret}\n").into_bytes(),
+        }
+    };
+    let published = async |chest: &KeyChest| {
+        let keys = world.store.sealed_keys();
+        let rows = keys.versions(chest.org(), "ca-public").await.unwrap();
+        rows.iter().map(|row| row.version).collect::<Vec<_>>()
+    };
+    // Where it can be opened, the next call publishes it.
+    let chest = &world.chest;
+    CaKey::load_or_create(chest, &PaperCa, START).await.unwrap();
+    chest.rotate("ca", half_done("18"), &actor).await.unwrap();
+    let rotated = world
+        .post("/v1/keys/rotate", &world.home.admin, json!({"key": "ca"}))
+        .await
+        .ok(202);
+    assert_eq!(rotated["key"]["version"], 3);
+    assert_eq!(published(chest).await, [3, 2, 1]);
+    let later = CaKey::load(chest, START + control_plane::CA_OVERLAP).await;
+    assert_eq!(later.unwrap().version, 3);
+
+    // Where it cannot, the start goes on all the same, and makes one if there is none to start with.
+    let limited = Vault::new(Arc::new(WrapOnly(Arc::clone(world.vault.wrapper()))));
+    let org = &world.other.org;
+    let limited = KeyChest::of(&world.store, &limited, org).await.unwrap();
+    let other = KeyChest::of(&world.store, &world.vault, org).await.unwrap();
+    other.rotate("ca", half_done("19"), &actor).await.unwrap();
+    control_plane::ensure_ca(&limited, &PaperCa, START)
+        .await
+        .unwrap();
+    assert_eq!(published(&other).await, [2]);
+    assert_eq!(CaKey::load(&other, START).await.unwrap().version, 2);
+    other.rotate("ca", half_done("20"), &actor).await.unwrap();
+    control_plane::ensure_ca(&limited, &PaperCa, START)
+        .await
+        .unwrap();
+    assert_eq!(published(&other).await, [2]);
 }
 
 /// With a real token: `SoftHSM` reads its configuration's place from the environment, so the story has a process of its own.

@@ -172,17 +172,22 @@ async fn a_rotation_is_started_once_and_goes_on_where_it_was(mut world: World) {
     let anew = RotationStep::default();
     let moved = rotations.advance(&moved, &anew).await.unwrap().unwrap();
     assert_eq!((moved.done, &moved.reached), (0, &None));
-    let ended = rotations.finish(&one.org, &moved.id, &person()).await;
+    let ended = rotations.finish(&one.org, &moved.id, 0, &person()).await;
     let ended = ended.unwrap().unwrap();
     assert_eq!(ended.state, RotationState::Done);
     assert_eq!(ended.finished_at, Some(START));
     assert_eq!(rotations.advance(&moved, &anew).await.unwrap(), None);
-    let twice = rotations.finish(&one.org, &moved.id, &person()).await;
+    let twice = rotations.finish(&one.org, &moved.id, 0, &person()).await;
     assert_eq!(twice.unwrap(), None);
     let next = start(&world, &one).await;
     let listed = world.store.rotations().list(&one.org).await.unwrap();
     assert_eq!(listed.len(), 2);
     assert!(listed.contains(&next) && listed.contains(&ended));
+    let ended = rotations.finish(&one.org, &next.id, 2, &person()).await;
+    let ended = ended.unwrap().unwrap();
+    assert_eq!((ended.state, ended.skipped), (RotationState::Incomplete, 2));
+    let found = rotations.get(&one.org, &next.id).await.unwrap();
+    assert_eq!(found, Some(ended));
 }
 
 async fn of_two_who_take_the_same_step_one_does(world: World) {
@@ -217,7 +222,7 @@ async fn a_rotation_is_nothing_to_another_organisation(world: World) {
     let mine = start(&world, &one).await;
     assert_eq!(rotations.get(&other.org, &mine.id).await.unwrap(), None);
     assert!(rotations.list(&other.org).await.unwrap().is_empty());
-    let foreign = rotations.finish(&other.org, &mine.id, &person()).await;
+    let foreign = rotations.finish(&other.org, &mine.id, 0, &person()).await;
     assert_eq!(foreign.unwrap(), None);
     let posing = Rotation {
         org: other.org.clone(),
