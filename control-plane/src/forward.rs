@@ -19,21 +19,31 @@ use crate::jwt::Forwarded;
 use crate::middleware::collect;
 use crate::problem::Code;
 
-/// The API of an injector: `http://` or `https://`, host and port.
+/// The API of an injector: `https://`, host and port. What is opened crosses in its answers, so `http://` is for loopback, or for
+/// networks in which the operator allowed cleartext.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InjectorUrl(reqwest::Url);
 
-/// A text that is no URL of an injector.
+/// Why a text is no URL of an injector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no URL of an injector's API; write it like http://10.0.0.2:8181")]
-pub struct InvalidInjectorUrl(String);
+#[non_exhaustive]
+pub enum InvalidInjectorUrl {
+    /// It is no URL of scheme, host and port.
+    #[error("`{0}` is no URL of an injector's API; write it like https://injector.internal:8181")]
+    Malformed(String),
+    /// It would send leases and opened values in cleartext beyond this machine.
+    #[error(
+        "`{0}` would carry leases and secrets in cleartext; put TLS before the injector's API and write https://, or allow it with `server.allow_plaintext_listener`"
+    )]
+    Cleartext(String),
+}
 
 impl InjectorUrl {
-    /// Reads a URL without path, query and user.
+    /// Reads a URL without path, query and user; `http://` beyond loopback only where `allow_plaintext` says so.
     ///
     /// # Errors
     /// [`InvalidInjectorUrl`].
-    pub fn parse(text: &str) -> Result<Self, InvalidInjectorUrl> {
+    pub fn parse(text: &str, allow_plaintext: bool) -> Result<Self, InvalidInjectorUrl> {
         let url = reqwest::Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
@@ -44,18 +54,20 @@ impl InjectorUrl {
                 && url.password().is_none()
         });
         // A text with a password in it is not shown.
-        url.map(Self).ok_or_else(|| {
-            InvalidInjectorUrl(text.rsplit('@').next().unwrap_or_default().to_owned())
-        })
+        let shown = || text.rsplit('@').next().unwrap_or_default().to_owned();
+        let url = url.ok_or_else(|| InvalidInjectorUrl::Malformed(shown()))?;
+        if url.scheme() == "https" || allow_plaintext || is_loopback(&url) {
+            return Ok(Self(url));
+        }
+        Err(InvalidInjectorUrl::Cleartext(shown()))
     }
 }
 
-impl std::str::FromStr for InjectorUrl {
-    type Err = InvalidInjectorUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidInjectorUrl> {
-        Self::parse(text)
-    }
+fn is_loopback(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address: Result<IpAddr, _> = address.parse();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The injectors that are asked, in turn.
@@ -171,10 +183,11 @@ pub(crate) fn sender(
     };
     let text = voucher.to_str().ok();
     let now = state.clock.now();
-    let forwarded = text.and_then(|text| state.tokens.verify_forwarded(text, now));
+    let request = digest(headers, body);
+    let forwarded = text.and_then(|text| state.tokens.take_forwarded(text, &request, now));
     match forwarded {
-        Some(forwarded) if forwarded.request == digest(headers, body) => Ok(forwarded.client_ip),
-        _ => Err(ApiError::invalid(
+        Some(forwarded) => Ok(forwarded.client_ip),
+        None => Err(ApiError::invalid(
             VOUCHER.as_str(),
             "is not a control plane's voucher for this request; leave it out",
         )),
@@ -231,8 +244,13 @@ mod tests {
 
     #[test]
     fn an_injector_is_named_by_scheme_host_and_port() {
-        for good in ["http://127.0.0.1:8181", "https://injector.internal/"] {
-            InjectorUrl::parse(good).unwrap();
+        for good in [
+            "http://127.0.0.1:8181",
+            "http://[::1]:8181",
+            "http://localhost:8181",
+            "https://injector.internal/",
+        ] {
+            InjectorUrl::parse(good, false).unwrap();
         }
         for bad in [
             "127.0.0.1:8181",
@@ -241,9 +259,28 @@ mod tests {
             "http://x?q",
             "",
         ] {
-            assert!(InjectorUrl::parse(bad).is_err(), "{bad}");
+            let refused = InjectorUrl::parse(bad, true);
+            assert!(
+                matches!(refused, Err(InvalidInjectorUrl::Malformed(_))),
+                "{bad}"
+            );
         }
-        let error = InjectorUrl::parse("http://user:password@host/path").unwrap_err();
+        let error = InjectorUrl::parse("http://user:password@host/path", true).unwrap_err();
         assert!(!error.to_string().contains("password"), "{error}");
+    }
+
+    #[test]
+    fn cleartext_leaves_the_machine_only_where_it_was_allowed() {
+        for url in [
+            "http://10.0.0.2:8181",
+            "http://injector.internal:8181",
+            "http://[fd00::1]:8181",
+            "http://localhost.example:8181",
+            "http://127.0.0.1.example:8181",
+        ] {
+            let refused = InjectorUrl::parse(url, false).unwrap_err();
+            assert!(refused.to_string().contains("https://"), "{refused}");
+            InjectorUrl::parse(url, true).unwrap();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Short-lived tokens of agents: JWT (RFC 7519) signed by Ed25519 (RFC 8037).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use leases::id::{AgentId, OrgId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,6 +27,8 @@ use crate::keys::{JWT, KeyChest, KeyChestError, Published, Signers, Signing, Sig
 pub struct JwtVerifier {
     published: Published,
     keys: RwLock<Arc<[VerifyingKey]>>,
+    /// Ids of the vouchers that were taken, and when each has ended for everybody.
+    taken: Mutex<HashMap<String, OffsetDateTime>>,
 }
 
 /// The keys that sign agents' tokens: what signs, beside what verifies.
@@ -74,6 +77,7 @@ pub(crate) struct Forwarded {
 struct ForwardedClaims {
     iss: String,
     aud: String,
+    jti: String,
     nbf: i64,
     exp: i64,
     #[serde(flatten)]
@@ -97,7 +101,12 @@ impl JwtVerifier {
         let published = Published::new(JWT, TOKEN_LIFETIME);
         let period = published.period(chest, signers, now).await?;
         let keys = RwLock::new(verifying_keys(&period.verifying));
-        Ok((Self { published, keys }, period.signing))
+        let verifier = Self {
+            published,
+            keys,
+            taken: Mutex::default(),
+        };
+        Ok((verifier, period.signing))
     }
 
     /// Takes up what was rotated, and lets go of what has ended.
@@ -132,14 +141,23 @@ impl JwtVerifier {
         })
     }
 
-    /// Verifies what [`JwtKeys::vouch`] made.
-    pub(crate) fn verify_forwarded(&self, token: &str, now: OffsetDateTime) -> Option<Forwarded> {
+    /// Verifies what [`JwtKeys::vouch`] made for this request, and takes it once: whoever saw it pass cannot send it again.
+    pub(crate) fn take_forwarded(
+        &self,
+        token: &str,
+        request: &str,
+        now: OffsetDateTime,
+    ) -> Option<Forwarded> {
         let claims: ForwardedClaims = self.decode(token, FORWARDED_AUDIENCE, &[])?;
-        // Clocks of two machines differ by a little.
-        let late = now + FORWARDED_LIFETIME;
-        let early = now - FORWARDED_LIFETIME;
-        let lives = claims.nbf <= late.unix_timestamp() && early.unix_timestamp() < claims.exp;
-        lives.then_some(claims.forwarded)
+        let begin = OffsetDateTime::from_unix_timestamp(claims.nbf).ok()? - FORWARDED_SKEW;
+        let end = OffsetDateTime::from_unix_timestamp(claims.exp).ok()? + FORWARDED_SKEW;
+        if now < begin || end <= now || claims.forwarded.request != request {
+            return None;
+        }
+        let mut taken = self.taken.lock();
+        taken.retain(|_, end| now < *end);
+        let is_new = taken.insert(claims.jti, end).is_none();
+        is_new.then_some(claims.forwarded)
     }
 
     fn decode<T: DeserializeOwned>(&self, token: &str, audience: &str, also: &[&str]) -> Option<T> {
@@ -249,6 +267,7 @@ impl JwtKeys {
         let claims = ForwardedClaims {
             iss: ISSUER.to_owned(),
             aud: FORWARDED_AUDIENCE.to_owned(),
+            jti: hex::encode(crate::context::random::<16>()),
             nbf,
             exp: nbf + FORWARDED_LIFETIME.as_secs().cast_signed(),
             forwarded,
@@ -327,8 +346,10 @@ pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_mins(15);
 const ISSUER: &str = "claviger";
 const AUDIENCE: &str = "claviger-api";
 const FORWARDED_AUDIENCE: &str = "claviger-injector";
-/// A request that is handed on arrives at once; the rest is for clocks that differ.
-const FORWARDED_LIFETIME: Duration = Duration::from_secs(30);
+/// A request that is handed on arrives at once.
+const FORWARDED_LIFETIME: Duration = Duration::from_secs(10);
+/// How far the clocks of two machines may differ.
+const FORWARDED_SKEW: Duration = Duration::from_secs(30);
 const MAX_TOKEN: usize = 4096;
 
 #[cfg(test)]
@@ -361,6 +382,7 @@ mod tests {
                 verifier: JwtVerifier {
                     published: Published::new(JWT, TOKEN_LIFETIME),
                     keys: RwLock::new(verifying_keys(&[(1, public)])),
+                    taken: Mutex::default(),
                 },
                 kid: kid(&public),
                 signing: SigningKey::opened(JWT, 1, key),
@@ -541,6 +563,38 @@ mod tests {
             assert_eq!(key().verify(&changed, NOW), None, "byte {index}");
         }
         assert_eq!(key().verify(&"a".repeat(MAX_TOKEN + 1), NOW), None);
+    }
+
+    #[test]
+    fn a_voucher_is_taken_once_for_its_request_while_it_lives() {
+        let keys = || JwtKeys {
+            verifier: Arc::new(key().verifier),
+            signing: Signing::of(key().signing),
+        };
+        let forwarded = Forwarded {
+            request: "digest".to_owned(),
+            client_ip: None,
+        };
+        let vouch = || {
+            let voucher = keys().vouch(forwarded.clone(), NOW).now_or_never();
+            voucher.unwrap().unwrap()
+        };
+        let late = NOW + FORWARDED_LIFETIME + FORWARDED_SKEW;
+        let early = NOW - FORWARDED_SKEW - Duration::from_secs(1);
+        let injector = key().verifier;
+        let voucher = vouch();
+        for now in [late, early] {
+            assert_eq!(injector.take_forwarded(&voucher, "digest", now), None);
+        }
+        assert_eq!(injector.take_forwarded(&voucher, "other", NOW), None);
+        let taken = injector.take_forwarded(&voucher, "digest", NOW);
+        assert_eq!(taken.as_ref(), Some(&forwarded));
+        let end = late - Duration::from_secs(1);
+        for now in [NOW, end] {
+            assert_eq!(injector.take_forwarded(&voucher, "digest", now), None);
+        }
+        let next = injector.take_forwarded(&vouch(), "digest", end);
+        assert_eq!(next, Some(forwarded));
     }
 
     #[test]

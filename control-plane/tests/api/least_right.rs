@@ -36,7 +36,7 @@ async fn parted(with_injector: bool) -> Parted {
     .await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let injector = InjectorUrl::parse(&address).unwrap();
+    let injector = InjectorUrl::parse(&address, false).unwrap();
     let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&world.clock);
     let roots = VerifyingRing::load(&world.chest, START).await.unwrap();
     let tokens = JwtVerifier::load(&world.chest, START).await.unwrap();

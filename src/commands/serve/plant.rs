@@ -201,8 +201,9 @@ async fn trusted(chest: &KeyChest, clock: &dyn Clock) -> anyhow::Result<String> 
 
 fn injectors(config: &Config) -> anyhow::Result<Vec<InjectorUrl>> {
     let urls = config.server.injectors.iter();
+    let allow_plaintext = config.server.allow_plaintext_listener;
     Ok(urls
-        .map(|url| InjectorUrl::parse(url.as_str()))
+        .map(|url| InjectorUrl::parse(url.as_str(), allow_plaintext))
         .collect::<Result<_, _>>()?)
 }
 
