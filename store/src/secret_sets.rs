@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use ::leases::id::{OrgId, SetId, VaultId};
 use time::OffsetDateTime;
 
-use crate::db::{Change, Row, WriteTx, count, from_json, id, json, query, stored, time, to_json};
+use crate::db::{
+    Change, Row, WriteTx, built, count, from_json, id, insert_many, json, query, stored, time,
+    to_json,
+};
 use crate::timekeeper::at;
 use crate::vaults::is_still_kek;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
@@ -239,10 +242,7 @@ impl SecretSets<'_> {
             vault: vault.id,
             manifest: BTreeMap::new(),
         };
-        insert_set(&mut tx, &set).await?;
-        for (key, sealed) in new.entries {
-            put_secret(&mut tx, &mut set, key, sealed).await?;
-        }
+        put_secrets(&mut tx, &mut set, new.entries).await?;
         let set = advance(&mut tx, set, new.custom, None, actor).await?;
         record(&mut tx, &set, "secret_set.create", actor).await?;
         tx.commit().await?;
@@ -260,16 +260,14 @@ impl SecretSets<'_> {
         change: SetChange,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        let mut tx = self.store.write(Change::Narrowing(org)).await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         let Some(mut current) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
         if !is_still_kek(&mut tx, org, change.kek_id.as_deref()).await? {
             return Err(WriteSetError::Moved);
         }
-        for (key, sealed) in change.put {
-            put_secret(&mut tx, &mut current, key, sealed).await?;
-        }
+        put_secrets(&mut tx, &mut current, change.put).await?;
         for key in change.drop {
             current.manifest.remove(&key);
         }
@@ -294,7 +292,7 @@ impl SecretSets<'_> {
         version: u64,
         actor: &Actor,
     ) -> Result<Option<SecretSet>, WriteSetError> {
-        let mut tx = self.store.write(Change::Narrowing(org)).await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         let Some(mut current) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
@@ -319,17 +317,18 @@ impl SecretSets<'_> {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete(&self, org: &OrgId, id: &SetId, actor: &Actor) -> Result<bool, StoreError> {
-        let mut tx = self.store.write(Change::Narrowing(org)).await?;
+        let mut tx = self.store.write(Change::Org(org)).await?;
         let Some(current) = find(&mut tx, org, id).await? else {
             return Ok(false);
         };
+        mark_secrets(&mut tx, &current, &BTreeMap::new()).await?;
+        tx.narrow().await?;
         query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
             .bind(tx.now())
             .bind(org.as_str())
             .bind(id.as_str())
             .execute(tx.conn())
             .await?;
-        mark_secrets(&mut tx, &current, &BTreeMap::new()).await?;
         record(&mut tx, &current.set, "secret_set.delete", actor).await?;
         tx.commit().await?;
         Ok(true)
@@ -558,12 +557,13 @@ async fn find(
     }))
 }
 
+/// Adds a set that has its first version.
 async fn insert_set(tx: &mut WriteTx<'_>, current: &Current) -> Result<(), StoreError> {
     let set = &current.set;
     query(
         "INSERT INTO secret_sets \
          (id, org_id, vault_id, provider, environment, name, version, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7)",
+         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7)",
     )
     .bind(set.id.as_str())
     .bind(set.org.as_str())
@@ -577,54 +577,73 @@ async fn insert_set(tx: &mut WriteTx<'_>, current: &Current) -> Result<(), Store
     Ok(())
 }
 
-/// Stores one sealed value, if path and version are still the ones that its seal is bound to.
-async fn put_secret(
+/// Stores sealed values, if each path and version is still the one that its seal is bound to.
+async fn put_secrets(
     tx: &mut WriteTx<'_>,
     current: &mut Current,
-    key: String,
-    sealed: Sealed,
+    put: Vec<(String, Sealed)>,
 ) -> Result<(), WriteSetError> {
     let set = &current.set;
-    let path = path_of(&set.provider, &set.environment, &set.name, &key);
-    if sealed.path != path {
-        return Err(WriteSetError::Moved);
+    let mut by_path = BTreeMap::new();
+    for (key, sealed) in put {
+        let path = path_of(&set.provider, &set.environment, &set.name, &key);
+        if sealed.path != path {
+            return Err(WriteSetError::Moved);
+        }
+        current.manifest.insert(key, sealed.version);
+        if by_path.insert(path, sealed).is_some() {
+            return Err(WriteSetError::Moved);
+        }
+    }
+    if by_path.is_empty() {
+        return Ok(());
     }
     // A statement that counts up from exactly the version before is the check and the change.
-    let moved = query(
-        "INSERT INTO secrets (org_id, vault_id, path, version, created_at) \
-         SELECT $1, $2, $3, $4, $5 WHERE $4 = 1 OR EXISTS \
-         (SELECT 1 FROM secrets WHERE org_id = $1 AND vault_id = $2 AND path = $3) \
+    let wanted: Vec<String> = (0..by_path.len())
+        .map(|nth| format!("(${}, ${})", 4 + 2 * nth, 5 + 2 * nth))
+        .collect();
+    let mut count_up = built(format!(
+        "WITH wanted (path, version) AS (VALUES {}) \
+         INSERT INTO secrets (org_id, vault_id, path, version, created_at) \
+         SELECT $1, $2, w.path, w.version, $3 FROM wanted w WHERE w.version = 1 OR EXISTS \
+         (SELECT 1 FROM secrets s WHERE s.org_id = $1 AND s.vault_id = $2 AND s.path = w.path) \
          ON CONFLICT (org_id, vault_id, path) DO UPDATE \
          SET version = excluded.version WHERE secrets.version = excluded.version - 1",
-    )
+        wanted.join(", ")
+    ))
     .bind(set.org.as_str())
     .bind(current.vault.as_str())
-    .bind(&path)
-    .bind(stored(sealed.version))
-    .bind(tx.now())
-    .execute(tx.conn())
-    .await?
-        == 0;
-    if moved {
+    .bind(tx.now());
+    for (path, sealed) in &by_path {
+        count_up = count_up.bind(path).bind(stored(sealed.version));
+    }
+    if count_up.execute(tx.conn()).await? != by_path.len() as u64 {
         return Err(WriteSetError::Moved);
     }
-    query(
-        "INSERT INTO secret_versions (org_id, vault_id, path, version, sealed, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(set.org.as_str())
-    .bind(current.vault.as_str())
-    .bind(&path)
-    .bind(stored(sealed.version))
-    .bind(&sealed.bytes)
-    .bind(tx.now())
-    .execute(tx.conn())
-    .await?;
-    current.manifest.insert(key, sealed.version);
+    let now = tx.now();
+    let rows = by_path.into_iter().map(|(path, sealed)| {
+        vec![
+            set.org.as_str().into(),
+            current.vault.as_str().into(),
+            path.into(),
+            stored(sealed.version).into(),
+            sealed.bytes.into(),
+            now.into(),
+        ]
+    });
+    let columns = [
+        "org_id",
+        "vault_id",
+        "path",
+        "version",
+        "sealed",
+        "created_at",
+    ];
+    insert_many(tx.conn(), "secret_versions", &columns, rows.collect()).await?;
     Ok(())
 }
 
-/// Makes the next version of a set from its manifest.
+/// Makes the next version of a set from its manifest. Uses are held up from here on, unless it is the first.
 async fn advance(
     tx: &mut WriteTx<'_>,
     mut current: Current,
@@ -632,6 +651,11 @@ async fn advance(
     rolled_back_to: Option<u64>,
     actor: &Actor,
 ) -> Result<SecretSet, StoreError> {
+    mark_secrets(tx, &current, &current.manifest).await?;
+    let is_first = current.set.version == 0;
+    if !is_first {
+        tx.narrow().await?;
+    }
     current.set.version += 1;
     current.set.updated_at = at(tx.now());
     current.set.custom = custom;
@@ -641,6 +665,9 @@ async fn advance(
         Some(custom) => Some(to_json(custom, WHAT)?),
         None => None,
     };
+    if is_first {
+        insert_set(tx, &current).await?;
+    }
     query(
         "INSERT INTO secret_set_versions \
          (set_id, version, org_id, manifest, custom, created_at, created_by, rolled_back_to) \
@@ -656,14 +683,15 @@ async fn advance(
     .bind(rolled_back_to.map(stored))
     .execute(tx.conn())
     .await?;
-    query("UPDATE secret_sets SET version = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
-        .bind(stored(set.version))
-        .bind(tx.now())
-        .bind(set.org.as_str())
-        .bind(set.id.as_str())
-        .execute(tx.conn())
-        .await?;
-    mark_secrets(tx, &current, &current.manifest).await?;
+    if !is_first {
+        query("UPDATE secret_sets SET version = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
+            .bind(stored(set.version))
+            .bind(tx.now())
+            .bind(set.org.as_str())
+            .bind(set.id.as_str())
+            .execute(tx.conn())
+            .await?;
+    }
     Ok(current.set)
 }
 
@@ -677,28 +705,28 @@ async fn mark_secrets(
     let prefix = path_of(&set.provider, &set.environment, &set.name, "");
     // `0` follows `/` in byte order, so this is the range of paths under the prefix.
     let end = format!("{}0", prefix.trim_end_matches('/'));
-    query(
-        "UPDATE secrets SET deleted_at = $1 WHERE org_id = $2 AND vault_id = $3 \
-         AND path > $4 AND path < $5 AND deleted_at IS NULL",
-    )
+    let there: Vec<String> = (0..manifest.len())
+        .map(|nth| format!("${}", 6 + nth))
+        .collect();
+    let is_there = if there.is_empty() {
+        "1 = 0".to_owned()
+    } else {
+        format!("path IN ({})", there.join(", "))
+    };
+    let mut mark = built(format!(
+        "UPDATE secrets SET deleted_at = CASE WHEN {is_there} THEN NULL ELSE $1 END \
+         WHERE org_id = $2 AND vault_id = $3 AND path > $4 AND path < $5 \
+         AND (deleted_at IS NULL) <> ({is_there})"
+    ))
     .bind(tx.now())
     .bind(set.org.as_str())
     .bind(current.vault.as_str())
     .bind(&prefix)
-    .bind(end)
-    .execute(tx.conn())
-    .await?;
+    .bind(end);
     for key in manifest.keys() {
-        query(
-            "UPDATE secrets SET deleted_at = NULL \
-             WHERE org_id = $1 AND vault_id = $2 AND path = $3",
-        )
-        .bind(set.org.as_str())
-        .bind(current.vault.as_str())
-        .bind(format!("{prefix}{key}"))
-        .execute(tx.conn())
-        .await?;
+        mark = mark.bind(format!("{prefix}{key}"));
     }
+    mark.execute(tx.conn()).await?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! that tell of it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::leases::id::{EventId, OrgId};
 use sha2::{Digest as _, Sha256};
@@ -62,6 +63,8 @@ pub(crate) struct WriteTx<'a> {
     now: i64,
     store: &'a Store,
     head: Option<MutexGuard<'a, ControlHead>>,
+    /// By when a change that holds uses up has to commit.
+    narrow_until: Option<Instant>,
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
@@ -85,6 +88,7 @@ impl<'a> WriteTx<'a> {
                     now: inner.time.now(),
                     store,
                     head: Some(head),
+                    narrow_until: None,
                     _turn: Some(turn),
                 };
                 begun.take_up().await?;
@@ -94,22 +98,44 @@ impl<'a> WriteTx<'a> {
                 let mut connection = pool.get().await?;
                 connection.begins();
                 in_time(connection.batch_execute(&begin(change, inner.synchronous))).await?;
-                let mut head = None;
-                if let Change::Narrowing(_) = change {
-                    // Before the nodes wait for this change: its turn may take a while.
-                    head = Some(inner.control_head.lock().await);
-                    in_time(connection.batch_execute("SELECT ledger_changing()")).await?;
-                }
-                Ok(Self {
+                let mut begun = Self {
                     tx: Tx::Postgres(connection),
                     link: None,
                     // Asked once the locks are held, so that of two changes the later has the later time.
                     now: inner.time.now(),
                     store,
-                    head,
+                    head: None,
+                    narrow_until: None,
                     _turn: None,
-                })
+                };
+                if let Change::Narrowing(_) = change {
+                    begun.narrow().await?;
+                }
+                Ok(begun)
             }
+        }
+    }
+
+    /// From here to the commit a lease may come to open less: no use is decided meanwhile, on any node, so what takes
+    /// long comes before, and the rest has a second. A change of one organisation's rows goes on as
+    /// [`Change::Narrowing`] from here.
+    pub(crate) async fn narrow(&mut self) -> Result<(), StoreError> {
+        let inner = &self.store.inner;
+        if let Tx::Postgres(connection) = &self.tx {
+            // Before the nodes wait for this change: its turn may take a while.
+            self.head = Some(inner.control_head.lock().await);
+            in_time(connection.batch_execute(NARROW)).await?;
+            self.narrow_until = Some(Instant::now() + NARROWING);
+            self.now = inner.time.now();
+        }
+        Ok(())
+    }
+
+    /// Fails a change that has held uses up for too long: better this one than all of them.
+    fn still_narrows(&self) -> Result<(), StoreError> {
+        match self.narrow_until {
+            Some(until) if until < Instant::now() => Err(DatabaseError::Late(NARROWING).into()),
+            _ => Ok(()),
         }
     }
 
@@ -134,6 +160,7 @@ impl<'a> WriteTx<'a> {
         actor: &Actor,
         event: &NewEvent,
     ) -> Result<Event, StoreError> {
+        self.still_narrows()?;
         let link = match self.link {
             Some(link) => link,
             None => self.take_up().await?,
@@ -184,6 +211,7 @@ impl<'a> WriteTx<'a> {
 
     /// Makes the change durable, then moves the head in memory.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        self.still_narrows()?;
         let appended = self.link.take().zip(self.head.take());
         let mut appended = appended.map(|(link, mut head)| {
             // Set before the attempt, so that a caller who goes away meanwhile leaves the doubt behind.
@@ -282,6 +310,12 @@ impl Store {
 /// Takes the write lock at once: a transaction that read first could not get it later.
 const BEGIN_IMMEDIATE: &str = "BEGIN IMMEDIATE";
 
+/// How long uses may be held up by one change.
+const NARROWING: Duration = Duration::from_secs(1);
+/// Waits for the batches under way and holds up those to come. What follows is a handful of statements.
+const NARROW: &str = "SET LOCAL idle_in_transaction_session_timeout = '1s'; SELECT ledger_changing(); \
+    SET LOCAL statement_timeout = '1s'";
+
 /// One record of the chain.
 const INSERT_EVENT: &str = "INSERT INTO audit_events \
     (position, org_id, created_at, action, agent_id, lease_id, secret_set_id, prev_hash, hash, body) \
@@ -296,11 +330,6 @@ const APPEND_EVENT: &str = "SELECT audit_append($1, $2, $3, $4, $5, $6, $7, $8, 
 /// sees the work of whoever held it before. A snapshot of the whole transaction would be older than
 /// the lock. The locks end with the transaction, wherever a pooler runs it.
 fn begin(change: Change<'_>, synchronous: Synchronous) -> String {
-    let idle = match change {
-        // While one of these is open, no node decides about a use.
-        Change::Narrowing(_) => 2,
-        _ => 10,
-    };
     // A server that answers before its log is on disk is told to wait here, and only here.
     let durable = match synchronous {
         Synchronous::Full => {
@@ -327,7 +356,7 @@ fn begin(change: Change<'_>, synchronous: Synchronous) -> String {
         "BEGIN ISOLATION LEVEL READ COMMITTED; \
          SET LOCAL lock_timeout = '5s'; \
          SET LOCAL statement_timeout = '8s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '{idle}s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '10s'; \
          {durable}; {locks}"
     )
 }
