@@ -175,11 +175,12 @@ CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 -- The chain. `number` orders the streams; a record's `position` is number * 2^40 + seq, so one
 -- B-tree, to whose end the ledger appends, gives order, uniqueness and the way to each record.
 -- `writer` is the run of the process that writes the stream: whoever takes it over shuts the one
--- before it out. `time_seen` is the latest time that a writer acted on.
+-- before it out. `owner` is the role that it connects as. `time_seen` is the latest time that a writer acted on.
 CREATE TABLE audit_streams (
     number    BIGINT           NOT NULL PRIMARY KEY,
     stream    TEXT COLLATE "C" NOT NULL UNIQUE,
     writer    TEXT COLLATE "C" NOT NULL DEFAULT '',
+    owner     TEXT COLLATE "C" NOT NULL DEFAULT '',
     time_seen BIGINT           NOT NULL DEFAULT 0
 );
 

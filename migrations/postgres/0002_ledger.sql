@@ -25,9 +25,11 @@ CREATE TABLE ledger_state (
     unclean_starts BIGINT           NOT NULL
 ) WITH (fillfactor = 50);
 
--- `run` names the process. `heartbeat` is by the database's clock.
+-- `owner` is the role that began it first; '' while only the schema's owner has. `run` names the process: who knows it can
+-- write as the node. `heartbeat` is by the database's clock.
 CREATE TABLE nodes (
     name          TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    owner         TEXT COLLATE "C" NOT NULL,
     run           TEXT             NOT NULL,
     planes        TEXT             NOT NULL,
     version       TEXT             NOT NULL,
@@ -45,6 +47,20 @@ ALTER TABLE leases SET (fillfactor = 80);
 CREATE FUNCTION ledger_clock() RETURNS BIGINT
 LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
+$$;
+
+-- To be called first by what looks at rows under a lock: READ COMMITTED alone sees, after it has waited, what the lock's
+-- last holder committed. A snapshot for the whole transaction is older than the wait.
+CREATE FUNCTION ledger_isolated() RETURNS VOID
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a transaction of the ledger has to be READ COMMITTED and this one is %: set %',
+            upper(current_setting('transaction_isolation')),
+            'default_transaction_isolation = ''read committed'' for this role or database'
+            USING ERRCODE = 'CV002';
+    END IF;
+END
 $$;
 
 -- To be called before a transaction changes what decides about uses. It waits for the batches under way, and holds up
@@ -137,13 +153,19 @@ DECLARE
     v_taken TEXT[];
     v_over  BOOLEAN;
     v_windows TEXT;
+    v_now   BIGINT; -- what windows begin by
 BEGIN
+    PERFORM ledger_isolated();
+    -- Higher bits would be those of the stream.
+    IF cardinality(p_orgs) > 0 AND (p_first < 1 OR p_first + cardinality(p_orgs) > 1::BIGINT << 40) THEN
+        RAISE EXCEPTION 'no such place in an audit stream' USING ERRCODE = 'CV003';
+    END IF;
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     -- A clock that runs far ahead may end this node's leases, and not those of all.
     UPDATE audit_streams s SET time_seen = greatest(s.time_seen, least(p_now, v_clock + 30000))
-        WHERE s.number = p_stream AND s.writer = p_writer;
+        WHERE s.number = p_stream AND s.writer = p_writer AND s.owner = session_user AND s.writer NOT IN ('', 'closed');
     IF NOT FOUND THEN
         RETURN QUERY SELECT 'fenced', 0::BIGINT, v_clock, NULL::TEXT;
         RETURN;
@@ -174,6 +196,8 @@ BEGIN
         END IF;
     END IF;
     IF cardinality(p_rated) > 0 THEN
+        -- All nodes share them: a clock that runs far ahead may not begin one that lasts for hours.
+        v_now := least(p_now, v_clock + 30000);
         IF (SELECT count(*) FROM rate_windows w WHERE w.grant_id = ANY (p_rated)) < cardinality(p_rated) THEN
             INSERT INTO rate_windows (grant_id, started_at, used)
                 SELECT wanted, 0, 0 FROM unnest(p_rated) AS wanted ORDER BY wanted COLLATE "C" ON CONFLICT DO NOTHING;
@@ -181,13 +205,13 @@ BEGIN
         SELECT bool_or(w.used + w.more > w.most), json_agg(json_build_array(w.grant_id, w.started_at, w.used))::TEXT
             INTO v_over, v_windows FROM (
                 SELECT locked.grant_id, wanted.more, wanted.most,
-                    CASE WHEN over.it THEN p_now ELSE locked.started_at END AS started_at,
+                    CASE WHEN over.it THEN v_now ELSE locked.started_at END AS started_at,
                     CASE WHEN over.it THEN 0 ELSE locked.used END AS used
                 FROM (SELECT * FROM rate_windows r WHERE r.grant_id = ANY (p_rated)
                     ORDER BY r.grant_id FOR NO KEY UPDATE) AS locked
                 JOIN unnest(p_rated, p_uses, p_limits, p_spans) AS wanted (grant_id, more, most, span)
                     ON wanted.grant_id = locked.grant_id,
-                LATERAL (SELECT locked.used = 0 OR p_now >= locked.started_at + wanted.span AS it) AS over
+                LATERAL (SELECT locked.used = 0 OR v_now >= locked.started_at + wanted.span AS it) AS over
             ) AS w;
         IF v_over THEN
             RETURN QUERY SELECT 'rate', v_seen, v_clock, v_windows;
@@ -195,11 +219,11 @@ BEGIN
         END IF;
         WITH written AS (
             UPDATE rate_windows w SET
-                started_at = CASE WHEN over.it THEN p_now ELSE w.started_at END,
+                started_at = CASE WHEN over.it THEN v_now ELSE w.started_at END,
                 used = CASE WHEN over.it THEN 0 ELSE w.used END + wanted.more
             FROM unnest(p_rated, p_uses, p_spans) AS wanted (grant_id, more, span)
                 JOIN rate_windows old ON old.grant_id = wanted.grant_id,
-                LATERAL (SELECT old.used = 0 OR p_now >= old.started_at + wanted.span AS it) AS over
+                LATERAL (SELECT old.used = 0 OR v_now >= old.started_at + wanted.span AS it) AS over
             WHERE w.grant_id = wanted.grant_id
             RETURNING w.grant_id, w.started_at, w.used
         ) SELECT json_agg(json_build_array(grant_id, started_at, used))::TEXT INTO v_windows FROM written;
@@ -219,6 +243,9 @@ $$;
 
 -- Begins a run of a node: from now on the writer of both its streams is this one, and whoever wrote before writes no
 -- more. It waits for a transaction of theirs that is under way, so that the ends it tells are final.
+--
+-- A name stays with the role that began it first, and with members of that role. The schema's owner may begin any (a
+-- command before the first server does), and takes none for itself.
 CREATE FUNCTION node_begin(p_node TEXT, p_run TEXT) RETURNS TABLE (
     control BIGINT, control_seq BIGINT, control_hash BYTEA, ledger BIGINT, ledger_seq BIGINT, ledger_hash BYTEA,
     time_seen BIGINT, clock BIGINT, open_from BIGINT, unclean_starts BIGINT
@@ -227,11 +254,26 @@ LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
 DECLARE
     v_clock BIGINT := ledger_clock();
+    v_taker TEXT := CASE WHEN session_user = current_user THEN '' ELSE session_user::TEXT END;
+    v_owner TEXT;
 BEGIN
-    INSERT INTO nodes (name, run, planes, version, started_at, heartbeat)
-        VALUES (p_node, p_run, '', '', v_clock, v_clock)
-        ON CONFLICT (name) DO UPDATE SET run = excluded.run, planes = '', version = '', api_address = NULL,
-            proxy_address = NULL, started_at = excluded.started_at, heartbeat = excluded.heartbeat, ended_at = NULL;
+    PERFORM ledger_isolated();
+    IF p_run IN ('', 'closed') THEN
+        RAISE EXCEPTION 'a run needs a name of its own' USING ERRCODE = 'CV003';
+    END IF;
+    INSERT INTO nodes (name, owner, run, planes, version, started_at, heartbeat)
+        VALUES (p_node, v_taker, '', '', '', v_clock, v_clock) ON CONFLICT (name) DO NOTHING;
+    SELECT n.owner INTO v_owner FROM nodes n WHERE n.name = p_node FOR NO KEY UPDATE;
+    IF v_taker <> '' AND v_owner NOT IN ('', v_taker) AND EXISTS (
+        SELECT 1 FROM pg_roles r WHERE r.rolname = v_owner AND NOT pg_has_role(session_user, r.oid, 'MEMBER'))
+    THEN
+        RAISE EXCEPTION 'the node % belongs to the database role %: give this process another node name', p_node, v_owner
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'or have the schema''s owner put the new role into nodes.owner';
+    END IF;
+    UPDATE nodes SET owner = CASE WHEN v_taker = '' THEN owner ELSE v_taker END, run = p_run, planes = '', version = '',
+        api_address = NULL, proxy_address = NULL, started_at = v_clock, heartbeat = v_clock, ended_at = NULL
+        WHERE name = p_node;
     SELECT t.number, t.last_seq, t.last_hash INTO control, control_seq, control_hash
         FROM audit_stream_take(p_node || '/control', p_run) t;
     SELECT t.number, t.last_seq, t.last_hash INTO ledger, ledger_seq, ledger_hash
@@ -239,10 +281,10 @@ BEGIN
     INSERT INTO ledger_state AS s (node, time_seen, open_from, is_open, unclean_starts) VALUES (p_node, 0, 1, 1, 0)
         ON CONFLICT (node) DO UPDATE SET unclean_starts = s.unclean_starts + s.is_open, is_open = 1
         RETURNING s.open_from, s.unclean_starts INTO open_from, unclean_starts;
-    -- What this node itself recorded counts too, however far its clock was ahead.
-    SELECT greatest(max(s.time_seen), (SELECT max(l.time_seen) FROM ledger_state l),
+    -- What this node itself recorded counts too, but for a time that its clock made up: a record stays for ever.
+    SELECT greatest(max(s.time_seen), (SELECT max(l.time_seen) FROM ledger_state l), least(v_clock + 30000, greatest(0,
             (SELECT e.created_at FROM audit_events e WHERE e.position = (control << 40) | control_seq),
-            (SELECT e.created_at FROM audit_events e WHERE e.position = (ledger << 40) | ledger_seq))
+            (SELECT e.created_at FROM audit_events e WHERE e.position = (ledger << 40) | ledger_seq))))
         INTO time_seen FROM audit_streams s;
     clock := v_clock;
     RETURN NEXT;
@@ -261,7 +303,8 @@ BEGIN
         INSERT INTO audit_streams (number, stream)
             SELECT COALESCE(max(s.number), 0) + 1, p_stream FROM audit_streams s ON CONFLICT (stream) DO NOTHING;
     END IF;
-    UPDATE audit_streams s SET writer = p_writer WHERE s.stream = p_stream RETURNING s.number INTO number;
+    UPDATE audit_streams s SET writer = p_writer, owner = session_user WHERE s.stream = p_stream
+        RETURNING s.number INTO number;
     SELECT e.position & ((1::BIGINT << 40) - 1), e.hash INTO last_seq, last_hash FROM audit_events e
         WHERE e.position > number << 40 AND e.position < (number + 1) << 40 ORDER BY e.position DESC LIMIT 1;
     RETURN NEXT;
@@ -277,8 +320,11 @@ CREATE FUNCTION ledger_resume(
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE audit_streams s SET writer = p_writer WHERE s.number = p_stream AND (starts_with(s.writer, p_run)
-        OR s.writer = 'closed' AND EXISTS (SELECT 1 FROM nodes n WHERE n.name = p_node AND n.run = p_run));
+    PERFORM ledger_isolated();
+    UPDATE audit_streams s SET writer = p_writer WHERE s.number = p_stream AND s.stream = p_node || '/ledger'
+        AND s.owner = session_user AND starts_with(p_writer, p_run || '.')
+        AND (s.writer IN (p_run, 'closed') OR starts_with(s.writer, p_run || '.'))
+        AND EXISTS (SELECT 1 FROM nodes n WHERE n.name = p_node AND n.run = p_run);
     IF NOT FOUND THEN
         RETURN; -- fenced
     END IF;
@@ -294,7 +340,8 @@ END
 $$;
 
 -- Writes display counts, the place to recover from and the heartbeat. Rows that someone else has locked are left for
--- the next time, so that this waits for nobody. `silent`: nodes that have not been heard of for a minute.
+-- the next time, so that this waits for nobody. Counts only go up, and the mark of a request lease is none of them.
+-- `silent`: nodes that have not been heard of for a minute.
 CREATE FUNCTION ledger_note(
     p_node TEXT, p_run TEXT, p_stream BIGINT, p_writer TEXT, p_now BIGINT, p_open_from BIGINT,
     p_leases TEXT[], p_uses BIGINT[], p_agents TEXT[], p_used_at BIGINT[]
@@ -305,7 +352,7 @@ DECLARE
     v_clock BIGINT := ledger_clock();
 BEGIN
     UPDATE audit_streams s SET time_seen = greatest(s.time_seen, least(p_now, v_clock + 30000))
-        WHERE s.number = p_stream AND s.writer = p_writer;
+        WHERE s.number = p_stream AND s.writer = p_writer AND s.stream = p_node || '/ledger' AND s.owner = session_user;
     IF NOT FOUND THEN
         RETURN; -- fenced
     END IF;
@@ -317,14 +364,14 @@ BEGIN
     IF cardinality(p_leases) > 0 THEN
         WITH noted AS (
             UPDATE leases l SET uses = l.uses + counted.uses FROM unnest(p_leases, p_uses) AS counted (id, uses)
-                WHERE l.id = counted.id AND l.id IN (
+                WHERE l.id = counted.id AND l.kind = 'workflow' AND counted.uses > 0 AND l.id IN (
                     SELECT f.id FROM leases f WHERE f.id = ANY (p_leases) FOR NO KEY UPDATE SKIP LOCKED)
                 RETURNING l.id
         ) SELECT array_agg(id) INTO noted_leases FROM noted;
     END IF;
     IF cardinality(p_agents) > 0 THEN
         WITH noted AS (
-            UPDATE agents a SET last_used_at = greatest(a.last_used_at, used.used_at)
+            UPDATE agents a SET last_used_at = greatest(a.last_used_at, least(used.used_at, v_clock + 30000))
                 FROM unnest(p_agents, p_used_at) AS used (id, used_at)
                 WHERE a.id = used.id AND a.deleted_at IS NULL AND a.id IN (
                     SELECT f.id FROM agents f WHERE f.id = ANY (p_agents) FOR NO KEY UPDATE SKIP LOCKED)
@@ -369,7 +416,8 @@ CREATE FUNCTION node_silence(p_node TEXT, p_heartbeat BIGINT) RETURNS TABLE (led
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM 1 FROM nodes n WHERE n.name = p_node AND n.heartbeat = p_heartbeat FOR UPDATE;
+    PERFORM 1 FROM nodes n WHERE n.name = p_node AND n.heartbeat = p_heartbeat
+        AND n.heartbeat < ledger_clock() - 60000 FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -388,6 +436,7 @@ LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     v_stream BIGINT;
 BEGIN
+    PERFORM ledger_isolated();
     SELECT s.number INTO v_stream FROM audit_streams s
         WHERE s.stream = p_node || '/ledger' AND s.writer = 'closed' FOR UPDATE;
     IF NOT FOUND THEN
@@ -430,7 +479,7 @@ CREATE FUNCTION audit_stream_hold(p_stream BIGINT, p_writer TEXT, p_now BIGINT) 
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     UPDATE audit_streams s SET time_seen = greatest(s.time_seen, least(p_now, ledger_clock() + 30000))
-        WHERE s.number = p_stream AND s.writer = p_writer;
+        WHERE s.number = p_stream AND s.writer = p_writer AND s.owner = session_user AND s.writer NOT IN ('', 'closed');
     RETURN CASE WHEN FOUND THEN 1 ELSE 0 END;
 END
 $$;
@@ -442,6 +491,7 @@ CREATE FUNCTION audit_append(
 ) RETURNS BIGINT
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
+    PERFORM ledger_isolated();
     IF audit_stream_hold(p_position >> 40, p_writer, p_created_at) = 0 THEN
         RAISE EXCEPTION 'another process writes this audit stream' USING ERRCODE = 'CV001';
     END IF;

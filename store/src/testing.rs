@@ -96,6 +96,14 @@ impl World {
         self.directory.path().join("audit.checkpoint")
     }
 
+    /// Time goes by, on this machine and on the database's.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        if let Some(database) = &self.postgres {
+            set_database_clock(database, self.clock.now());
+        }
+    }
+
     /// Closes the store and opens it anew.
     pub(crate) async fn restart(&mut self) {
         self.store.close().await;

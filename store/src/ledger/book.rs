@@ -51,6 +51,8 @@ pub(super) struct Book {
     consumed: Vec<LeaseId>,
     /// The earliest end of what this batch allowed.
     good_until: i64,
+    /// The latest time that a rate's window may begin at, if there is a better clock than this machine's.
+    latest_window: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -193,6 +195,11 @@ impl Book {
         self.clear();
         self.version = Some(version);
         self.has_revoked_blocks = has_revoked_blocks;
+    }
+
+    /// Windows begin no later than at `latest`, whatever the time is.
+    pub(super) const fn begin_windows_by(&mut self, latest: i64) {
+        self.latest_window = Some(latest);
     }
 
     /// To be called first for each batch.
@@ -347,6 +354,7 @@ impl Book {
         let Some((requests, per_ms)) = grant.rate else {
             return Ok(Ok(()));
         };
+        let now = self.latest_window.map_or(now, |latest| now.min(latest));
         let window = grant.window.at(now, per_ms);
         if window.used < requests {
             return Ok(Ok(()));
@@ -385,6 +393,7 @@ impl Book {
         let Some((_, per_ms)) = grant.rate else {
             return;
         };
+        let now = self.latest_window.map_or(now, |latest| now.min(latest));
         let before = grant.window;
         grant.window = before.at(now, per_ms);
         grant.window.used += 1;

@@ -65,8 +65,10 @@ struct Desk {
     doubt: Option<Doubt>,
     neighbours: Neighbours,
     shelf: Arc<Shelf>,
-    /// Another node took this one for dead: uses from before have their outcome.
+    /// Another node took this one for dead at some time: uses from before have their outcome.
     was_closed: bool,
+    /// How far the database's clock was ahead of this machine's when last looked at.
+    skew: Option<i64>,
     /// The clock was wrong when last looked at.
     is_skewed: bool,
     /// The last batch failed for want of the database.
@@ -254,15 +256,16 @@ impl Desk {
                 if doubt.is_at_hand {
                     return Ok(Tried::Done);
                 }
-                self.settle_late(docket, doubt);
+                Self::settle_late(docket, doubt, resumed.was_closed);
             }
             _ => docket.book.take_back(),
         }
         Ok(Tried::Again)
     }
 
-    /// A batch was committed whose callers were refused.
-    fn settle_late(&mut self, docket: &mut Docket, doubt: Doubt) {
+    /// A batch was committed whose callers were refused. If this node was taken for dead since, its uses have their
+    /// outcomes.
+    fn settle_late(docket: &mut Docket, doubt: Doubt, was_closed: bool) {
         docket.heads.ledger.set(doubt.link);
         docket.book.clear();
         docket
@@ -271,7 +274,7 @@ impl Desk {
         docket
             .open_uses
             .retain(|use_id, _| !doubt.ended.contains(use_id));
-        if !self.was_closed {
+        if !was_closed {
             docket.open_uses.extend(doubt.uses);
             docket.held.extend(doubt.unheard);
         }
@@ -303,6 +306,11 @@ impl Desk {
         self.sheet.clear();
         docket.book.begin_batch();
         let now = docket.shared.time.now();
+        if let Some(skew) = self.skew {
+            // As the database will count them.
+            let clock = docket.shared.time.clock() + skew;
+            docket.book.begin_windows_by(clock + MAX_SKEW_MS);
+        }
         docket.writer.begin(docket.heads.ledger.get(), now);
         let Ok(()) = docket.append(waiting, batch, &mut Absent, &mut self.sheet);
         docket.book.forget_absent();
@@ -351,6 +359,7 @@ impl Desk {
     fn look_at_clock(&mut self, docket: &Docket, time_seen: i64, clock: i64) {
         let time = &docket.shared.time;
         let skew = clock - time.clock();
+        self.skew = Some(skew);
         time.reached(time_seen);
         docket
             .shared

@@ -98,7 +98,7 @@ impl Desk {
         );
         let left = open_uses(client, stream, open_from).await?;
         client
-            .batch_execute("BEGIN")
+            .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             .await
             .map_err(CallError::from)?;
         let values: [(&(dyn ToSql + Sync), Type); 1] = [(&dead.name, Type::TEXT)];

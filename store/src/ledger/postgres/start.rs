@@ -140,6 +140,7 @@ fn desk(line: Line, shelf: Arc<Shelf>) -> Desk {
         neighbours: Neighbours::default(),
         shelf,
         was_closed: false,
+        skew: None,
         is_skewed: false,
         is_away: false,
     }

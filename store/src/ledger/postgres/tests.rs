@@ -1,5 +1,6 @@
 //! Several nodes on one database.
 
+mod limits;
 mod outages;
 mod processes;
 mod roles;
@@ -48,6 +49,12 @@ impl Cluster {
 
     async fn open(&self, node: &str, clock: Arc<dyn Clock>) -> Store {
         open_node(&self.database.url(), &self.directory, node, clock).await
+    }
+
+    /// Time goes by, on the nodes' machines and on the database's.
+    fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        set_database_clock(&self.database, self.clock.now());
     }
 
     /// A request lease for each id, recorded without the cold path.
@@ -195,7 +202,7 @@ async fn a_rate_is_exact_over_four_nodes() {
                 .all(|refusal| matches!(refusal, Err(UseRefusal::RateLimited { .. }))),
             "{refused:?}"
         );
-        cluster.clock.advance(Duration::from_mins(1));
+        cluster.advance(Duration::from_mins(1));
     }
 }
 

@@ -19,10 +19,9 @@ fn as_role(database: &Database<'_>, role: &str) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
+/// A database of that server with the schema and the roles.
+async fn with_roles(server: &Server) -> Database<'_> {
     const ROLES: &str = include_str!("../../../../../examples/postgres/roles.sql");
-    let server = Server::start();
     let database = server.database();
     database.admin(ROLES);
     for role in ["owner", "control_plane", "injector"] {
@@ -32,6 +31,65 @@ async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
     let owner = Location::parse(&as_role(&database, "claviger_owner")).unwrap();
     Store::migrate(&owner).await.unwrap();
     database.admin(ROLES);
+    database
+}
+
+async fn client_of(url: &str) -> tokio_postgres::Client {
+    let Location::Postgres(url) = Location::parse(url).unwrap() else {
+        panic!("a URL of Postgres");
+    };
+    crate::postgres::connect(&url).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_nodes_name_and_streams_stay_with_the_role_that_began_it() {
+    let server = Server::start();
+    let database = with_roles(&server).await;
+    let directory = tempfile::tempdir().unwrap();
+    // A command of the owner's comes first, and takes the name from nobody.
+    let url = as_role(&database, "claviger_owner");
+    let owner = open_node(&url, &directory, "control", Arc::new(SystemClock)).await;
+    owner.close().await;
+    let url = as_role(&database, "claviger_control_plane");
+    let control = open_node(&url, &directory, "control", Arc::new(SystemClock)).await;
+    let one = tenant(&control, "one").await;
+    let run = database.admin("SELECT run FROM nodes WHERE name = 'control'");
+    let run = run.trim();
+    let next = "(SELECT number << 40 | 1000 FROM audit_streams WHERE stream = 'control/control')";
+    let next = database.admin(&format!("SELECT {next}"));
+    let next = next.trim();
+    let injector = client_of(&as_role(&database, "claviger_injector")).await;
+    let append = format!(
+        "SELECT audit_append('{run}', {next}, '{}', 1, 'secret_set.create', NULL, NULL, NULL, '', '', '{{}}')",
+        one.org
+    );
+    for (forged, code) in [
+        ("SELECT node_begin('control', 'EVIL')".to_owned(), "42501"),
+        (append, "CV001"),
+    ] {
+        let refused = injector.batch_execute(&forged).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), code, "{forged}");
+    }
+    let resumed = format!("SELECT * FROM ledger_resume('control', '{run}', 2, '{run}.9', 1, '')");
+    assert!(
+        injector
+            .query_typed(&resumed, &[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    // It is still the control plane's, over a restart too.
+    create_set(&control, &one.org, "later", &["A"]).await;
+    control.close().await;
+    let control = open_node(&url, &directory, "control", Arc::new(SystemClock)).await;
+    assert!(verify(&control).await.is_intact());
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
+    let server = Server::start();
+    let database = with_roles(&server).await;
     let directory = tempfile::tempdir().unwrap();
     let clock = || Arc::new(SystemClock);
     let url = as_role(&database, "claviger_control_plane");
@@ -103,7 +161,9 @@ async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
 }
 
 /// What no listening process may do.
-const NOBODY: [&str; 11] = [
+const NOBODY: [&str; 13] = [
+    "SELECT run FROM nodes",
+    "SELECT writer FROM audit_streams",
     "UPDATE audit_events SET body = ''",
     "DELETE FROM audit_events",
     "INSERT INTO audit_events SELECT * FROM audit_events",
@@ -142,10 +202,7 @@ async fn assert_denied<'a>(
     role: &str,
     statements: impl Iterator<Item = &'a &'a str>,
 ) {
-    let Location::Postgres(url) = Location::parse(&as_role(database, role)).unwrap() else {
-        panic!("a URL of Postgres");
-    };
-    let client = crate::postgres::connect(&url).await.unwrap();
+    let client = client_of(&as_role(database, role)).await;
     for statement in statements {
         let refused = client.batch_execute(statement).await;
         let code = refused.as_ref().err().and_then(tokio_postgres::Error::code);
