@@ -11,17 +11,26 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::leases::clock::{Clock as _, SystemClock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::db::{Conn, DatabaseError, On, Pool, Value, built, insert_many};
+use crate::db::{Conn, DatabaseError, On, Pool, Value, built, insert_many, query};
 use crate::open::Lock;
 use crate::postgres::Pooled;
+use crate::timekeeper::millis;
 use crate::{Location, OpenError, Store, StoreError, Synchronous};
 
 mod tables;
 
 use tables::{Kind, TABLES, Table};
+
+/// A node that was heard of in the last minute and has not ended.
+const RUNNING: &str =
+    "SELECT name FROM nodes WHERE ended_at IS NULL AND heartbeat > ledger_clock() - 60000 LIMIT 1";
+/// Every lease that could still be used.
+const REVOKE_LEASES: &str = "UPDATE leases SET revoked_at = $1 \
+    WHERE revoked_at IS NULL AND expires_at > $1 AND NOT (kind = 'request' AND uses > 0)";
 
 /// What the first line says of the form.
 const FORMAT: &str = "claviger database export";
@@ -40,6 +49,9 @@ const MAX_CHECKPOINT: u64 = 1024 * 1024;
 pub struct TransferCounts {
     /// Name of the table and its rows, in the order of the file.
     pub tables: Vec<(&'static str, u64)>,
+    /// Leases that an import revoked: all that had not ended. Whatever became of them where they came from, after the
+    /// export, is not known where they went.
+    pub revoked_leases: u64,
 }
 
 impl TransferCounts {
@@ -76,6 +88,17 @@ pub enum TransferError {
         database: String,
         /// A table that has rows.
         table: &'static str,
+    },
+    /// A server runs on the database, or did so a minute ago and has not ended in order: what it does after the export
+    /// would be lost.
+    #[error(
+        "the node {node} runs on {database}, or has not ended in order; stop it and try again a minute later"
+    )]
+    Running {
+        /// The database.
+        database: String,
+        /// The node's name.
+        node: String,
     },
     /// The file cannot be read or written.
     #[error("cannot use {path}")]
@@ -120,8 +143,8 @@ struct Tail {
 /// owner can read.
 ///
 /// # Errors
-/// [`TransferError`]; [`OpenError::InUse`] while a server runs on a file. A file that was begun is
-/// removed.
+/// [`TransferError`]; while a server runs [`OpenError::InUse`] on a file, and [`TransferError::Running`] on Postgres. A
+/// file that was begun is removed.
 pub async fn export_database(
     from: &Location,
     checkpoint: &Path,
@@ -150,6 +173,8 @@ pub async fn export_database(
 
 /// Brings the schema of an empty database up to date and puts the rows of an export into it, all or
 /// none; writes the checkpoint, unless there is one.
+///
+/// Leases that have not ended are revoked: one that was used or revoked since the export would be good again.
 ///
 /// # Errors
 /// [`TransferError`]; the database then has its schema and no row.
@@ -210,7 +235,16 @@ impl Source {
                     .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await
                     .map_err(StoreError::from)?;
-                Ok(Self::Postgres(connection))
+                let running: Option<String> = query(RUNNING)
+                    .fetch_value(Conn::Postgres(&connection))
+                    .await?;
+                match running {
+                    Some(node) => Err(TransferError::Running {
+                        database: url.to_string(),
+                        node,
+                    }),
+                    None => Ok(Self::Postgres(connection)),
+                }
             }
         }
     }
@@ -507,6 +541,7 @@ impl Target {
         }
         let mut counts = TransferCounts {
             tables: TABLES.iter().map(|table| (table.name, 0)).collect(),
+            revoked_leases: 0,
         };
         let mut batch: Option<(&'static Table, Vec<Vec<Value>>)> = None;
         let mut bytes = 0;
@@ -547,6 +582,10 @@ impl Target {
             .execute(self.conn())
             .await?;
         }
+        counts.revoked_leases = query(REVOKE_LEASES)
+            .bind(millis(SystemClock.now()))
+            .execute(self.conn())
+            .await?;
         Ok(counts)
     }
 

@@ -257,6 +257,7 @@ pub(super) const TABLES: &[Table] = &[
             ("state", Text),
             ("done", Integer),
             ("total", Integer),
+            ("skipped", Integer),
             ("reached", Text),
             ("started_at", Integer),
             ("finished_at", Integer),
