@@ -100,13 +100,16 @@ async fn counts_for_display_neither_free_a_used_lease_nor_use_one_up() {
     };
     assert!(told(&client, &note("-1, 5, 3")).await.is_some());
     assert!(told(&client, &note("5, -1, -7")).await.is_some());
-    let uses = |lease: &leases::id::LeaseId| {
+    let counted = |lease: &leases::id::LeaseId| {
         count(
             database,
             &format!("SELECT uses FROM leases WHERE id = '{lease}'"),
         )
     };
-    assert_eq!((uses(used), uses(fresh), uses(workflow)), (1, 0, 3));
+    assert_eq!(
+        (counted(used), counted(fresh), counted(workflow)),
+        (1, 0, 3)
+    );
     // Nor can it be noted for another node.
     let other = note("1, 1, 1").replace("ledger_note('evil'", "ledger_note('local'");
     assert_eq!(told(&client, &other).await, None);
