@@ -16,11 +16,6 @@ use crate::support::{self, Table, time};
 /// What every call of the slow one takes.
 const DELAY: Duration = Duration::from_millis(300);
 const KEY_RING: &str = "projects/bench/locations/global/keyRings/claviger";
-/// At a rate, and not as fast as can be: a closed loop would ask next to nothing while it waits for a key.
-const LOAD: Scenario = Scenario {
-    rate: Some(400),
-    ..keep_alive("400/s over 16 connections", 16)
-};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,6 +28,10 @@ pub(crate) struct Args {
     /// How long an opened secret is kept; it is renewed after three quarters of this
     #[arg(long, default_value = "5s")]
     cache_ttl: String,
+    /// Requests a second. Not as many as can be: whoever waits for an answer before asking again would hardly ask while
+    /// a key is waited for
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
 }
 
 /// Measures both in turns and prints the table.
@@ -49,10 +48,15 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         contender(&stage, "at once", "fast", &doubles[0], args).await?,
         contender(&stage, "300 ms", "slow", &doubles[1], args).await?,
     ];
+    let load = Scenario {
+        rate: Some(args.rate),
+        ..keep_alive("constant rate", 16)
+    };
     println!(
-        "{}; {}, secrets kept for {}; {} rounds of {:?}\n",
+        "{}; {}/s over {} connections, secrets kept for {}; {} rounds of {:?}\n",
         support::machine(),
-        LOAD.name,
+        args.rate,
+        load.connections,
         args.cache_ttl,
         args.rounds,
         args.seconds
@@ -64,7 +68,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         seconds: args.seconds,
         rounds: args.rounds,
     };
-    let points = LOAD.measure(&contenders, upstream, &pace).await?;
+    let points = load.measure(&contenders, upstream, &pace).await?;
     let mut table = Table::new(
         1,
         &[
