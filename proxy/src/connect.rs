@@ -451,7 +451,11 @@ fn check_names<'a>(head: &Head<'a>, tunnel: Option<&Tunnel>) -> Result<Option<&'
     } else if head.method == "CONNECT" {
         return Ok(None);
     }
-    let authority = RawTarget::parse(head.target)?.authority;
+    let target = RawTarget::parse(head.target)?;
+    if target.is_absolute() {
+        target.scheme()?;
+    }
+    let authority = target.authority;
     match (authority, tunnel) {
         (Some(authority), Some(tunnel)) => tunnel.endpoint.agrees(authority)?,
         (Some(authority), None) => drop(parse_authority(authority)?),

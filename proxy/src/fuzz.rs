@@ -104,6 +104,10 @@ pub fn connect(data: &[u8]) {
 /// # Panics
 /// When policy would see other bytes than are forwarded.
 pub fn target(data: &[u8]) {
+    let head = [b"GET ", data, b" HTTP/1.1\r\nHost: api.example.com\r\n\r\n"].concat();
+    if Head::parse(&head).is_err() {
+        return;
+    }
     let tunnel = Endpoint::of_connect("api.example.com:443").expect("a proper target");
     let Ok(mut request) = RequestHeader::build("GET", data, None) else {
         return;

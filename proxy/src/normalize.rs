@@ -167,7 +167,7 @@ impl<'a> RawTarget<'a> {
         self.authority.is_none()
     }
 
-    fn scheme(&self) -> Result<Scheme, Refusal> {
+    pub(crate) fn scheme(&self) -> Result<Scheme, Refusal> {
         match self.scheme {
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => Ok(Scheme::Https),
             Some(scheme) if scheme.eq_ignore_ascii_case("http") => Ok(Scheme::Http),

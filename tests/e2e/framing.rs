@@ -453,6 +453,8 @@ async fn odd_authorities_at_the_door_are_400() {
         ("http://api.stripe.com:0x50/", "api.stripe.com"),
         ("http://[::1/", "api.stripe.com"),
         ("http:/api.stripe.com/", "api.stripe.com"),
+        ("http^://api.stripe.com/", "api.stripe.com"),
+        ("ftp://api.stripe.com/", "api.stripe.com"),
         ("http:api.stripe.com", "api.stripe.com"),
         ("api.stripe.com", "api.stripe.com"),
         ("//api.stripe.com/", "user@api.stripe.com"),
