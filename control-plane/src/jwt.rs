@@ -154,9 +154,9 @@ impl JwtVerifier {
         if now < begin || end <= now || claims.forwarded.request != request {
             return None;
         }
-        let mut taken = self.taken.lock();
-        taken.retain(|_, end| now < *end);
-        let is_new = taken.insert(claims.jti, end).is_none();
+        let mut seen = self.taken.lock();
+        seen.retain(|_, end| now < *end);
+        let is_new = seen.insert(claims.jti, end).is_none();
         is_new.then_some(claims.forwarded)
     }
 

@@ -29,7 +29,8 @@ pub(crate) struct ExportArgs {
 
 /// Put the rows of an export into an empty database: all of them, or none
 ///
-/// The audit trail keeps its places and hashes, so `claviger audit verify` goes on holding. Start servers on the new database
+/// Leases that have not ended are revoked, since the old database may have seen them used or revoked after the export. The audit
+/// trail keeps its places and hashes, so `claviger audit verify` goes on holding. Start servers on the new database
 /// with the same keys: the same key directory, token or key ring.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are help texts")]
@@ -75,7 +76,11 @@ pub(crate) async fn import(context: &Context, args: &ImportArgs) -> anyhow::Resu
         context,
         &counts,
         &into,
-        format!("put {} rows of {file} into {into}", counts.total()),
+        format!(
+            "put {} rows of {file} into {into}, and revoked {} leases that had not ended",
+            counts.total(),
+            counts.revoked_leases
+        ),
     );
     Ok(())
 }
@@ -86,7 +91,7 @@ fn done(context: &Context, counts: &TransferCounts, database: &Location, line: S
         .map(|(table, rows)| ((*table).to_owned(), json!(rows)))
         .collect();
     context.output.done(
-        &json!({ "database": database.to_string(), "rows": rows }),
+        &json!({ "database": database.to_string(), "rows": rows, "revoked_leases": counts.revoked_leases }),
         line,
     );
 }
@@ -95,6 +100,9 @@ fn refused(error: &TransferError) -> Failure {
     let hint = match error {
         TransferError::Open(OpenError::InUse { .. }) => {
             "stop the server that uses it, then try again"
+        }
+        TransferError::Running { .. } => {
+            "stop every node of this database; one that was killed counts as running for a minute"
         }
         TransferError::NotEmpty { .. } => {
             "make a new database, or name another with --database URL"
