@@ -48,9 +48,9 @@ async fn the_whole_job_is_done_with_keys_in_a_token() {
     stack.watch_token(token["access_token"].as_str().unwrap());
 
     let new = stack.secret("sk_live_");
-    let set = format!("/v1/vault/secret-sets/{}", access.set);
+    let place = format!("/v1/vault/secret-sets/{}", access.set);
     let entries = json!({ "entries": { "STRIPE_SECRET_KEY": new.text() } });
-    stack.admin().put(&set, &entries).await.expect_status(200);
+    stack.admin().put(&place, &entries).await.expect_status(200);
     let many = stack.workflow_lease(&access).await;
     stack
         .get(HOST, "/v1/balance", &many)
@@ -58,7 +58,7 @@ async fn the_whole_job_is_done_with_keys_in_a_token() {
         .expect_status(200);
     let sent = stack.upstream.last().field("authorization");
     assert_eq!(sent, format!("Bearer {}", new.text()));
-    let rollback = format!("{set}/rollback");
+    let rollback = format!("{place}/rollback");
     let reply = stack
         .admin()
         .post(&rollback, &json!({ "version": 1 }))
@@ -109,7 +109,7 @@ async fn a_copy_of_everything_but_the_token_opens_nothing() {
     empty(&bare.join("softhsm/tokens"));
     let mut launch = stack.node.launch.moved(&stack.data, &bare);
     let said = launch.fails().await;
-    assert!(said.contains("token"), "{said}");
+    assert!(said.contains("no token with label"), "{said}");
 
     // Another token by the same name, with the same PINs.
     let other = stack.home.path().join("other");
@@ -133,7 +133,7 @@ async fn a_copy_of_everything_but_the_token_opens_nothing() {
     );
     let mut launch = stack.node.launch.moved(&stack.data, &refilled);
     let said = launch.fails().await;
-    assert!(said.contains("key"), "{said}");
+    assert!(said.contains("does not open; restore the keys"), "{said}");
 
     for output in [&bare, &refilled] {
         let output = output.with_extension("out");
@@ -178,9 +178,9 @@ async fn without_its_token_a_server_goes_on_for_the_cache_ttl_and_no_longer_and_
         refused(&mut tunnel).await;
     }
     let entries = json!({ "entries": { "STRIPE_SECRET_KEY": stack.secret("sk_live_").text() } });
-    let set = format!("/v1/vault/secret-sets/{}", access.set);
+    let place = format!("/v1/vault/secret-sets/{}", access.set);
     let asked = Instant::now();
-    let reply = stack.admin().put(&set, &entries).await;
+    let reply = stack.admin().put(&place, &entries).await;
     assert_eq!(
         (reply.status, reply.code().as_str()),
         (503, "key_unavailable")
@@ -202,7 +202,7 @@ async fn without_its_token_a_server_goes_on_for_the_cache_ttl_and_no_longer_and_
         (reply.status == 200).then_some(())
     })
     .await;
-    stack.admin().put(&set, &entries).await.expect_status(200);
+    stack.admin().put(&place, &entries).await.expect_status(200);
     stack.finish().await;
 }
 
@@ -344,7 +344,7 @@ async fn a_wrong_pin_ends_the_start_with_a_reason_and_does_not_lock_the_token() 
     for _ in 0..2 {
         std::fs::write(&file, "not-the-pin\n").unwrap();
         let said = stack.node.launch.fails().await;
-        assert!(said.contains("PIN"), "{said}");
+        assert!(said.contains("refuses the PIN"), "{said}");
         assert!(said.contains("hint:"), "{said}");
         assert!(!said.contains("not-the-pin"), "{said}");
     }

@@ -90,7 +90,7 @@ async fn the_whole_job_is_done_with_keys_in_cloud_kms() {
         .as_str()
         .unwrap()
         .to_owned();
-    wait::until_after(Duration::from_secs(60), "the rotation", async || {
+    wait::until_after(Duration::from_mins(1), "the rotation", async || {
         let path = format!("/v1/keys/rotations/{id}");
         let rotation = fleet.admin().get(&path).await.expect_status(200).json();
         (rotation["state"] == "done").then_some(())

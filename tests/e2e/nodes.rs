@@ -66,8 +66,8 @@ async fn what_one_control_plane_makes_is_used_through_every_injector() {
             .await
             .expect_status(200);
     }
-    let sent = fleet.upstream.last().field("authorization");
-    assert_eq!(sent, format!("Bearer {}", access.secret.text()));
+    let received = fleet.upstream.last().field("authorization");
+    assert_eq!(received, format!("Bearer {}", access.secret.text()));
     assert_eq!(fleet.upstream.count(), 3);
 
     for (number, node) in fleet.nodes.iter().enumerate() {

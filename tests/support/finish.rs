@@ -185,6 +185,7 @@ impl Ends {
             .iter()
             .filter(|event| is_allowed(event, "lease.use"))
             .collect();
+        let outcomes = outcomes(events);
         let mut least: BTreeMap<Route, usize> = BTreeMap::new();
         let mut most: BTreeMap<Route, usize> = BTreeMap::new();
         for event in &uses {
@@ -192,7 +193,7 @@ impl Ends {
                 // An export is answered by us.
                 Sent::No
             } else if agreement == Agreement::Exact {
-                was_sent(event, events)
+                was_sent(event, &outcomes)
             } else {
                 Sent::Perhaps
             };
@@ -206,16 +207,10 @@ impl Ends {
         if agreement == Agreement::NoTraffic {
             assert!(at_upstream.is_empty(), "{at_upstream:?}");
         }
-        let outcomes = || {
-            events
-                .iter()
-                .filter(|event| event["action"] == "lease.outcome")
-                .collect::<Vec<_>>()
-        };
         if let Some(gap) = gap("at the upstream", &at_upstream, "recorded", &most)
             .or_else(|| gap("recorded as sent", &least, "at the upstream", &at_upstream))
         {
-            panic!("{gap}; outcomes: {:#?}", outcomes());
+            panic!("{gap}; outcomes: {:#?}", outcomes.values());
         }
         self.single_use_leases_were_used_once(&uses).await;
     }
@@ -249,12 +244,20 @@ enum Sent {
     Perhaps,
 }
 
-/// What the outcome of a use says of it.
-fn was_sent(event: &Value, events: &[Value]) -> Sent {
-    let outcome = events
+/// The outcome of each use, by the use's id.
+fn outcomes(events: &[Value]) -> BTreeMap<&str, &Value> {
+    let outcomes = events
         .iter()
-        .find(|other| other["action"] == "lease.outcome" && other["use_id"] == event["use_id"])
-        .unwrap_or_else(|| panic!("a use without an outcome: {event}"));
+        .filter(|event| event["action"] == "lease.outcome");
+    outcomes
+        .filter_map(|event| Some((event["use_id"].as_str()?, event)))
+        .collect()
+}
+
+/// What the outcome of a use says of it.
+fn was_sent(event: &Value, outcomes: &BTreeMap<&str, &Value>) -> Sent {
+    let outcome = event["use_id"].as_str().and_then(|id| outcomes.get(id));
+    let outcome = outcome.unwrap_or_else(|| panic!("a use without an outcome: {event}"));
     match outcome["error"].as_str() {
         Some(error) if UNSENT.contains(&error) => Sent::No,
         Some(error) if UNCERTAIN.contains(&error) => Sent::Perhaps,

@@ -332,25 +332,27 @@ impl Told {
 }
 
 impl Load {
-    /// Starts this many agents on each injector.
+    /// Starts this many agents on each injector, each as busy as it can be.
     pub(crate) async fn start(fleet: &Fleet<'_>, token: &str, agents: usize) -> Self {
-        let mut all = Vec::new();
-        for injector in 0..fleet.injectors() {
-            all.extend(vec![fleet.by(0, injector); agents]);
-        }
-        Self::through(all, token).await
+        Self::of(fleet, token, agents, Duration::ZERO).await
     }
 
-    /// Starts an agent for each of these ends.
-    pub(crate) async fn through(all: Vec<Ends>, token: &str) -> Self {
+    /// Starts one agent on each injector, with some requests a second: for stories that take their time.
+    pub(crate) async fn trickle(fleet: &Fleet<'_>, token: &str) -> Self {
+        Self::of(fleet, token, 1, Duration::from_millis(40)).await
+    }
+
+    async fn of(fleet: &Fleet<'_>, token: &str, agents: usize, pause: Duration) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut clients = Vec::new();
-        for ends in all {
+        for agent in 0..agents * fleet.injectors() {
+            let ends = fleet.by(0, agent % fleet.injectors());
             let mut tunnel = ends.tunnel("api.stripe.com", token).await;
             let (token, stopped) = (token.to_owned(), stopped.clone());
             clients.push(tokio::spawn(async move {
                 let mut told = Told::default();
                 while !*stopped.borrow() {
+                    tokio::time::sleep(pause).await;
                     let asked = Instant::now();
                     let reply = tunnel
                         .request("POST", "/v1/charges", &[], b"amount=1")
