@@ -17,6 +17,9 @@ use crate::chain::Heads;
 
 /// How often display counts and the place to recover from are written.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// The most leases, and the most agents, whose counts are written at a time: rows that lie anywhere in their tables, and
+/// uses wait meanwhile.
+const MAX_NOTED: usize = 512;
 /// How long to wait before held outcomes are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Rough size of a record in the log, for the keeper to know when to look.
@@ -86,10 +89,22 @@ pub(super) struct Docket {
     pace: Pace,
 }
 
-/// Counts for display that are written now and then.
+/// Counts for display that are written now and then, a part at a time.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// The part that is written now, until it is known to be.
+    part: Tally,
+    /// Whose turn comes before that of `since`, so that each comes.
+    due: Tally,
+    since: Tally,
+}
+
+/// What there is to write of uses.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// How many more uses a lease has.
     pub(super) leases: HashMap<LeaseId, i64>,
+    /// When an agent was last at work.
     pub(super) agents: HashMap<AgentId, i64>,
 }
 
@@ -367,37 +382,84 @@ impl Batch {
 
 impl Counts {
     fn is_empty(&self) -> bool {
-        self.agents.is_empty()
+        self.part.is_empty() && self.due.is_empty() && self.since.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
-        self.leases.clear();
-        self.agents.clear();
+    /// What to write next, the same until one of the following is called.
+    pub(super) fn next(&mut self) -> &Tally {
+        if self.part.is_empty() {
+            if self.due.is_empty() {
+                std::mem::swap(&mut self.due, &mut self.since);
+            }
+            let Tally { leases, agents } = &mut self.due;
+            self.part = Tally {
+                leases: leases.extract_if(|_, _| true).take(MAX_NOTED).collect(),
+                agents: agents.extract_if(|_, _| true).take(MAX_NOTED).collect(),
+            };
+        }
+        &self.part
     }
 
-    /// Those of these rows are written.
-    pub(super) fn noted(&mut self, leases: &[LeaseId], agents: &[AgentId]) {
+    /// All that is left becomes the next part.
+    pub(super) fn gather(&mut self) {
+        for tally in [&mut self.due, &mut self.since] {
+            self.part.add(std::mem::take(tally));
+        }
+    }
+
+    /// The part is written.
+    pub(super) fn noted(&mut self) {
+        self.part = Tally::default();
+    }
+
+    /// Of the part, these are written. The others wait for another turn, so that they keep nobody.
+    pub(super) fn noted_these(&mut self, leases: &[LeaseId], agents: &[AgentId]) {
+        let mut rest = std::mem::take(&mut self.part);
         for lease in leases {
-            self.leases.remove(lease);
+            rest.leases.remove(lease);
         }
         for agent in agents {
-            self.agents.remove(agent);
+            rest.agents.remove(agent);
         }
+        self.since.add(rest);
     }
 
     fn used(&mut self, request: &UseRequest, now: i64) {
         if request.kind == Kind::Workflow {
-            if let Some(uses) = self.leases.get_mut(&request.lease) {
-                *uses += 1;
-            } else {
-                self.leases.insert(request.lease.clone(), 1);
-            }
+            add(&mut self.since.leases, &request.lease, 1);
         }
-        if let Some(used_at) = self.agents.get_mut(&request.agent) {
-            *used_at = now;
-        } else {
-            self.agents.insert(request.agent.clone(), now);
+        latest(&mut self.since.agents, &request.agent, now);
+    }
+}
+
+impl Tally {
+    fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.agents.is_empty()
+    }
+
+    fn add(&mut self, other: Self) {
+        for (lease, uses) in other.leases {
+            add(&mut self.leases, &lease, uses);
         }
+        for (agent, used_at) in other.agents {
+            latest(&mut self.agents, &agent, used_at);
+        }
+    }
+}
+
+fn add(leases: &mut HashMap<LeaseId, i64>, lease: &LeaseId, more: i64) {
+    if let Some(uses) = leases.get_mut(lease) {
+        *uses += more;
+    } else {
+        leases.insert(lease.clone(), more);
+    }
+}
+
+fn latest(agents: &mut HashMap<AgentId, i64>, agent: &AgentId, at: i64) {
+    if let Some(used_at) = agents.get_mut(agent) {
+        *used_at = at.max(*used_at);
+    } else {
+        agents.insert(agent.clone(), at);
     }
 }
 
@@ -408,4 +470,68 @@ pub(super) struct Left {
     pub(super) open_uses: HashMap<UseId, u64>,
     /// The outcomes that they now get.
     pub(super) outcomes: VecDeque<Outcome>,
+}
+
+#[cfg(test)]
+mod tests {
+    use ::leases::clock::{Clock as _, SystemClock};
+
+    use super::*;
+
+    fn counted(leases: &[LeaseId]) -> Counts {
+        let mut counts = Counts::default();
+        for lease in leases {
+            add(&mut counts.since.leases, lease, 1);
+        }
+        counts
+    }
+
+    fn ids(count: usize) -> Vec<LeaseId> {
+        let now = SystemClock.now();
+        (0..count).map(|_| LeaseId::new(now)).collect()
+    }
+
+    #[test]
+    fn counts_of_many_leases_are_written_in_parts_and_each_has_its_turn() {
+        let leases = ids(3 * MAX_NOTED);
+        let mut counts = counted(&leases);
+        let mut written = HashMap::new();
+        for _ in 0..3 {
+            let part = &counts.next().leases;
+            assert_eq!(part.len(), MAX_NOTED);
+            written.extend(part.clone());
+            counts.noted();
+            // Those that are used all the time do not keep the others from theirs.
+            for lease in written.keys() {
+                add(&mut counts.since.leases, lease, 1);
+            }
+        }
+        assert_eq!(written.len(), leases.len());
+    }
+
+    #[test]
+    fn what_was_not_written_is_tried_again_and_what_was_counted_since_is_added() {
+        let leases = ids(2);
+        let mut counts = counted(&leases);
+        assert_eq!(counts.next().leases.len(), 2);
+        add(&mut counts.since.leases, &leases[1], 5);
+        assert_eq!(counts.next().leases[&leases[1]], 1, "until it is known");
+        counts.noted_these(&leases[..1], &[]);
+        assert_eq!(counts.next().leases, [(leases[1].clone(), 6)].into());
+        counts.noted();
+        assert!(counts.is_empty());
+    }
+
+    #[test]
+    fn the_last_part_has_all_that_is_left() {
+        let leases = ids(2 * MAX_NOTED);
+        let mut counts = counted(&leases);
+        counts.next();
+        add(&mut counts.since.leases, &leases[0], 1);
+        counts.gather();
+        let uses: i64 = counts.next().leases.values().sum();
+        assert_eq!(uses, i64::try_from(leases.len()).unwrap() + 1);
+        counts.noted();
+        assert!(counts.is_empty());
+    }
 }

@@ -144,6 +144,7 @@ impl Clerk for Worker {
     }
 
     fn finish(mut self) {
+        self.docket.counts.gather();
         self.commit(&mut Vec::new(), &mut Batch::default(), true);
         let Self {
             runtime, mut desk, ..
@@ -428,13 +429,13 @@ impl Desk {
         let now = docket.shared.time.now();
         docket.writer.begin(docket.heads.ledger.get(), now);
         let open_from = docket.open_from(&Batch::default());
-        let noted = self.line.note(now, open_from, &docket.counts).await;
+        let noted = self.line.note(now, open_from, docket.counts.next()).await;
         let Some(noted) = noted.inspect_err(|_| self.line.drop())? else {
             // Fenced or closed, which a new connection tells.
             self.line.drop();
             return Ok(());
         };
-        docket.counts.noted(&noted.leases, &noted.agents);
+        docket.counts.noted_these(&noted.leases, &noted.agents);
         self.look_at_clock(docket, noted.time_seen, noted.clock);
         let dead_after = *docket.shared.dead_after.lock();
         let dead = self

@@ -100,7 +100,7 @@ impl Clerk for Worker {
         match committed {
             Ok(()) => {
                 if is_noting {
-                    self.docket.counts.clear();
+                    self.docket.counts.noted();
                     self.docket.noted();
                 }
                 self.docket.settle(waiting, batch, began);
@@ -119,6 +119,7 @@ impl Clerk for Worker {
     }
 
     fn finish(mut self) {
+        self.docket.counts.gather();
         self.commit(&mut Vec::new(), &mut Batch::default(), true);
         let closed = self.db.execute(
             "UPDATE ledger_state SET is_open = 0 WHERE node = ?1",
@@ -200,17 +201,18 @@ impl Worker {
     }
 
     /// Writes the display counts and the place where a recovery would begin.
-    fn note(&self, batch: &Batch, now: i64) -> rusqlite::Result<()> {
+    fn note(&mut self, batch: &Batch, now: i64) -> rusqlite::Result<()> {
+        let counts = self.docket.counts.next();
         let mut lease = self
             .db
             .prepare_cached("UPDATE leases SET uses = uses + ?1 WHERE id = ?2")?;
-        for (id, uses) in &self.docket.counts.leases {
+        for (id, uses) in &counts.leases {
             lease.execute((uses, id.as_str()))?;
         }
         let mut agent = self.db.prepare_cached(
             "UPDATE agents SET last_used_at = ?1 WHERE id = ?2 AND deleted_at IS NULL",
         )?;
-        for (id, used_at) in &self.docket.counts.agents {
+        for (id, used_at) in &counts.agents {
             agent.execute((used_at, id.as_str()))?;
         }
         let open_from = self.docket.open_from(batch);

@@ -10,7 +10,7 @@ use super::sheet::Sheet;
 use crate::chain::Link;
 use crate::db::DatabaseError;
 use crate::ledger::book::{Book, Wanted};
-use crate::ledger::docket::Counts;
+use crate::ledger::docket::Tally;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -259,7 +259,7 @@ pub(super) async fn note(
     pen: &Pen<'_>,
     now: i64,
     open_from: u64,
-    counts: &Counts,
+    counts: &Tally,
 ) -> Result<Option<Noted>, CallError> {
     let open_from = open_from.cast_signed();
     let (leases, uses): (Vec<&str>, Vec<i64>) = counts

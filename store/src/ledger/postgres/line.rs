@@ -9,7 +9,7 @@ use super::calls::{self, Answer, CallError, Decided, Noted, Pen, Resumed};
 use super::rows::FreshRows;
 use crate::chain::{Link, Stream};
 use crate::ledger::book::Wanted;
-use crate::ledger::docket::Counts;
+use crate::ledger::docket::Tally;
 use crate::location::PostgresUrl;
 
 /// The way to the database.
@@ -76,7 +76,7 @@ impl Line {
         &self,
         now: i64,
         open_from: u64,
-        counts: &Counts,
+        counts: &Tally,
     ) -> Result<Option<Noted>, CallError> {
         calls::note(self.client()?, &self.pen(), now, open_from, counts).await
     }
