@@ -90,7 +90,8 @@ async fn begin(ends: &Ends, path: &str, body: &Value) -> String {
 }
 
 async fn until_reached(ends: &Ends, id: &str, point: usize) {
-    wait::until_after(ROTATED_WITHIN, "a point of the rotation", async || {
+    let what = "a point of the rotation";
+    wait::polled(ROTATED_WITHIN, wait::POLL, what, async || {
         let done = rotation(ends, id).await["done"].as_u64().unwrap();
         (done >= point as u64).then_some(())
     })

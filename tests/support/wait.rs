@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 /// How long a condition may take before its test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const POLL: Duration = Duration::from_millis(10);
+/// How often a condition is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(10);
+/// For what takes long: each look leaves its trace in logs and in what agents have seen.
+const SELDOM: Duration = Duration::from_millis(200);
 
 /// Polls `condition` until it gives a value.
 ///
@@ -22,6 +25,20 @@ pub(crate) async fn until<T>(what: &str, condition: impl AsyncFnMut() -> Option<
 pub(crate) async fn until_after<T>(
     patience: Duration,
     what: &str,
+    condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let pause = if patience > PATIENCE { SELDOM } else { POLL };
+    polled(patience, pause, what, condition).await
+}
+
+/// The same with a look each `pause`.
+///
+/// # Panics
+/// When `patience` is over; the message names `what`.
+pub(crate) async fn polled<T>(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
     mut condition: impl AsyncFnMut() -> Option<T>,
 ) -> T {
     let started = Instant::now();
@@ -33,7 +50,7 @@ pub(crate) async fn until_after<T>(
             started.elapsed() < patience,
             "waited {patience:?} in vain for: {what}"
         );
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
