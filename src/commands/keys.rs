@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Rotate(Rotate),
     /// Move a vault, and with the default one the signing keys, to the server's key provider from another
     #[command(
-        after_help = "Start every node with the new provider as `keys.provider` and the old one in `keys.also`, then:\n  claviger keys migrate --to pkcs11"
+        after_help = "Example:\n  claviger keys migrate --to pkcs11\n\nFirst start every node with the new provider as `keys.provider` and the old one in `keys.also`."
     )]
     Migrate(Migrate),
     /// End the owner's key and write another to DIR/admin.key, while no server runs
