@@ -12,7 +12,7 @@ async fn the_demo_succeeds_within_a_minute_and_shows_both_sides() {
     let mut command = stack::binary(home.path());
     command.arg("demo").kill_on_drop(true);
 
-    let output = tokio::time::timeout(wait::PATIENCE * 4, command.output())
+    let output = tokio::time::timeout(wait::patience() * 4, command.output())
         .await
         .unwrap()
         .unwrap();

@@ -113,7 +113,8 @@ async fn a_slow_reader_makes_the_upstream_wait_and_not_the_memory_grow() {
     let block = bytes::Bytes::from(vec![7; 1 << 20]);
     // Nobody reads: sooner or later the upstream cannot go on sending, long before this many MiB.
     let mut sent = 0;
-    while let Ok(result) = tokio::time::timeout(wait::PATIENCE / 10, body.send(block.clone())).await
+    while let Ok(result) =
+        tokio::time::timeout(wait::patience() / 10, body.send(block.clone())).await
     {
         result.unwrap();
         sent += 1;

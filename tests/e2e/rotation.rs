@@ -13,7 +13,10 @@ const HOST: &str = "api.stripe.com";
 /// The most that one set may have.
 const KEYS_OF_A_SET: usize = 200;
 /// A rotation waits 10 s for writers, and goes on 4 s after its control plane was killed.
-const ROTATED_WITHIN: Duration = Duration::from_mins(2);
+fn rotated_within() -> Duration {
+    Duration::from_mins(soak(30, 2))
+}
+
 /// A new signing key is known for 30 s before it signs.
 const SIGNS_WITHIN: Duration = Duration::from_mins(1);
 
@@ -91,7 +94,7 @@ async fn begin(ends: &Ends, path: &str, body: &Value) -> String {
 
 async fn until_reached(ends: &Ends, id: &str, point: usize) {
     let what = "a point of the rotation";
-    wait::polled(ROTATED_WITHIN, wait::POLL, what, async || {
+    wait::polled(rotated_within(), wait::POLL, what, async || {
         let done = rotation(ends, id).await["done"].as_u64().unwrap();
         (done >= point as u64).then_some(())
     })
@@ -99,7 +102,7 @@ async fn until_reached(ends: &Ends, id: &str, point: usize) {
 }
 
 async fn until_done(ends: &Ends, id: &str) -> Value {
-    wait::until_after(ROTATED_WITHIN, "the rotation to be done", async || {
+    wait::until_after(rotated_within(), "the rotation to be done", async || {
         let rotation = rotation(ends, id).await;
         (rotation["state"] == "done").then_some(rotation)
     })

@@ -48,7 +48,7 @@ async fn botocore(mut command: Command, input: &Value) -> Value {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.to_string().as_bytes()).await.unwrap();
     drop(stdin);
-    let output = tokio::time::timeout(wait::PATIENCE * 3, child.wait_with_output())
+    let output = tokio::time::timeout(wait::patience() * 3, child.wait_with_output())
         .await
         .unwrap()
         .unwrap();

@@ -169,7 +169,7 @@ impl Ends {
     /// Runs any command to its end; its output counts as seen by an agent.
     pub(crate) async fn run(&self, mut command: Command) -> Ran {
         command.stdin(std::process::Stdio::null());
-        let output = tokio::time::timeout(wait::PATIENCE * 4, command.output())
+        let output = tokio::time::timeout(wait::patience() * 4, command.output())
             .await
             .expect("the command ends in time")
             .expect("the command starts");

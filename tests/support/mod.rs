@@ -25,7 +25,7 @@ pub(crate) use upstream::Upstream;
 pub(crate) use wire::{Reply, Wire};
 
 /// A count for the long run that `tests/run soak` makes, and the one for every other run.
-pub(crate) fn soak(long: usize, usual: usize) -> usize {
+pub(crate) fn soak<T>(long: T, usual: T) -> T {
     if std::env::var_os("CLAVIGER_SOAK").is_some() {
         long
     } else {

@@ -18,6 +18,9 @@ pub(crate) struct Access {
 /// What a grant allows when a test says nothing else.
 const ACTIONS: [&str; 2] = ["proxy_use", "mint_workflow_lease"];
 
+/// Longer than any story takes, the long ones too; the most that a lease may have is a day.
+const LONG: u64 = 12 * 3_600;
+
 impl Ends {
     /// Stripe with a fresh key, and a grant without constraints.
     pub(crate) async fn stripe(&self) -> Access {
@@ -107,7 +110,7 @@ impl Ends {
     /// A lease for many requests.
     pub(crate) async fn workflow_lease(&self, access: &Access) -> String {
         let body = json!({
-            "secret_set_id": access.set, "agent_id": access.agent, "kind": "workflow", "ttl_seconds": 600,
+            "secret_set_id": access.set, "agent_id": access.agent, "kind": "workflow", "ttl_seconds": LONG,
         });
         self.mint(&body).await
     }
@@ -115,7 +118,7 @@ impl Ends {
     /// A lease for many requests, and its id.
     pub(crate) async fn workflow_lease_with_id(&self, access: &Access) -> (String, String) {
         let body = json!({
-            "secret_set_id": access.set, "agent_id": access.agent, "kind": "workflow", "ttl_seconds": 600,
+            "secret_set_id": access.set, "agent_id": access.agent, "kind": "workflow", "ttl_seconds": LONG,
         });
         let minted = self
             .admin()

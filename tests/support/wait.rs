@@ -2,8 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before its test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use super::soak;
+
+/// How long a condition may take before its test fails; in the long run there is more to be written and read.
+pub(crate) fn patience() -> Duration {
+    soak(15 * USUAL, USUAL)
+}
+
+const USUAL: Duration = Duration::from_secs(20);
 
 /// How often a condition is looked at.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
@@ -13,9 +19,9 @@ const SELDOM: Duration = Duration::from_millis(200);
 /// Polls `condition` until it gives a value.
 ///
 /// # Panics
-/// When [`PATIENCE`] is over; the message names `what`.
+/// When [`patience`] is over; the message names `what`.
 pub(crate) async fn until<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
-    until_after(PATIENCE, what, condition).await
+    polled(patience(), POLL, what, condition).await
 }
 
 /// The same for what takes longer than usual, or has to be there sooner.
@@ -27,7 +33,7 @@ pub(crate) async fn until_after<T>(
     what: &str,
     condition: impl AsyncFnMut() -> Option<T>,
 ) -> T {
-    let pause = if patience > PATIENCE { SELDOM } else { POLL };
+    let pause = if patience > USUAL { SELDOM } else { POLL };
     polled(patience, pause, what, condition).await
 }
 
@@ -54,13 +60,14 @@ pub(crate) async fn polled<T>(
     }
 }
 
-/// Waits for `future`, but no longer than [`PATIENCE`].
+/// Waits for `future`, but no longer than [`patience`].
 ///
 /// # Panics
 /// When the time is over; the message names `what`.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    let patience = patience();
+    match tokio::time::timeout(patience, future).await {
         Ok(value) => value,
-        Err(elapsed) => panic!("waited {PATIENCE:?} in vain for: {what} ({elapsed})"),
+        Err(elapsed) => panic!("waited {patience:?} in vain for: {what} ({elapsed})"),
     }
 }
