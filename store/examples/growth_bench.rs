@@ -1,4 +1,5 @@
-//! Measures decisions and start-up with a full database beside an empty one.
+//! Measures decisions and start-up with a full database beside an empty one. A decision is the door's look at the lease,
+//! and the use on record.
 //!
 //! `cargo run --release -p store --example growth_bench -- [--database sqlite|postgres] [--scale F] [--audit-scale F]
 //! [--behind N] [--seconds F] [--rounds N]`
@@ -23,6 +24,7 @@ use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId, UseId, VaultId};
 use leases::scope::{Action, Kind};
 use rusqlite::types::Value;
 use sha2::{Digest as _, Sha256};
+use store::ledger::{Holding, Standing};
 use store::{Location, Store, StoreOptions, UseRequest};
 use tempfile::TempDir;
 use test_postgres::Server;
@@ -697,7 +699,7 @@ impl<'s> Subject<'s> {
     }
 }
 
-/// Uses one lease after the other.
+/// Looks at one lease after the other, and uses it.
 struct Caller {
     store: Store,
     amount: Amount,
@@ -720,11 +722,22 @@ impl Caller {
             }
             let lease = self.amount.nth(self.kind, self.from + place);
             let request = self.amount.request(lease, expires_at)?;
+            let holding = Holding {
+                org: &request.org,
+                lease: &request.lease,
+                agent: &request.agent,
+                grant: None,
+                revocation_ids: &request.revocation_ids,
+            };
+            let ledger = self.store.ledger();
             let began = Instant::now();
-            let recorded = self.store.ledger().record_use(request.clone()).await?;
+            let standing = ledger.standing(&holding).await?;
+            let recorded = ledger.record_use(request.clone()).await?;
             times.push(began.elapsed());
-            let outcome = support::outcome(&request, &recorded);
-            self.store.ledger().record_outcome(outcome);
+            if standing != Standing::Good {
+                return Err(format!("the lease stands as {standing:?}").into());
+            }
+            ledger.record_outcome(support::outcome(&request, &recorded));
         }
         Ok(times)
     }
