@@ -11,7 +11,8 @@ use crate::units::HostPort;
 #[derive(Clone, Debug)]
 pub(crate) struct Facts<'a> {
     pub(crate) proxy: &'a HostPort,
-    pub(crate) lease: &'a str,
+    /// None where the proxy adds it.
+    pub(crate) lease: Option<&'a str>,
     pub(crate) trust: &'a Trust,
     /// The templates' own variables, each with a value of the right shape that opens nothing.
     pub(crate) placeholders: &'a BTreeMap<String, String>,
@@ -54,7 +55,10 @@ pub(crate) fn build(
     let mut set = |name: &str, value: &OsStr| {
         child.insert(name.into(), value.to_owned());
     };
-    let proxy = format!("http://lease:{}@{}", facts.lease, facts.proxy);
+    let proxy = match facts.lease {
+        Some(lease) => format!("http://lease:{lease}@{}", facts.proxy),
+        None => format!("http://{}", facts.proxy),
+    };
     for name in BOTH_CASES {
         let value = if name == "NO_PROXY" { DIRECT } else { &proxy };
         set(name, OsStr::new(value));
@@ -178,7 +182,7 @@ mod tests {
         let proxy = "127.0.0.1:8182".parse().unwrap();
         let facts = Facts {
             proxy: &proxy,
-            lease: "clv_token",
+            lease: Some("clv_token"),
             trust: &trust,
             placeholders: &placeholders,
             withheld: &["STRIPE_SECRET_KEY".to_owned()],

@@ -1,11 +1,11 @@
 //! `run`: a program with a way through the injector, a lease of its own, and no key.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use leases::clock::{Clock as _, SystemClock};
@@ -14,31 +14,38 @@ use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::process::{Child, Command};
-use zeroize::Zeroizing;
 
+mod helper;
+mod holder;
+mod kin;
+mod learn;
+mod program;
 mod signals;
 
+use self::helper::Helper;
+use self::holder::{Holder, Lease};
+use self::kin::Kin;
 use self::signals::Signals;
 use super::grant::Action;
 use super::{Context, ca, lease};
 use crate::client::{Caller, Client, Connection, segment, text};
 use crate::environment::{self, Facts};
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::trust;
 use crate::units::{self, HostPort, SetName};
 
 /// Run a program whose requests get the credentials put in on their way
 ///
-/// The program finds the injector by its proxy variables, trusts its CA, and holds a lease that ends with it. Where it looks
-/// for a key it finds a placeholder of the right shape.
+/// The program finds a proxy of its own by its proxy variables and trusts the injector's CA. The proxy adds a lease to what
+/// the program and its children send, renews it, and ends with the program: neither key nor lease is in its hands. Where it
+/// looks for a key it finds a placeholder of the right shape.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   claviger run --set openai/dev/me -- python agent.py
   claviger run --set github/dev/me --set stripe/test/me --agent bot --ttl 15m -- claude
-  claviger run --set stripe/test/me -- curl https://api.stripe.com/v1/balance")]
+  claviger run --set stripe/test/me -- curl https://api.stripe.com/v1/balance
+  claviger run --learn --set openai/dev/me -- python agent.py     and the grants it needed")]
 pub(crate) struct Args {
     /// A set: provider/environment/name; repeatable, the request's host decides
     #[arg(long, required = true, value_name = "P/E/N")]
@@ -46,17 +53,20 @@ pub(crate) struct Args {
     /// The agent, by name or id [default: the only one that holds grants on these sets]
     #[arg(long)]
     agent: Option<String>,
-    /// How long the lease lives at most
+    /// How long a lease lives; it is renewed when half of that is over
     #[arg(long, value_parser = units::ttl_seconds, default_value = "1h")]
     ttl: u64,
+    /// Hand the lease itself to the program, for one whose requests come from elsewhere, as a container's do; it is not
+    /// renewed
+    #[arg(long)]
+    lease_in_env: bool,
+    /// Say at the end which grants would allow what the program did and tried, and no more
+    #[arg(long)]
+    learn: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
-
-/// What shells answer for a program that is not there, or that may not be run.
-const NOT_FOUND: u8 = 127;
-const NOT_RUNNABLE: u8 = 126;
 
 pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     // The wrapped program often runs as the same user; it must not read the key from this process's memory.
@@ -65,134 +75,150 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         // Before anything else starts a thread, so that all of them hold the signals back.
         let signals = Signals::hold()?;
         let client = context.connection.client().await?;
-        let lease = Lease::mint(&client, args).await?;
-        let outcome = lease.accompany(context, args, signals).await;
-        lease.end(context.output).await;
+        let holder = Holder::begin(context, &client, mint(&client, args).await?).await?;
+        let outcome = accompany(context, args, &client, &holder, signals).await;
+        if args.learn {
+            learn::tell(context, &client, &args.set, &holder.ids()).await;
+        }
+        holder.end().await;
         outcome
     })
 }
 
-/// The lease of one run, which ends with it.
-struct Lease<'a> {
-    client: &'a Client,
-    id: String,
-    token: Zeroizing<String>,
-    expires_at: String,
+/// The lease to ask for.
+async fn mint(client: &Client, args: &Args) -> anyhow::Result<lease::Mint> {
+    let agent = match (&args.agent, client.caller()) {
+        (Some(agent), _) => Some(agent.clone()),
+        (None, Caller::Agent) => None,
+        (None, Caller::Person) => Some(only_agent(client, &args.set).await?),
+    };
+    Ok(lease::Mint {
+        set: args.set.clone(),
+        agent,
+        kind: lease::Kind::Workflow,
+        action: Action::ProxyUse,
+        keys: Vec::new(),
+        ttl: args.ttl,
+    })
 }
 
-impl<'a> Lease<'a> {
-    async fn mint(client: &'a Client, args: &Args) -> anyhow::Result<Self> {
-        let agent = match (&args.agent, client.caller()) {
-            (Some(agent), _) => Some(agent.clone()),
-            (None, Caller::Agent) => None,
-            (None, Caller::Person) => Some(only_agent(client, &args.set).await?),
-        };
-        let mint = lease::Mint {
-            set: args.set.clone(),
-            agent,
-            kind: lease::Kind::Workflow,
-            action: Action::ProxyUse,
-            keys: Vec::new(),
-            ttl: args.ttl,
-        };
-        let answer = lease::request(client, &mint).await?;
-        Ok(Self {
-            client,
-            id: text(&answer, "lease_id").to_owned(),
-            token: Zeroizing::new(text(&answer, "token").to_owned()),
-            expires_at: text(&answer, "expires_at").to_owned(),
-        })
-    }
-
-    async fn accompany(
-        &self,
-        context: &Context,
-        args: &Args,
-        signals: Signals,
-    ) -> anyhow::Result<ExitCode> {
-        let ca = ca::pem(&context.connection).await?;
-        // 0700, and removed when it is dropped.
-        let dir =
-            TempDir::with_prefix("claviger-run-").context("cannot make a temporary directory")?;
-        let also = std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from);
-        let trust = trust::write(dir.path(), &ca, also.as_deref())?;
-        let (placeholders, withheld) = variables(self.client, &args.set).await;
-        let proxy = injector(self.client, &context.connection)?;
-        let facts = Facts {
-            proxy: &proxy,
-            lease: &self.token,
-            trust: &trust,
-            placeholders: &placeholders,
-            withheld: &withheld,
-        };
-        let environment = environment::build(std::env::vars_os(), &facts);
-        start(context.output, &args.command, environment, signals).await
-    }
-
-    /// Best effort: the program's status is what the caller waits for, and the lease ends by itself.
-    async fn end(&self, output: Output) {
-        let path = format!("/v1/vault/leases/{}", segment(&self.id));
-        if let Err(error) = self.client.delete(&path).await {
-            output.warn(format!(
-                "lease {} is not revoked and lives until {}: {error:#}",
-                self.id, self.expires_at
-            ));
-        }
-    }
-}
-
-async fn start(
-    output: Output,
-    command: &[OsString],
-    environment: BTreeMap<OsString, OsString>,
+/// Runs the program to its end, with what it needs beside it.
+async fn accompany(
+    context: &Context,
+    args: &Args,
+    client: &Client,
+    holder: &Holder<'_>,
     signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let Some((program, arguments)) = command.split_first() else {
-        anyhow::bail!("no program is named")
+    let ca = ca::pem(&context.connection).await?;
+    // 0700, and removed when it is dropped.
+    let dir = TempDir::with_prefix("claviger-run-").context("cannot make a temporary directory")?;
+    let also = std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from);
+    let trust = trust::write(dir.path(), &ca, also.as_deref())?;
+    let (placeholders, withheld) = variables(client, &args.set).await;
+    let injector = injector(client, &context.connection)?;
+    warn_of_shared_user(context);
+    let way = Way::open(context, args, injector, holder).await?;
+    let (proxy, lease) = way.of_program();
+    let facts = Facts {
+        proxy: &proxy,
+        lease: lease.as_ref().map(|lease| lease.token.as_str()),
+        trust: &trust,
+        placeholders: &placeholders,
+        withheld: &withheld,
     };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(environment);
-    let spawned = signals.spawning(|| command.spawn())?;
-    match spawned {
-        Ok(child) => Ok(exit_code(attend(child, signals).await?)),
-        Err(error) => {
-            let code = if error.kind() == ErrorKind::NotFound {
-                NOT_FOUND
-            } else {
-                NOT_RUNNABLE
-            };
-            let failure =
-                Failure::new(format!("cannot run {}: {error}", program.to_string_lossy()))
-                    .hint("check the program's name and PATH");
-            output.failure(&failure.into());
-            Ok(ExitCode::from(code))
-        }
+    let environment = environment::build(std::env::vars_os(), &facts);
+    let program = program::run(
+        context.output,
+        &args.command,
+        environment,
+        signals,
+        way.kin(),
+    );
+    tokio::select! {
+        ended = program => ended,
+        never = way.serve(holder) => match never {},
     }
 }
 
-/// Waits for the program and passes signals on meanwhile.
-async fn attend(mut child: Child, mut signals: Signals) -> anyhow::Result<ExitStatus> {
-    loop {
-        tokio::select! {
-            // Reaped here and nowhere else, so the id below is the child's as long as there is one.
-            status = child.wait() => return status.context("cannot wait for the program"),
-            signal = signals.next() => {
-                let signal = signal?;
-                if let Some(id) = child.id() {
-                    signals::forward(signal, id);
-                }
+/// How the program's requests come to the injector with a lease.
+enum Way {
+    /// By a port that adds it. The program holds none.
+    Helper(Helper, Kin),
+    /// The program holds the lease and shows it itself.
+    Handed(HostPort, Arc<Lease>),
+}
+
+impl Way {
+    async fn open(
+        context: &Context,
+        args: &Args,
+        injector: HostPort,
+        holder: &Holder<'_>,
+    ) -> anyhow::Result<Self> {
+        if args.lease_in_env {
+            return Ok(Self::handed(injector, holder));
+        }
+        match Kin::of_this_process() {
+            Ok(kin) => Ok(Self::Helper(
+                Helper::open(injector, holder.leases(), kin).await?,
+                kin,
+            )),
+            Err(error) => {
+                context.output.warn(format!(
+                    "the program is handed the lease in its environment, since a port could not be kept for it alone: {error:#}"
+                ));
+                Ok(Self::handed(injector, holder))
             }
         }
     }
+
+    fn handed(injector: HostPort, holder: &Holder<'_>) -> Self {
+        Self::Handed(injector, Arc::clone(&holder.leases().borrow()))
+    }
+
+    /// What the program is told.
+    fn of_program(&self) -> (HostPort, Option<Arc<Lease>>) {
+        match self {
+            Self::Helper(helper, _) => (helper.address(), None),
+            Self::Handed(injector, lease) => (injector.clone(), Some(Arc::clone(lease))),
+        }
+    }
+
+    fn kin(&self) -> Option<Kin> {
+        match self {
+            Self::Helper(_, kin) => Some(*kin),
+            Self::Handed(..) => None,
+        }
+    }
+
+    /// What goes on beside the program. A lease that was handed over cannot be renewed.
+    async fn serve(&self, holder: &Holder<'_>) -> Infallible {
+        match self {
+            Self::Helper(helper, _) => {
+                tokio::select! {
+                    never = helper.serve() => never,
+                    never = holder.renew() => never,
+                }
+            }
+            Self::Handed(..) => std::future::pending().await,
+        }
+    }
 }
 
-/// The program's own status, or 128 and the number of the signal that ended it, as shells tell it.
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+/// A program that may read the administrator's key needs no lease: whoever runs it should know.
+fn warn_of_shared_user(context: &Context) {
+    let Ok(data) = context.connection.data_dir() else {
+        return;
+    };
+    let key = data.admin_key();
+    if std::fs::File::open(&key).is_ok() {
+        context.output.warn(format!(
+            "the program runs as a user who can read {}, and could take any right with it; to keep them apart, let the \
+             server run as a user of its own (examples/many-nodes/systemd) and give this one an agent's key by CLAVIGER_KEY_FILE",
+            key.display()
+        ));
+    }
 }
 
 /// The one agent that holds a living grant on every set.
@@ -336,11 +362,5 @@ mod tests {
             &json!({ "revoked_at": "1969-01-01T00:00:00Z" }),
             now
         ));
-    }
-
-    #[test]
-    fn a_signal_becomes_the_status_that_shells_tell() {
-        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), ExitCode::from(3));
-        assert_eq!(exit_code(ExitStatus::from_raw(15)), ExitCode::from(143));
     }
 }

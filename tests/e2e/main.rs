@@ -44,3 +44,4 @@ mod single_use;
 mod streaming;
 mod stripping;
 mod templates;
+mod wrapped;

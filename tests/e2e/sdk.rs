@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::stack::Ran;
 use crate::support::{Access, Stack};
 
-fn script(name: &str) -> String {
+pub(crate) fn script(name: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/sdk")
         .join(name)
@@ -17,7 +17,7 @@ fn script(name: &str) -> String {
         .to_string()
 }
 
-fn environment(variable: &str) -> String {
+pub(crate) fn environment(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set; hint: start these tests by tests/run e2e")
     })
