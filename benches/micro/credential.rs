@@ -25,6 +25,7 @@ pub(crate) fn measure(report: &mut Report, runtime: &Runtime) -> anyhow::Result<
     seal_and_open(report, runtime)?;
     prepare_and_inject(report)?;
     sign(report)?;
+    restream(report)?;
     scrub(report);
     Ok(())
 }
@@ -162,6 +163,64 @@ fn sign(report: &mut Report) -> anyhow::Result<()> {
         signer
             .sign(&request, &scope, now)
             .expect("the scope is the host's")
+    });
+    Ok(())
+}
+
+/// A payload in signed chunks of 64 KiB, as SDKs send them, in the pieces that TLS brings. A second of it is MiB.
+fn restream(report: &mut Report) -> anyhow::Result<()> {
+    const HOST: &str = "s3.us-east-1.amazonaws.com";
+    let plan = plan(
+        "aws",
+        &[
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            (
+                "AWS_SECRET_ACCESS_KEY",
+                "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+            ),
+        ],
+    )?;
+    let signer = plan.sigv4().context("the template signs")?;
+    let none = "0".repeat(64);
+    let mut headers = agent_headers(HOST);
+    for (name, value) in [
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("x-amz-decoded-content-length", "1048576"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let dummy = format!(
+        "AWS4-HMAC-SHA256 Credential=AKIACLAVIGERPLACEHLD/20261122/us-east-1/s3/aws4_request, \
+         SignedHeaders=host;x-amz-date, Signature={none}"
+    );
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&dummy)?);
+    let scope = AgentScope::read(&headers, "/bucket/key")?;
+    headers.remove(AUTHORIZATION);
+    let mut body = Vec::new();
+    for data in random().chunks(64 * 1024) {
+        body.extend_from_slice(format!("10000;chunk-signature={none}\r\n").as_bytes());
+        body.extend_from_slice(data);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("0;chunk-signature={none}\r\n\r\n").as_bytes());
+    report.each("sign 1 MiB again, chunk by chunk", || {
+        let request = Signable {
+            method: "PUT",
+            host: HOST,
+            path_and_query: "/bucket/key",
+            headers: &headers,
+            payload: &PayloadHash::Unsigned,
+        };
+        let mut streamed = signer
+            .sign(&request, &scope, SystemClock.now())
+            .expect("the scope is the host's")
+            .body
+            .expect("the payload is streamed");
+        let mut sent = 0;
+        for piece in body.chunks(CHUNK) {
+            sent += streamed.push(piece).expect("the chunks are sound").len();
+        }
+        sent + streamed.finish().expect("the body is whole").len()
     });
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The one case in which a request's body is read before its head leaves: a signature over its hash.
+//! What a signature asks of a request's body: to be read before its head leaves, for a signature over its hash, or to be
+//! signed again in AWS's own chunks as it passes.
 //!
 //! Pingora replays a body that was read early only from its own small retry buffer. The buffer is turned on
 //! for the last part alone, and the body filter puts the whole body in that part's place.
@@ -9,7 +10,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use pingora::proxy::Session;
-use providers::inject::sigv4::{AgentScope, Payload, PayloadHash, SigV4Refusal};
+use providers::inject::sigv4::{
+    AgentScope, LONGEST_SIGNED_CHUNK, Payload, PayloadHash, SigV4Refusal, StreamedBody,
+    StreamedError,
+};
 use providers::inject::{BodyNeed, SigV4};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -43,7 +47,11 @@ impl HeldBodies {
     /// Room for the body of a request, whose length is what its head says.
     fn take(&self, session: &Session, bound: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let length = content_length(session).unwrap_or(bound.min(REPLAYED));
-        let bytes = u32::try_from(length.min(bound)).unwrap_or(u32::MAX);
+        self.take_bytes(length.min(bound))
+    }
+
+    fn take_bytes(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.room)
             .try_acquire_many_owned(bytes)
             .map_err(|_| Refusal {
@@ -82,9 +90,15 @@ pub(crate) async fn hold_if_signed(
     if scope.needs_body() && content_length(session).is_some_and(|length| length > bound) {
         return Err(too_large(bound));
     }
+    if let Payload::Streamed(streamed) = &scope.payload
+        && streamed.form.is_signed()
+    {
+        let length = content_length(session).unwrap_or(LONGEST_SIGNED_CHUNK);
+        ctx.held_room = Some(bounds.take_bytes(length.min(LONGEST_SIGNED_CHUNK))?);
+    }
     answer_expectation(session).await?;
     let payload = match &scope.payload {
-        Payload::Unsigned => PayloadHash::Unsigned,
+        Payload::Unsigned | Payload::Streamed(_) => PayloadHash::Unsigned,
         Payload::Declared(hash) => PayloadHash::Sha256(declared(hash)?),
         Payload::Hash if session.is_body_empty() => PayloadHash::Empty,
         Payload::Hash => {
@@ -100,6 +114,29 @@ pub(crate) async fn hold_if_signed(
     };
     ctx.signing = Some((scope, payload));
     Ok(())
+}
+
+/// Passes a part of a streamed body, and behind its end the last chunk.
+pub(crate) fn restream(
+    streamed: &mut StreamedBody,
+    part: Option<Bytes>,
+    is_end: bool,
+) -> Result<Bytes, Refusal> {
+    let passed = streamed.push(&part.unwrap_or_default()).map_err(odd)?;
+    if !is_end {
+        return Ok(passed);
+    }
+    let last = streamed.finish().map_err(odd)?;
+    Ok([passed, last].concat().into())
+}
+
+fn odd(error: StreamedError) -> Refusal {
+    Refusal::new(
+        Code::AmbiguousRequest,
+        format!(
+            "{error}; send the payload in AWS's chunks of at most 1 MiB as its head declares them"
+        ),
+    )
 }
 
 fn read_scope(

@@ -11,7 +11,7 @@ use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
-use providers::inject::sigv4::{AgentScope, PayloadHash};
+use providers::inject::sigv4::{AgentScope, PayloadHash, StreamedBody};
 use store::ledger::{RecordedUse, RequestFacts};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -76,6 +76,8 @@ pub(crate) struct RequestContext {
     pub(crate) used: Option<RecordedUse>,
     pub(crate) credential: Option<Arc<Credential>>,
     pub(crate) signing: Option<(AgentScope, PayloadHash)>,
+    /// What a body that is streamed in AWS's own chunks passes on its way.
+    pub(crate) streamed_body: Option<StreamedBody>,
     /// A body that was read to be hashed, to be sent as a whole.
     pub(crate) held_body: Option<Bytes>,
     /// The room that it takes, given back with the request's end.
@@ -103,6 +105,7 @@ impl RequestContext {
             used: None,
             credential: None,
             signing: None,
+            streamed_body: None,
             held_body: None,
             held_room: None,
             scrub: None,

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use leases::token::PREFIX;
 use memchr::memmem;
 use pingora::http::RequestHeader;
-use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
+use providers::inject::sigv4::{AgentScope, PayloadHash, Signable, StreamedBody};
 use providers::inject::{Plan, is_routing_header};
 use time::OffsetDateTime;
 
@@ -46,7 +46,7 @@ pub(crate) fn check_nominations(headers: &HeaderMap, plan: Option<&Plan>) -> Res
     Ok(())
 }
 
-/// Rewrites the head that goes upstream. `signing` is there for a scheme that signs.
+/// Rewrites the head that goes upstream. `signing` is there for a scheme that signs; what comes back, the body passes.
 pub(crate) fn inject(
     request: &mut RequestHeader,
     door: Door,
@@ -55,7 +55,7 @@ pub(crate) fn inject(
     signing: Option<&(AgentScope, PayloadHash)>,
     is_upgrade: bool,
     now: OffsetDateTime,
-) -> Result<(), Refusal> {
+) -> Result<Option<StreamedBody>, Refusal> {
     drop_unwanted(request, plan);
     if door == Door::Gateway {
         drop_lease(request);
@@ -97,9 +97,10 @@ pub(crate) fn inject(
             let signed = sigv4
                 .sign(&signable, scope, now)
                 .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
-            for (name, value) in signed {
+            for (name, value) in signed.headers {
                 set(request, name, value);
             }
+            return Ok(signed.body);
         }
         (Some(_), None) => {
             return Err(Refusal::new(
@@ -113,7 +114,7 @@ pub(crate) fn inject(
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Takes out what the agent brought in credential slots, in any spelling, and what could route or log it.

@@ -303,10 +303,11 @@ impl ProxyHttp for Shared {
             session.is_upgrade_req(),
             self.clock.now(),
         );
-        injected.map_err(|refusal| {
+        ctx.streamed_body = injected.map_err(|refusal| {
             ctx.refusal = Some(refusal);
             Error::explain(ErrorType::InternalError, "refused at injection")
-        })
+        })?;
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -318,6 +319,14 @@ impl ProxyHttp for Shared {
     ) -> pingora::Result<()> {
         if let Some(held) = ctx.held_body.take() {
             *body = Some(held);
+        }
+        if let Some(streamed) = &mut ctx.streamed_body {
+            *body = body::restream(streamed, body.take(), end)
+                .map(Some)
+                .map_err(|refusal| {
+                    ctx.refusal = Some(refusal);
+                    Error::explain(ErrorType::InternalError, "the body is malformed")
+                })?;
         }
         if !end {
             self.watch(ctx);

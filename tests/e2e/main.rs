@@ -13,6 +13,7 @@ mod support;
 
 mod address;
 mod audit;
+mod aws_chunks;
 mod checks;
 mod crash;
 mod curl;

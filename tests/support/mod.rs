@@ -1,6 +1,7 @@
 //! The stack under test, the upstream that records what reaches it, and the two checks that end a story.
 
 pub(crate) mod api;
+pub(crate) mod aws;
 pub(crate) mod canary;
 pub(crate) mod custody;
 pub(crate) mod ends;

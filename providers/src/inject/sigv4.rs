@@ -1,6 +1,8 @@
 //! AWS Signature Version 4: the agent's scope is read, checked and signed again with the real keys.
 
 pub(crate) mod endpoint;
+mod scope;
+mod streamed;
 
 use std::fmt;
 
@@ -11,44 +13,22 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
-use time::macros::format_description;
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+pub use self::scope::{AgentScope, Payload};
+pub use self::streamed::{
+    LONGEST_SIGNED_CHUNK, Streamed, StreamedBody, StreamedError, StreamedForm,
+};
+
 use self::endpoint::{Endpoint, Region};
+use self::streamed::ChunkSigner;
 use super::header::sensitive;
 use super::{PrepareError, Secrets};
 use crate::host::Authority;
 use crate::template::SigV4Keys;
-
-/// What an agent's own (dummy) signature says that it wants to sign for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentScope {
-    /// The date of the agent's scope. It is not used: our own clock signs.
-    pub date: Date,
-    /// `us-east-1`.
-    pub region: String,
-    /// `s3`.
-    pub service: String,
-    /// The lower-case names that the agent signed.
-    pub signed_headers: Vec<String>,
-    /// How the body enters the signature.
-    pub payload: Payload,
-}
-
-/// How the agent's request says that its body enters the signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// `UNSIGNED-PAYLOAD`: kept as declared.
-    Unsigned,
-    /// A SHA-256 in `x-amz-content-sha256` that the upstream checks (Amazon S3): kept as declared.
-    Declared(String),
-    /// The body must be hashed.
-    Hash,
-}
 
 /// What takes the body's place in the signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,10 +55,10 @@ pub enum SigV4Refusal {
         "presigned URLs are not supported here; send a request signed in its Authorization header"
     )]
     Presigned,
-    /// The body is signed in chunks.
+    /// A streamed payload of another form or service than Amazon S3's three.
     #[error(
-        "a body signed in chunks ({0}) is not supported here; set \
-         AWS_REQUEST_CHECKSUM_CALCULATION=when_required and turn chunked payload signing off in the SDK"
+        "a payload streamed as {0} is not supported here; send it whole, or to Amazon S3 as \
+         STREAMING-AWS4-HMAC-SHA256-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     )]
     Chunked(String),
     /// Signature Version 4A, or another algorithm.
@@ -139,6 +119,15 @@ pub struct Signable<'a> {
     pub payload: &'a PayloadHash,
 }
 
+/// What a signature adds to a request.
+#[derive(Debug)]
+pub struct Signed {
+    /// The headers to set, marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the body has to pass through, if it is streamed in AWS's own chunks.
+    pub body: Option<StreamedBody>,
+}
+
 /// The keys of one set version, ready to sign.
 pub struct SigV4 {
     identity: Identity,
@@ -147,90 +136,6 @@ pub struct SigV4 {
     services: Vec<String>,
     /// What the set's own region key lists; empty is all.
     set_regions: Vec<String>,
-}
-
-impl AgentScope {
-    /// Reads the scope of the agent's request, before its slots are stripped.
-    ///
-    /// # Errors
-    /// [`SigV4Refusal`]: missing, presigned, chunked, 4A or malformed.
-    pub fn read(headers: &HeaderMap, path_and_query: &str) -> Result<Self, SigV4Refusal> {
-        if is_presigned(path_and_query) {
-            return Err(SigV4Refusal::Presigned);
-        }
-        let text = one(headers, AUTHORIZATION, "it stands twice")?.ok_or(SigV4Refusal::Missing)?;
-        let (algorithm, parameters) = text.split_once(' ').unwrap_or((text, ""));
-        if algorithm != ALGORITHM {
-            let is_word = algorithm.len() <= 40
-                && algorithm
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            // A scheme alone: what has no blank after it may be a key.
-            let named = is_word && !parameters.is_empty();
-            return Err(SigV4Refusal::Algorithm(
-                if named { algorithm } else { "unknown" }.to_owned(),
-            ));
-        }
-        let [credential, signed_headers, signature] = parameters_of(parameters)?;
-        if signature.len() != 64 || !signature.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(SigV4Refusal::Malformed(
-                "the signature is not 64 hexadecimal digits",
-            ));
-        }
-        let (date, region, service) = scope_of(credential)?;
-        let payload = Payload::read(headers, service)?;
-        let signed_headers = signed_headers
-            .split(';')
-            .map(str::to_ascii_lowercase)
-            .collect();
-        Ok(Self {
-            date,
-            region: region.to_owned(),
-            service: service.to_owned(),
-            signed_headers,
-            payload,
-        })
-    }
-
-    /// Whether the body must be hashed before the head can be sent.
-    pub fn needs_body(&self) -> bool {
-        self.payload == Payload::Hash
-    }
-}
-
-impl Payload {
-    fn read(headers: &HeaderMap, service: &str) -> Result<Self, SigV4Refusal> {
-        let encodings = headers
-            .get_all(CONTENT_ENCODING)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        if encodings
-            .flat_map(|value| value.split(','))
-            .any(|name| name.trim().eq_ignore_ascii_case("aws-chunked"))
-        {
-            return Err(SigV4Refusal::Chunked("aws-chunked".to_owned()));
-        }
-        let declared = one(
-            headers,
-            HeaderName::from_static(CONTENT_SHA256),
-            "x-amz-content-sha256 stands twice",
-        )?;
-        match declared {
-            None => Ok(Self::Hash),
-            Some(UNSIGNED) => Ok(Self::Unsigned),
-            Some(text) if text.starts_with("STREAMING-") => Err(SigV4Refusal::Chunked(
-                text.chars().take(60).flat_map(char::escape_debug).collect(),
-            )),
-            Some(text) if is_sha256(text) => Ok(if is_s3(service) {
-                Self::Declared(text.to_owned())
-            } else {
-                Self::Hash
-            }),
-            Some(_) => Err(SigV4Refusal::Malformed(
-                "x-amz-content-sha256 is neither a SHA-256 nor UNSIGNED-PAYLOAD",
-            )),
-        }
-    }
 }
 
 impl PayloadHash {
@@ -340,7 +245,7 @@ impl SigV4 {
         request: &Signable<'_>,
         scope: &AgentScope,
         now: OffsetDateTime,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, SigV4Refusal> {
+    ) -> Result<Signed, SigV4Refusal> {
         let host = Authority::parse(request.host)
             .map_err(|_| SigV4Refusal::Unsignable("its host is not canonical"))?;
         self.check(scope, host.host.as_str())?;
@@ -352,7 +257,7 @@ impl SigV4 {
         request: &Signable<'_>,
         scope: &AgentScope,
         now: OffsetDateTime,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, SigV4Refusal> {
+    ) -> Result<Signed, SigV4Refusal> {
         let body = body(&scope.payload, request.payload)?;
         let mut settings = SigningSettings::default();
         // What the agent declared is signed as a header, as every x-amz-* is; S3 wants it on every request.
@@ -378,7 +283,7 @@ impl SigV4 {
         let headers = signed(request)?;
         let signable = SignableRequest::new(request.method, uri, headers.into_iter(), body)
             .map_err(|_| SigV4Refusal::Unsignable("its path is not a URI's"))?;
-        let (instructions, _) = sign(signable, &parameters.into())
+        let (instructions, signature) = sign(signable, &parameters.into())
             .map_err(|_| SigV4Refusal::Unsignable("a header of it is malformed"))?
             .into_parts();
         let header = |(name, value): (&str, &str)| {
@@ -386,7 +291,41 @@ impl SigV4 {
                 HeaderName::from_bytes(name.as_bytes()).expect("the signer writes header names");
             (name, sensitive(Zeroizing::new(value.as_bytes().to_vec())))
         };
-        Ok(instructions.headers().map(header).collect())
+        let body = match &scope.payload {
+            Payload::Streamed(declared) => {
+                let signer = declared
+                    .form
+                    .is_signed()
+                    .then(|| self.chunk_signer(scope, now, signature));
+                Some(StreamedBody::new(declared.clone(), signer))
+            }
+            Payload::Unsigned | Payload::Declared(_) | Payload::Hash => None,
+        };
+        Ok(Signed {
+            headers: instructions.headers().map(header).collect(),
+            body,
+        })
+    }
+
+    /// Signs on from the request's own signature.
+    fn chunk_signer(&self, scope: &AgentScope, now: OffsetDateTime, seed: String) -> ChunkSigner {
+        let credentials = self.credentials();
+        let date = now.date();
+        let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+        let date = format!("{year:04}{month:02}{day:02}");
+        let (hour, minute, second) = now.to_hms();
+        ChunkSigner {
+            key: signing_key(credentials, scope, now),
+            date_time: format!("{date}T{hour:02}{minute:02}{second:02}Z"),
+            scope: format!("{date}/{}/{}/aws4_request", scope.region, scope.service),
+            previous: seed,
+        }
+    }
+
+    fn credentials(&self) -> &Credentials {
+        self.identity
+            .data()
+            .expect("the identity is made of credentials")
     }
 }
 
@@ -399,6 +338,18 @@ pub const LONGEST_HASHED_BODY: usize = 8 * 1024 * 1024;
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+fn signing_key(
+    credentials: &Credentials,
+    scope: &AgentScope,
+    now: OffsetDateTime,
+) -> Zeroizing<[u8; 32]> {
+    let secret = credentials.secret_access_key();
+    let derived = v4::generate_signing_key(secret, now.into(), &scope.region, &scope.service);
+    let mut key = Zeroizing::new([0; 32]);
+    key.copy_from_slice(derived.as_ref());
+    key
+}
 
 /// The headers that enter the signature: host, content-type and every `x-amz-*`, but those that the signer sets.
 /// More could be changed on the way (RFC 9110 lets proxies do so), and AWS asks for no more.
@@ -425,6 +376,9 @@ fn body(declared: &Payload, read: &PayloadHash) -> Result<SignableBody<'static>,
     match (declared, read) {
         (Payload::Unsigned, _) => Ok(SignableBody::UnsignedPayload),
         (Payload::Declared(hash), _) => Ok(SignableBody::Precomputed(hash.clone())),
+        (Payload::Streamed(declared), _) => {
+            Ok(SignableBody::Precomputed(declared.form.as_str().to_owned()))
+        }
         (Payload::Hash, PayloadHash::Empty) => Ok(SignableBody::empty()),
         (Payload::Hash, PayloadHash::Sha256(hash)) => {
             Ok(SignableBody::Precomputed(hex::encode(hash)))
@@ -446,103 +400,12 @@ fn allowed(what: &'static str, asked: &str, list: &[String]) -> Result<(), SigV4
     })
 }
 
-/// The one value of a header, if it stands at all.
-fn one<'h>(
-    headers: &'h HeaderMap,
-    name: HeaderName,
-    twice: &'static str,
-) -> Result<Option<&'h str>, SigV4Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(SigV4Refusal::Malformed(twice));
-    }
-    value
-        .to_str()
-        .map(Some)
-        .map_err(|_| SigV4Refusal::Malformed("it is not ASCII text"))
-}
-
-/// Credential, `SignedHeaders` and Signature, each exactly once.
-fn parameters_of(text: &str) -> Result<[&str; 3], SigV4Refusal> {
-    let mut found = [None; 3];
-    for pair in text.split(',') {
-        let (name, value) = pair
-            .trim()
-            .split_once('=')
-            .ok_or(SigV4Refusal::Malformed("it is not a list of name=value"))?;
-        let place = match name {
-            "Credential" => &mut found[0],
-            "SignedHeaders" => &mut found[1],
-            "Signature" => &mut found[2],
-            _ => return Err(SigV4Refusal::Malformed("it holds an unknown parameter")),
-        };
-        if place.replace(value).is_some() {
-            return Err(SigV4Refusal::Malformed("a parameter stands twice"));
-        }
-    }
-    let [Some(credential), Some(signed), Some(signature)] = found else {
-        return Err(SigV4Refusal::Malformed(
-            "Credential, SignedHeaders or Signature is missing",
-        ));
-    };
-    Ok([credential, signed, signature])
-}
-
-/// Date, region and service of `AKID/20150830/us-east-1/service/aws4_request`.
-fn scope_of(credential: &str) -> Result<(Date, &str, &str), SigV4Refusal> {
-    let parts: Vec<&str> = credential.split('/').collect();
-    let [_, date, region, service, "aws4_request"] = parts[..] else {
-        return Err(SigV4Refusal::Malformed(
-            "the credential is not KEY/DATE/REGION/SERVICE/aws4_request",
-        ));
-    };
-    let date = Date::parse(date, format_description!("[year][month][day]"));
-    let date =
-        date.map_err(|_| SigV4Refusal::Malformed("the date of the credential is not YYYYMMDD"))?;
-    if !endpoint::is_scope_word(region) || !endpoint::is_scope_word(service) {
-        return Err(SigV4Refusal::Malformed(
-            "the region or the service of the credential is not a name",
-        ));
-    }
-    Ok((date, region, service))
-}
-
-/// Whether the query holds a signature, of this version or of version 2.
-fn is_presigned(path_and_query: &str) -> bool {
-    let query = path_and_query
-        .split_once('?')
-        .map_or("", |(_, query)| query);
-    query.split('&').any(|pair| {
-        let name = percent_encoding::percent_decode_str(pair.split('=').next().unwrap_or_default());
-        let name: Vec<u8> = name.map(|byte| byte.to_ascii_lowercase()).collect();
-        PRESIGNED.iter().any(|other| name == other.as_bytes())
-    })
-}
-
-const PRESIGNED: [&str; 5] = [
-    "x-amz-signature",
-    "x-amz-credential",
-    "x-amz-algorithm",
-    "x-amz-security-token",
-    "awsaccesskeyid",
-];
-
 /// Amazon S3 and its kin encode paths once, keep them as they are, and check the declared hash of the body.
 fn is_s3(service: &str) -> bool {
     matches!(
         service,
         "s3" | "s3express" | "s3-outposts" | "s3-object-lambda"
     )
-}
-
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl fmt::Debug for SigV4 {

@@ -69,7 +69,8 @@ fn forwarded(plan: &Plan, head: &str) -> String {
         };
         set = signer
             .sign(&request, &scope, datetime!(2026-11-22 08:00 UTC))
-            .unwrap();
+            .unwrap()
+            .headers;
     }
     for (name, value) in set {
         assert!(value.is_sensitive(), "{name}");

@@ -48,7 +48,7 @@ fn parse(head: Vec<u8>, sni: Option<String>) -> Recorded {
         .find(|(name, _)| name.eq_ignore_ascii_case("host"))
         .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
         .unwrap_or_default();
-    let body = Mutex::new(Body::default());
+    let body = Mutex::new(Body::of(&fields));
     Recorded {
         sni,
         version: "HTTP/1.1",

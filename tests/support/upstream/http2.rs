@@ -109,8 +109,8 @@ fn record(parts: &hyper::http::request::Parts, sni: Option<String>) -> Recorded 
         method: parts.method.to_string(),
         target,
         authority,
+        body: Mutex::new(Body::of(&fields)),
         fields,
         head,
-        body: Mutex::new(Body::default()),
     }
 }

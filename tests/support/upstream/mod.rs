@@ -1,6 +1,7 @@
 //! The upstream of the tests: TLS under its own authority for any number of names, a record of every request that
 //! reaches it, and routes that answer in all the ways in which a provider can.
 
+pub(crate) mod chunked;
 mod git;
 mod http1;
 mod http2;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
+use self::chunked::Chunked;
 use super::canary::Canary;
 use super::wait;
 
@@ -45,6 +47,21 @@ struct Body {
     start: Vec<u8>,
     length: u64,
     complete: bool,
+    /// The same in AWS's own chunks, where the head says so.
+    chunked: Option<Chunked>,
+}
+
+impl Body {
+    /// The body that these fields announce.
+    fn of(fields: &[(String, Vec<u8>)]) -> Self {
+        let is_streamed = fields.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case("x-amz-content-sha256") && value.starts_with(b"STREAMING-")
+        });
+        Self {
+            chunked: is_streamed.then(Chunked::default),
+            ..Self::default()
+        }
+    }
 }
 
 /// How much of each body is kept.
@@ -100,9 +117,19 @@ impl Recorded {
         self.body.lock().expect("no holder panics").complete
     }
 
+    /// What AWS's own chunks held, if the body came in them.
+    #[track_caller]
+    pub(crate) fn chunked(&self) -> Chunked {
+        let body = self.body.lock().expect("no holder panics");
+        body.chunked.clone().expect("the body is in AWS's chunks")
+    }
+
     fn receive(&self, bytes: &[u8]) {
         let mut body = self.body.lock().expect("no holder panics");
         body.length += bytes.len() as u64;
+        if let Some(chunked) = &mut body.chunked {
+            chunked.receive(bytes);
+        }
         let room = KEPT.saturating_sub(body.start.len()).min(bytes.len());
         body.start.extend_from_slice(&bytes[..room]);
     }
