@@ -88,6 +88,21 @@ impl CaKey {
         })
     }
 
+    /// The authority that signs now, if it is not the one of `version`. Only another one is opened.
+    ///
+    /// # Errors
+    /// [`KeyChestError`].
+    pub async fn other_than(
+        version: u64,
+        chest: &KeyChest,
+        now: OffsetDateTime,
+    ) -> Result<Option<Self>, KeyChestError> {
+        if signing_version(chest, now).await? == Some(version) {
+            return Ok(None);
+        }
+        Self::load(chest, now).await.map(Some)
+    }
+
     /// The authority that signs now; `maker` makes the first.
     ///
     /// # Errors
@@ -129,7 +144,7 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Makes the next authority. Agents should trust it at once; it signs after [`CA_OVERLAP`], in injectors that start then.
+/// Makes the next authority. Agents should trust it at once; it signs after [`CA_OVERLAP`].
 pub(crate) async fn add(
     chest: &KeyChest,
     maker: &dyn MakeCa,

@@ -74,8 +74,8 @@ pub struct ProxyDeps {
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// The public keys that leases verify with.
     pub root_keys: watch::Receiver<RootPublicKeys>,
-    /// The authority that signs leaves.
-    pub authority: Arc<Authority>,
+    /// The authority that signs leaves, now and after each rotation.
+    pub authority: watch::Receiver<Arc<Authority>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where metrics are registered.

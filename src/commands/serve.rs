@@ -1,5 +1,6 @@
 //! `serve`, `control-plane`, `injector`: both planes in one process, or one of them.
 
+mod authority;
 mod custody;
 mod metered;
 mod planes;
@@ -212,7 +213,7 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
     let mut stop = Stop::listen()?;
     guard_listeners(config, role)?;
     let data = DataDir::or_default(config.server.data.clone())?;
-    let (plant, means) = Plant::open(config, data, role).await?;
+    let (mut plant, means) = Plant::open(config, data, role).await?;
     let api = bind("API", "--api", config.server.api)?;
     let proxy = role
         .injects()
@@ -225,7 +226,13 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
     warn_of_settings(config, &addresses);
 
     let (down, shutdown) = watch::channel(false);
-    let mut planes = Planes::start((&plant, means), config, &addresses, (api, proxy), &shutdown)?;
+    let mut planes = Planes::start(
+        (&mut plant, means),
+        config,
+        &addresses,
+        (api, proxy),
+        &shutdown,
+    )?;
     tokio::select! {
         ended = planes.ended() => return Err(ended),
         ready = ready::all(&addresses) => ready?,

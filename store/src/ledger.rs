@@ -498,6 +498,9 @@ struct Shared {
     /// Run on the ledger's connection before its next transaction: how tests break a disk.
     #[cfg(test)]
     before_next: Mutex<Option<&'static str>>,
+    /// The next commit succeeds, and the ledger does not learn it.
+    #[cfg(test)]
+    lose_next_answer: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(test)]

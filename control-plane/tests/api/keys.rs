@@ -807,6 +807,11 @@ async fn a_new_certificate_authority_is_trusted_a_day_before_it_signs() {
     let later = later.unwrap();
     assert_eq!(later.version, 2);
     assert!(trusted.starts_with(&later.certificate_pem));
+    // An injector that runs takes it up then, and not before.
+    let taken_up = async |at| CaKey::other_than(1, &world.chest, at).await.unwrap();
+    assert!(taken_up(now).await.is_none());
+    let at_its_time = taken_up(now + control_plane::CA_OVERLAP).await.unwrap();
+    assert_eq!(at_its_time.version, 2);
     // An installation of before has no published certificate: it is published if it is its key's.
     let other = KeyChest::of(&world.store, &world.vault, &world.other.org).await;
     let other = other.unwrap();

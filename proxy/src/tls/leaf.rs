@@ -17,6 +17,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
 
 use super::ca::{Authority, BACKDATE};
 
@@ -38,13 +39,20 @@ pub(crate) enum LeafError {
 /// Mints leaves and keeps their TLS settings.
 #[derive(Debug)]
 pub(crate) struct Leaves {
-    authority: Arc<Authority>,
+    authority: watch::Receiver<Arc<Authority>>,
     key: KeyPair,
-    kept: Cache<Arc<str>, Arc<ServerConfig>>,
+    kept: Cache<Arc<str>, Kept>,
+}
+
+/// The settings for a host, and whose leaf is in them.
+#[derive(Debug, Clone)]
+struct Kept {
+    authority: Arc<Authority>,
+    settings: Arc<ServerConfig>,
 }
 
 impl Leaves {
-    pub(crate) fn new(authority: Arc<Authority>) -> Result<Self, LeafError> {
+    pub(crate) fn new(authority: watch::Receiver<Arc<Authority>>) -> Result<Self, LeafError> {
         Ok(Self {
             authority,
             key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
@@ -61,16 +69,29 @@ impl Leaves {
         host: &Arc<str>,
         now: OffsetDateTime,
     ) -> Result<Arc<ServerConfig>, LeafError> {
-        if let Some(kept) = self.kept.get(host) {
-            return Ok(kept);
+        let authority = Arc::clone(&self.authority.borrow());
+        // After the authority was rotated, leaves of the last one are served no longer: its time to be trusted is running out.
+        if let Some(kept) = self.kept.get(host)
+            && Arc::ptr_eq(&kept.authority, &authority)
+        {
+            return Ok(kept.settings);
         }
-        let settings = Arc::new(self.mint(host, now)?);
-        self.kept.insert(Arc::clone(host), Arc::clone(&settings));
+        let settings = Arc::new(self.mint(host, &authority, now)?);
+        let kept = Kept {
+            authority,
+            settings: Arc::clone(&settings),
+        };
+        self.kept.insert(Arc::clone(host), kept);
         Ok(settings)
     }
 
-    fn mint(&self, host: &str, now: OffsetDateTime) -> Result<ServerConfig, LeafError> {
-        let certificate = self.certificate(host, now)?;
+    fn mint(
+        &self,
+        host: &str,
+        authority: &Authority,
+        now: OffsetDateTime,
+    ) -> Result<ServerConfig, LeafError> {
+        let certificate = self.certificate(host, authority, now)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let mut settings = ServerConfig::builder()
             .with_no_client_auth()
@@ -82,6 +103,7 @@ impl Leaves {
     fn certificate(
         &self,
         host: &str,
+        authority: &Authority,
         now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, LeafError> {
         let mut params = CertificateParams::default();
@@ -101,7 +123,7 @@ impl Leaves {
         params.use_authority_key_identifier_extension = true;
         params.not_before = now - BACKDATE;
         params.not_after = now + VALIDITY;
-        Ok(params.signed_by(&self.key, self.authority.issuer())?.into())
+        Ok(params.signed_by(&self.key, authority.issuer())?.into())
     }
 }
 
@@ -111,4 +133,65 @@ fn serial() -> SerialNumber {
     getrandom::fill(&mut bytes).expect("the operating system has a source of random bytes");
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     SerialNumber::from_slice(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use leases::clock::{Clock as _, SystemClock};
+    use rustls_pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-22 12:00 UTC);
+
+    fn authority(name: &str) -> (Arc<Authority>, String) {
+        let new = Authority::generate(name, NOW).unwrap();
+        let loaded = Authority::load(&new.certificate_pem, &new.key).unwrap();
+        (Arc::new(loaded), new.certificate_pem)
+    }
+
+    /// Whether a client that trusts `ca` alone completes a handshake with these settings.
+    fn is_trusted(settings: &Arc<ServerConfig>, ca: &str) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+            .unwrap();
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "api.example.com".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(settings)).unwrap();
+        while client.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            if client.process_new_packets().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    #[test]
+    fn another_authority_signs_the_next_leaf_of_a_host_that_is_kept() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let ((first, first_pem), (second, second_pem)) = (authority("one"), authority("two"));
+        let signing = watch::Sender::new(first);
+        let leaves = Leaves::new(signing.subscribe()).unwrap();
+        let host: Arc<str> = "api.example.com".into();
+        let now = SystemClock.now();
+
+        let before = leaves.settings(&host, now).unwrap();
+        assert!(Arc::ptr_eq(&before, &leaves.settings(&host, now).unwrap()));
+        signing.send_replace(second);
+        let after = leaves.settings(&host, now).unwrap();
+
+        assert!(is_trusted(&before, &first_pem) && !is_trusted(&before, &second_pem));
+        assert!(is_trusted(&after, &second_pem) && !is_trusted(&after, &first_pem));
+    }
 }

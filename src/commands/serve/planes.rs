@@ -36,7 +36,7 @@ type Plane = (&'static str, JoinHandle<anyhow::Result<()>>);
 impl Planes {
     /// Starts what has a listener. All end when `shutdown` says so.
     pub(super) fn start(
-        (plant, means): (&Plant, Means),
+        (plant, means): (&mut Plant, Means),
         config: &Config,
         addresses: &Addresses,
         (listener, injector): (TcpListener, Option<TcpListener>),
@@ -50,17 +50,18 @@ impl Planes {
         registry.register(Box::new(up.clone()))?;
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let mut planes: Vec<Plane> = Vec::new();
-        if let (Some(injector), Some(injection)) = (injector, &plant.injection) {
+        let mut following = None;
+        if let (Some(injector), Some(injection)) = (injector, plant.injection.take()) {
             let deps = ProxyDeps {
                 store: plant.store.clone(),
                 vault: plant.vault.clone(),
                 catalog: catalog.subscribe(),
                 root_keys: means.root_keys(),
-                authority: Arc::clone(&injection.authority),
+                authority: injection.authority.subscribe(),
                 clock: Arc::clone(&plant.clock),
                 registry: registry.clone(),
             };
-            let options = options(injection, config, addresses);
+            let options = options(&injection, config, addresses);
             let stop = shutdown.clone();
             let injecting = async move {
                 proxy::serve(injector, deps, options, stop)
@@ -69,12 +70,17 @@ impl Planes {
             };
             planes.push(("injector", tokio::spawn(injecting)));
             up.with_label_values(&["injector"]).set(1);
+            following = Some(injection.authority);
         }
         if let Means::Mint { .. } = means {
             up.with_label_values(&["control-plane"]).set(1);
         }
         let (state, app) = api(plant, means, catalog, registry)?;
-        let beside = ControlPlane::start(&state, shutdown);
+        let mut beside = ControlPlane::start(&state, shutdown);
+        if let Some(authority) = following {
+            let (chest, clock) = (plant.chest.clone(), Arc::clone(&plant.clock));
+            beside.spawn(async move { match authority.follow(chest, clock).await {} });
+        }
         let stop = shutdown.clone();
         let answering = async move {
             control_plane::serve(listener, app, stop)

@@ -19,6 +19,7 @@ use vault::{Secret, Vault};
 use zeroize::Zeroizing;
 
 use super::Role;
+use super::authority::Signing;
 use super::custody::{self, Custody};
 use super::metered::KeyMetrics;
 use crate::commands::Context;
@@ -45,7 +46,7 @@ pub(super) struct Plant {
 
 /// What an injector has beside that.
 pub(super) struct Injection {
-    pub(super) authority: Arc<Authority>,
+    pub(super) authority: Signing,
     /// Every root that a provider's certificate may chain to, PEM.
     pub(super) upstream_roots: PathBuf,
 }
@@ -98,10 +99,7 @@ impl Plant {
         };
         let injection = match (ca, upstream_roots) {
             (Some(ca), Some(upstream_roots)) => Some(Injection {
-                authority: Arc::new(
-                    Authority::load(&ca.certificate_pem, &ca.key)
-                        .context("the CA cannot be loaded")?,
-                ),
+                authority: Signing::new(&ca)?,
                 upstream_roots,
             }),
             _ => None,

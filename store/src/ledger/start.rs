@@ -68,6 +68,8 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         dead_after: Mutex::new(Duration::MAX),
         #[cfg(test)]
         before_next: Mutex::default(),
+        #[cfg(test)]
+        lose_next_answer: std::sync::atomic::AtomicBool::default(),
     });
     let worker = Worker {
         docket: Docket::new(

@@ -486,6 +486,39 @@ async fn a_read_only_connection_is_replaced_by_itself() {
 }
 
 #[tokio::test]
+async fn a_commit_of_which_nothing_was_heard_is_found_and_nothing_of_it_recorded_twice() {
+    let world = World::new().await;
+    let one = tenant(&world.store, "one").await;
+    let request = one.lease(&world.store, Kind::Workflow).await;
+    let recorded = use_it(&world, &request).await.unwrap();
+    let ledger = world.store.ledger();
+    let lose = &ledger.shared.lose_next_answer;
+    // An outcome alone: it is held on, and found to stand in the trail.
+    lose.store(true, Ordering::Relaxed);
+    ledger.record_outcome(outcome(&request, &recorded));
+    eventually("the lost answer", || !lose.load(Ordering::Relaxed)).await;
+    use_it(&world, &request).await.unwrap();
+    let outcomes = events(&world.store, &one, "lease.outcome").await;
+    assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+    // A use: its caller sends nothing, and the trail says so.
+    lose.store(true, Ordering::Relaxed);
+    let refused = use_it(&world, &request).await;
+    assert!(matches!(refused, Err(UseRefusal::Unavailable(_))));
+    use_it(&world, &request).await.unwrap();
+    let uses = events(&world.store, &one, "lease.use").await;
+    assert_eq!(uses.len(), 4);
+    let unheard = async || events(&world.store, &one, "lease.outcome").await.len();
+    for _ in 0..1_000 {
+        if unheard().await == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(unheard().await, 2);
+    assert!(world.store.audit().verify().await.unwrap().is_intact());
+}
+
+#[tokio::test]
 async fn a_lock_held_by_someone_else_is_waited_for_within_bounds() {
     let world = World::new().await;
     let one = tenant(&world.store, "one").await;

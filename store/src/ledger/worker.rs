@@ -1,5 +1,6 @@
 //! The ledger's thread: takes all that waits, decides, appends and commits it as one transaction.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use ::leases::id::UseId;
 use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 
+use super::Outcome;
 use super::docket::{Batch, Clerk, Docket};
 use super::queue::Waiting;
 use super::record::{Record, Sink};
@@ -46,6 +48,10 @@ pub(super) struct Source {
 pub(super) struct Uncertain {
     link: Link,
     uses: Vec<(UseId, u64)>,
+    /// What becomes of those uses: their callers were refused.
+    unheard: VecDeque<Outcome>,
+    /// How many of the outcomes held it recorded, from the oldest on.
+    outcomes: usize,
 }
 
 /// Why a batch was not committed.
@@ -164,11 +170,16 @@ impl Worker {
         self.uncertain = Some(Uncertain {
             link: self.docket.writer.link,
             uses: Vec::new(),
+            unheard: VecDeque::new(),
+            outcomes: batch.outcomes,
         });
         let committed = self.db.prepare_cached("COMMIT")?.execute([]);
+        #[cfg(test)]
+        let committed = self.lose_answer(committed);
         if let Some(uncertain) = &mut self.uncertain
             && committed.is_err()
         {
+            uncertain.unheard = Docket::unheard(waiting, batch);
             uncertain.uses = std::mem::take(&mut batch.uses);
         }
         committed?;
@@ -189,7 +200,10 @@ impl Worker {
         match stored {
             Ok(true) => {
                 self.docket.heads.ledger.set(uncertain.link);
+                // They stand in the trail already, and would stand there twice.
+                self.docket.settle_outcomes(uncertain.outcomes);
                 self.docket.open_uses.extend(uncertain.uses);
+                self.docket.held.extend(uncertain.unheard);
             }
             Ok(false) => {}
             Err(error) => {
@@ -198,6 +212,17 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Turns a commit that succeeded into one of which that is not known, when a test asks for it.
+    #[cfg(test)]
+    fn lose_answer(&self, committed: rusqlite::Result<usize>) -> rusqlite::Result<usize> {
+        let is_lost = &self.docket.shared.lose_next_answer;
+        if committed.is_ok() && is_lost.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+            return Err(rusqlite::Error::SqliteFailure(lost, None));
+        }
+        committed
     }
 
     /// Writes the display counts and the place where a recovery would begin.

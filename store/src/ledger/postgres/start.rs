@@ -92,6 +92,8 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         dead_after: Mutex::new(DEAD_AFTER),
         #[cfg(test)]
         before_next: Mutex::default(),
+        #[cfg(test)]
+        lose_next_answer: std::sync::atomic::AtomicBool::default(),
     });
     let mut docket = Docket::new(
         Arc::clone(&shared),
