@@ -141,6 +141,7 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
         allowed_keys: Keys::All,
         expires_at: None,
         constraints: Scope::default(),
+        preset: None,
         rate: None,
     };
     let grant = store.grants().create(&org, grant, &actor).await?.id;

@@ -92,7 +92,8 @@ pub(crate) fn hosts(template: &Template) -> Vec<HostPattern> {
     template.hosts().iter().filter_map(host).collect()
 }
 
-fn host(rule: &HostRule) -> Option<HostPattern> {
+/// A host of a template, as a lease or a grant says it.
+pub(crate) fn host(rule: &HostRule) -> Option<HostPattern> {
     let name = rule.pattern();
     let name = if name.contains(':') {
         format!("[{name}]")

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod catalog;
+pub mod deny;
 pub mod gateway;
 pub mod host;
 pub mod inject;
@@ -10,9 +11,10 @@ pub mod scrub;
 pub mod template;
 
 pub use catalog::{Catalog, CatalogError};
+pub use deny::{Denial, Denied};
 pub use host::{Authority, Host, HostError, HostRule, Scheme};
 pub use inject::sigv4;
 pub use inject::{BodyNeed, Plan, PrepareError, RewrittenQuery};
 pub use load::{CustomSpec, Mistake, TemplateErrors, parse_template};
 pub use scrub::{BodyDecoder, DecodeError, ScrubStream, Scrubber};
-pub use template::{Inject, Injection, KeyUse, Template};
+pub use template::{Inject, Injection, KeyUse, Preset, Template};

@@ -2,6 +2,7 @@
 
 mod check;
 mod read;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,7 +147,7 @@ struct Place {
 }
 
 /// Something that is written somewhere.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct At<T> {
     value: T,
     place: Place,
@@ -166,6 +167,8 @@ struct RawTemplate {
     strip_query: Vec<At<String>>,
     encoded_slash: bool,
     inject: Vec<RawInject>,
+    deny: Vec<rules::RawDenial>,
+    presets: Vec<rules::RawPreset>,
     place: Place,
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
+use crate::deny::Denial;
 use crate::host::{HostRule, Scheme};
 
 /// How a key of a secret set may be used.
@@ -34,6 +35,21 @@ pub struct Template {
     pub(crate) strip_query: Vec<String>,
     pub(crate) encoded_slash: bool,
     pub(crate) injections: Vec<Injection>,
+    pub(crate) denials: Vec<Denial>,
+    pub(crate) presets: BTreeMap<String, Preset>,
+}
+
+/// Limits that a grant can name instead of writing them out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preset {
+    /// What it is for, in a sentence.
+    pub about: String,
+    /// Hosts; empty is no limit.
+    pub hosts: Vec<HostRule>,
+    /// Methods; empty is no limit.
+    pub methods: Vec<String>,
+    /// Path globs as a grant has them; empty is no limit.
+    pub paths: Vec<String>,
 }
 
 /// One slot of a request, and when it is filled.
@@ -158,6 +174,11 @@ impl Template {
     /// (GitLab's `/projects/group%2Fproject`). Everywhere else it is refused, since servers differ.
     pub fn allows_encoded_slash(&self) -> bool {
         self.encoded_slash
+    }
+
+    /// The presets by name.
+    pub fn presets(&self) -> &BTreeMap<String, Preset> {
+        &self.presets
     }
 
     /// What is set in a request, in the order of the file.

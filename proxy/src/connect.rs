@@ -236,7 +236,7 @@ impl Front {
         admitted.map(|()| Tunnel {
             endpoint,
             lease,
-            usable_keys: OnceLock::new(),
+            served: OnceLock::new(),
         })
     }
 

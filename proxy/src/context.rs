@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use leases::authorize::Permit;
-use leases::id::SetId;
 use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -19,6 +18,7 @@ use crate::credential::Credential;
 use crate::normalize::{Endpoint, Target, scheme_name};
 use crate::refuse::{Door, Refusal};
 use crate::scrub::ResponseScrub;
+use crate::served::Served;
 use crate::stream::Cut;
 use crate::upstream::Addresses;
 use crate::watch::Watched;
@@ -38,8 +38,8 @@ pub(crate) struct Link {
 pub(crate) struct Tunnel {
     pub(crate) endpoint: Endpoint,
     pub(crate) lease: Arc<VerifiedLease>,
-    /// Names of the keys that its requests may use: one host is one set of the lease.
-    pub(crate) usable_keys: OnceLock<(SetId, Arc<[String]>)>,
+    /// What serves its requests: one host is one set of the lease.
+    pub(crate) served: OnceLock<Arc<Served>>,
 }
 
 impl Link {

@@ -21,6 +21,7 @@ mod pipeline;
 mod record;
 pub mod refuse;
 mod scrub;
+mod served;
 mod server;
 mod stream;
 pub mod tls;

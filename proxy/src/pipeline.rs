@@ -28,6 +28,7 @@ use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
+use crate::served::Served;
 use crate::stream::chunk_error;
 use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
@@ -82,8 +83,11 @@ impl Pipeline {
             door::check_standing(&self.store, lease, now).await?;
         }
         let permit = permit::permit(lease, target, &method, client, now)?;
+        let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
+        let served = Served::of(&permit, tunnel, || self.template(&permit));
+        served.check_denials(&permit, target, &method)?;
         if target.has_encoded_slash {
-            target.check_encoded_slash(self.template(&permit).as_deref())?;
+            target.check_encoded_slash(served.template())?;
         }
         check_upgrade(session, ctx)?;
         inject::check_nominations(&session.req_header().headers, None)?;
@@ -91,8 +95,7 @@ impl Pipeline {
         ctx.permit = Some(permit);
         let permit = ctx.permit.as_ref().expect("set above");
         let facts = ctx.facts(&method);
-        let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
-        let keys = record::usable_keys(permit, tunnel, || self.template(permit));
+        let keys = served.usable_keys();
         let used = record::record_use(self.store.ledger(), permit, keys, facts).await?;
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");

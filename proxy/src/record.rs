@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use leases::authorize::Permit;
-use leases::scope::Keys;
-use providers::template::Template;
 use store::ledger::{Ledger, Outcome, RecordedUse, RequestFacts, UseRequest};
 
-use crate::context::{RequestContext, Tunnel};
+use crate::context::RequestContext;
 use crate::refuse::Refusal;
 
 /// Asks the ledger to re-check the lease, count and record the use. What comes back is committed.
@@ -33,41 +31,6 @@ pub(crate) async fn record_use(
         request,
     };
     Ok(ledger.record_use(request).await?)
-}
-
-/// The names that may be used: what the template sends, of what the grant allows. Empty means all, which is what a
-/// `custom` set says of itself. The ledger records those of them that the set has.
-///
-/// `template` is asked for once a tunnel: one host is one set of its lease.
-pub(crate) fn usable_keys(
-    permit: &Permit,
-    tunnel: Option<&Tunnel>,
-    template: impl Fn() -> Option<Arc<Template>>,
-) -> Arc<[String]> {
-    let binding = permit.binding();
-    let usable = || usable(&binding.keys, template().as_deref());
-    let Some(tunnel) = tunnel else {
-        return usable();
-    };
-    let (set, keys) = tunnel
-        .usable_keys
-        .get_or_init(|| (binding.set.clone(), usable()));
-    if *set == binding.set {
-        return Arc::clone(keys);
-    }
-    usable()
-}
-
-fn usable(allowed: &Keys, template: Option<&Template>) -> Arc<[String]> {
-    let sent = template.map(Template::sent_keys);
-    match (allowed, sent) {
-        (Keys::All, None) => Arc::from([]),
-        (Keys::All, Some(sent)) => sent.into(),
-        (Keys::Only(names), None) => names.as_slice().into(),
-        (Keys::Only(names), Some(sent)) => {
-            sent.into_iter().filter(|key| names.contains(key)).collect()
-        }
-    }
 }
 
 /// Queues how a recorded use ended.

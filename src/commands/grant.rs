@@ -18,7 +18,8 @@ pub(crate) enum Command {
 Examples:
   claviger grant create --agent bot --set openai/dev/me --actions proxy_use,mint_workflow_lease
   claviger grant create --agent bot --set stripe/prod/billing \\
-      --host api.stripe.com --method GET --path '/v1/charges/**' --expires 8h --rate 60/m")]
+      --host api.stripe.com --method GET --path '/v1/charges/**' --expires 8h --rate 60/m
+  claviger grant create --agent bot --set github/prod/org --preset read-only")]
     Create(Box<Create>),
     /// List the grants
     #[command(visible_alias = "ls", after_help = "Example:\n  claviger grant list")]
@@ -94,6 +95,9 @@ pub(crate) struct Create {
     /// Hosts, as api.stripe.com or *.github.com [default: the template's]
     #[arg(long, value_delimiter = ',')]
     host: Vec<String>,
+    /// Limits that the provider's template names, as read-only (`claviger providers show NAME` lists them)
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
     /// Methods [default: all]
     #[arg(long, value_delimiter = ',')]
     method: Vec<String>,
@@ -144,6 +148,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 ("AGENT", "agent_id"),
                 ("SET", "secret_set_id"),
                 ("ACTIONS", "allowed_actions"),
+                ("PRESET", "constraints.preset"),
                 ("EXPIRES", "expires_at"),
                 ("REVOKED", "revoked_at"),
             ];
@@ -205,6 +210,9 @@ fn constraints(create: &Create) -> Map<String, Value> {
         .filter(|(_, list)| list.as_array().is_some_and(|items| !items.is_empty()));
     let mut constraints: Map<String, Value> =
         given.map(|(name, list)| (name.to_owned(), list)).collect();
+    if let Some(preset) = &create.preset {
+        constraints.insert("preset".to_owned(), json!(preset));
+    }
     if let Some(rate) = create.rate {
         constraints.insert(
             "rate".to_owned(),
@@ -266,6 +274,8 @@ mod tests {
             "8h",
             "--rate",
             "60/m",
+            "--preset",
+            "read-only",
         ]);
         assert_eq!(
             body,
@@ -274,7 +284,7 @@ mod tests {
                 "allowed_keys": ["A", "B"], "expires_at": "1970-01-01T08:00:00Z",
                 "constraints": {
                     "hosts": ["a.example"], "methods": ["GET", "POST"], "paths": ["/v1/**"], "cidrs": ["10.0.0.0/8"],
-                    "rate": { "requests": 60, "per_seconds": 60 },
+                    "rate": { "requests": 60, "per_seconds": 60 }, "preset": "read-only",
                 },
             })
         );

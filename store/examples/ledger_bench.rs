@@ -262,6 +262,7 @@ async fn prepare(store: &Store, clock: &dyn Clock) -> Result<UseRequest, Failed>
         allowed_keys: Keys::All,
         expires_at: None,
         constraints: Scope::default(),
+        preset: None,
         rate: None,
     };
     let grant = store.grants().create(&org, grant, &actor).await?.id;

@@ -116,6 +116,9 @@ pub struct Event {
     /// How often the provider was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// The preset that a grant was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
 }
 
 /// An event to be appended; who did it comes from the [`Actor`](crate::Actor).
@@ -153,6 +156,8 @@ pub struct NewEvent {
     pub address: Option<IpAddr>,
     /// The path without its query.
     pub path: Option<String>,
+    /// The preset that a grant was made with.
+    pub preset: Option<String>,
 }
 
 impl NewEvent {
@@ -175,6 +180,7 @@ impl NewEvent {
             port: self.port,
             address: self.address,
             path: self.path.as_deref(),
+            preset: self.preset.as_deref(),
             ..Draft::default()
         }
     }
@@ -213,6 +219,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) bytes_down: Option<u64>,
     pub(crate) duration_ms: Option<u64>,
     pub(crate) attempts: Option<u32>,
+    pub(crate) preset: Option<&'a str>,
 }
 
 impl Draft<'_> {
@@ -251,6 +258,7 @@ impl Draft<'_> {
         optional_number(out, ",\"bytes_down\":", self.bytes_down);
         optional_number(out, ",\"duration_ms\":", self.duration_ms);
         optional_number(out, ",\"attempts\":", self.attempts);
+        optional_text(out, ",\"preset\":", self.preset);
         out.push('}');
     }
 }

@@ -3,6 +3,7 @@
 use ::leases::id::{AgentId, GrantId, OrgId, SetId};
 use ::leases::scope::{Action, Keys, Scope};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, from_value, to_value};
 use time::OffsetDateTime;
 
 use crate::db::{Change, Row, WriteTx, id, json, optional_time, query, time, to_json};
@@ -39,6 +40,8 @@ pub struct Grant {
     pub expires_at: Option<OffsetDateTime>,
     /// Where and when.
     pub constraints: Scope,
+    /// The preset of the provider's template whose limits are among the constraints.
+    pub preset: Option<String>,
     /// How often.
     pub rate: Option<Rate>,
     /// Id of who made it.
@@ -62,8 +65,10 @@ pub struct NewGrant {
     pub allowed_keys: Keys,
     /// Until when.
     pub expires_at: Option<OffsetDateTime>,
-    /// Where and when.
+    /// Where and when, the preset's limits included.
     pub constraints: Scope,
+    /// The preset's name, for people to read.
+    pub preset: Option<String>,
     /// How often.
     pub rate: Option<Rate>,
 }
@@ -117,6 +122,7 @@ impl Grants<'_> {
             allowed_keys: new.allowed_keys,
             expires_at: new.expires_at,
             constraints: new.constraints,
+            preset: new.preset,
             rate: new.rate,
             created_by: actor.id.clone(),
             created_at,
@@ -250,7 +256,7 @@ async fn insert(tx: &mut WriteTx<'_>, grant: &Grant) -> Result<(), StoreError> {
         .bind(grant.secret_set_id.as_str())
         .bind(to_json(&grant.allowed_actions, "grant")?)
         .bind(to_json(&grant.allowed_keys, "grant")?)
-        .bind(to_json(&grant.constraints, "grant")?)
+        .bind(write_constraints(grant)?)
         .bind(grant.rate.map(|rate| i64::from(rate.requests)))
         .bind(grant.rate.map(|rate| i64::from(rate.per_seconds)))
         .bind(grant.expires_at.map(millis))
@@ -276,6 +282,7 @@ async fn record(
             Keys::All => vec!["*".to_owned()],
             Keys::Only(keys) => keys.clone(),
         },
+        preset: grant.preset.clone(),
         ..NewEvent::default()
     };
     tx.append(&grant.org, actor, &event).await?;
@@ -283,6 +290,7 @@ async fn record(
 }
 
 fn read(row: &Row) -> Result<Grant, StoreError> {
+    let (constraints, preset) = read_constraints(json(row, "constraints", "grant")?)?;
     Ok(Grant {
         id: id(row, "id", "grant")?,
         org: id(row, "org_id", "grant")?,
@@ -291,13 +299,35 @@ fn read(row: &Row) -> Result<Grant, StoreError> {
         allowed_actions: json(row, "allowed_actions", "grant")?,
         allowed_keys: json(row, "allowed_keys", "grant")?,
         expires_at: optional_time(row, "expires_at")?,
-        constraints: json(row, "constraints", "grant")?,
+        constraints,
+        preset,
         rate: read_rate(row)?,
         created_by: row.try_get("created_by")?,
         created_at: time(row, "created_at")?,
         revoked_at: optional_time(row, "revoked_at")?,
     })
 }
+
+/// The scope with the preset's name beside its fields, as the API has them.
+fn write_constraints(grant: &Grant) -> Result<String, StoreError> {
+    let mut constraints = to_value(&grant.constraints).map_err(|_| CORRUPT)?;
+    if let (Some(fields), Some(preset)) = (constraints.as_object_mut(), &grant.preset) {
+        fields.insert(PRESET.to_owned(), preset.as_str().into());
+    }
+    to_json(&constraints, "grant")
+}
+
+fn read_constraints(mut constraints: Value) -> Result<(Scope, Option<String>), StoreError> {
+    let preset = constraints
+        .as_object_mut()
+        .and_then(|fields| fields.remove(PRESET));
+    let preset = preset.map(|name| name.as_str().map(str::to_owned).ok_or(CORRUPT));
+    let scope = from_value(constraints).map_err(|_| CORRUPT)?;
+    Ok((scope, preset.transpose()?))
+}
+
+const PRESET: &str = "preset";
+const CORRUPT: StoreError = StoreError::Corrupt { what: "grant" };
 
 fn read_rate(row: &Row) -> Result<Option<Rate>, StoreError> {
     let requests: Option<i64> = row.try_get("rate_requests")?;

@@ -304,6 +304,7 @@ pub(crate) async fn grant(
         allowed_keys: Keys::All,
         expires_at,
         constraints: Scope::default(),
+        preset: None,
         rate,
     };
     store.grants().create(org, new, &person()).await.unwrap()

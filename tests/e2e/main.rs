@@ -29,6 +29,7 @@ mod http2;
 mod kms;
 mod limits;
 mod memory;
+mod minting;
 mod narrowing;
 mod nodes;
 mod outage;

@@ -292,7 +292,11 @@ async fn twilio() {
     check(
         "twilio",
         &entries,
-        &[("api.twilio.com", "/2010-04-01/Accounts.json", fields)],
+        &[(
+            "api.twilio.com",
+            "/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json",
+            fields,
+        )],
     )
     .await;
 }

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod get;
 pub(crate) mod list;
+mod preset;
 pub(crate) mod revoke;
 
 use leases::id::{AgentId, GrantId, SetId};
@@ -44,6 +45,9 @@ pub(crate) struct ConstraintsView {
     #[serde(flatten)]
     #[schema(value_type = Object)]
     scope: Scope,
+    /// The template's preset whose limits are among these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     rate: Option<Rate>,
@@ -65,6 +69,7 @@ impl GrantView {
             allowed_keys: grant.allowed_keys,
             constraints: ConstraintsView {
                 scope: grant.constraints,
+                preset: grant.preset,
                 rate: grant.rate,
             },
             expires_at: grant.expires_at.map(Timestamp),

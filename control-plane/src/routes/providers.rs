@@ -6,7 +6,7 @@ pub(crate) mod list;
 
 use std::collections::BTreeMap;
 
-use providers::{Inject, KeyUse, Template};
+use providers::{Denial, HostRule, Inject, KeyUse, Preset, Template};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,30 +27,82 @@ pub(crate) struct ProviderView {
     env: BTreeMap<String, String>,
     /// The slots that are filled: `header authorization`, `basic`, `query key`, `sigv4`.
     inject: Vec<String>,
+    /// Endpoints that hand out new credentials, refused unless a grant names them.
+    deny: Vec<DenialView>,
+    /// Limits that a grant can name.
+    presets: BTreeMap<String, PresetView>,
+}
+
+/// Endpoints that are refused unless a grant's paths name them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DenialView {
+    /// What they do.
+    #[schema(example = "makes API keys")]
+    why: String,
+    /// Empty is every host of the template.
+    hosts: Vec<String>,
+    /// Empty is every method.
+    methods: Vec<String>,
+    paths: Vec<String>,
+}
+
+/// Limits that a grant can name by `constraints.preset`; an empty list is no limit.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PresetView {
+    /// What it is for.
+    about: String,
+    hosts: Vec<String>,
+    methods: Vec<String>,
+    paths: Vec<String>,
 }
 
 impl From<&Template> for ProviderView {
     fn from(template: &Template) -> Self {
-        let hosts = template.hosts().iter();
         let slots = template.injections().iter();
+        let presets = template.presets().iter();
+        let presets = presets.map(|(name, preset)| (name.clone(), PresetView::from(preset)));
         Self {
             name: template.name().to_owned(),
             docs: template.docs().to_owned(),
-            hosts: hosts
-                .map(|rule| {
-                    format!(
-                        "{}://{}:{}",
-                        rule.scheme().as_str(),
-                        rule.pattern(),
-                        rule.port()
-                    )
-                })
-                .collect(),
+            hosts: hosts(template.hosts()),
             keys: template.keys().clone(),
             env: template.env().clone(),
             inject: slots.map(|injection| slot(&injection.inject)).collect(),
+            deny: template.denials().iter().map(DenialView::from).collect(),
+            presets: presets.collect(),
         }
     }
+}
+
+impl From<&Denial> for DenialView {
+    fn from(denial: &Denial) -> Self {
+        let paths = denial.paths().iter();
+        Self {
+            why: denial.why().to_owned(),
+            hosts: hosts(denial.hosts()),
+            methods: denial.methods().to_vec(),
+            paths: paths.map(|path| path.as_str().to_owned()).collect(),
+        }
+    }
+}
+
+impl From<&Preset> for PresetView {
+    fn from(preset: &Preset) -> Self {
+        Self {
+            about: preset.about.clone(),
+            hosts: hosts(&preset.hosts),
+            methods: preset.methods.clone(),
+            paths: preset.paths.clone(),
+        }
+    }
+}
+
+fn hosts(rules: &[HostRule]) -> Vec<String> {
+    let text = |rule: &HostRule| {
+        let (scheme, port) = (rule.scheme().as_str(), rule.port());
+        format!("{scheme}://{}:{port}", rule.pattern())
+    };
+    rules.iter().map(text).collect()
 }
 
 fn slot(inject: &Inject) -> String {

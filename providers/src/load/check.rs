@@ -38,6 +38,8 @@ pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -
             .filter_map(|name| check.parameter(name))
             .collect(),
         encoded_slash: raw.encoded_slash,
+        denials: check.denials(&raw.deny),
+        presets: check.presets(&raw.presets, &raw.deny),
         injections: injections
             .into_iter()
             .map(|(injection, _)| injection)
@@ -130,10 +132,10 @@ fn hosts(
     rules
 }
 
-struct Check<'c> {
+pub(super) struct Check<'c> {
     keys: &'c BTreeMap<String, At<KeyUse>>,
     hosts: &'c [At<HostRule>],
-    report: &'c mut Report,
+    pub(super) report: &'c mut Report,
 }
 
 impl Check<'_> {
@@ -496,7 +498,7 @@ impl Check<'_> {
     }
 
     /// A host of one `[[inject]]`: it must be one to which the template sends.
-    fn injection_host(&mut self, raw: &At<String>) -> Option<HostRule> {
+    pub(super) fn injection_host(&mut self, raw: &At<String>) -> Option<HostRule> {
         let rule = match HostRule::parse(&raw.value) {
             Ok(rule) => rule,
             Err(error) => {
@@ -681,6 +683,6 @@ fn steers_programs(variable: &str) -> bool {
 }
 
 /// Hosts, keys, injections and segments of a path: far above what a provider needs.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 /// In bytes.
-const LONGEST_TEXT: usize = 512;
+pub(super) const LONGEST_TEXT: usize = 512;

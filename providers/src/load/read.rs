@@ -134,7 +134,7 @@ impl Lines<'_> {
     }
 }
 
-struct Reader<'t, 'r> {
+pub(super) struct Reader<'t, 'r> {
     lines: Lines<'t>,
     report: &'r mut Report,
 }
@@ -159,6 +159,8 @@ impl Reader<'_, '_> {
                 "strip_query" => raw.strip_query = self.list(value, place),
                 "encoded_slash" => raw.encoded_slash = self.flag(value, &place),
                 "inject" => raw.inject = self.injections(value, &place),
+                "deny" => raw.deny = self.denials(value, &place),
+                "presets" => raw.presets = self.presets(value, &place),
                 _ => self.unknown(&place, TEMPLATE_FIELDS),
             }
         }
@@ -232,7 +234,11 @@ impl Reader<'_, '_> {
         At::new(raw, place)
     }
 
-    fn string(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Option<At<String>> {
+    pub(super) fn string(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        place: Place,
+    ) -> Option<At<String>> {
         let text = value.get_ref().as_str().map(str::to_owned);
         if text.is_none() {
             self.wrong_type(value, &place, "a string");
@@ -265,7 +271,7 @@ impl Reader<'_, '_> {
         Some(At::new(strings, place))
     }
 
-    fn list(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Vec<At<String>> {
+    pub(super) fn list(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> Vec<At<String>> {
         self.strings(value, place)
             .map_or_else(Vec::new, |strings| strings.value)
     }
@@ -280,7 +286,7 @@ impl Reader<'_, '_> {
         At::new(entries, place)
     }
 
-    fn table<'v, 'i>(
+    pub(super) fn table<'v, 'i>(
         &mut self,
         value: &'v Spanned<DeValue<'i>>,
         place: &Place,
@@ -297,19 +303,24 @@ impl Reader<'_, '_> {
         table.into_iter().flatten()
     }
 
-    fn unknown(&mut self, place: &Place, known: &str) {
+    pub(super) fn unknown(&mut self, place: &Place, known: &str) {
         self.report
             .add(place, format!("is not a known field; use one of {known}"));
     }
 
-    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, place: &Place, expected: &str) {
+    pub(super) fn wrong_type(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        place: &Place,
+        expected: &str,
+    ) {
         self.report.add(
             place,
             format!("is {}; write {expected}", value.get_ref().type_str()),
         );
     }
 
-    fn place(&self, name: &Spanned<toml::de::DeString<'_>>, parent: &str) -> Place {
+    pub(super) fn place(&self, name: &Spanned<toml::de::DeString<'_>>, parent: &str) -> Place {
         let field = match parent {
             "" => name.get_ref().to_string(),
             parent => format!("{parent}.{}", name.get_ref()),
@@ -324,11 +335,11 @@ impl Reader<'_, '_> {
         )
     }
 
-    fn line(&self, value: &Spanned<DeValue<'_>>) -> usize {
+    pub(super) fn line(&self, value: &Spanned<DeValue<'_>>) -> usize {
         self.lines.of(value.span().start)
     }
 }
 
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
-const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, inject";
+const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, inject, deny, presets";

@@ -391,3 +391,53 @@ proptest::proptest! {
         let _ = parse_template("x", &text);
     }
 }
+
+const RULES: &str = r#"
+[[deny]]
+why     = "makes API keys"
+methods = ["POST"]
+paths   = ["/v1/keys", "/v1/*/tokens"]
+
+[presets.read-only]
+about   = "Reads everything"
+methods = ["GET", "HEAD"]
+hosts   = ["api.acme.example"]
+paths   = ["/v1/**"]
+"#;
+
+#[test]
+fn denials_and_presets_are_read() {
+    let template = parse_template("acme.toml", &format!("{GOOD}{RULES}")).unwrap();
+    let [denial] = template.denials() else {
+        panic!("one denial")
+    };
+    assert_eq!(denial.why(), "makes API keys");
+    assert_eq!(denial.methods(), ["POST"]);
+    assert_eq!(denial.paths()[1].as_str(), "/v1/*/tokens");
+    let preset = &template.presets()["read-only"];
+    assert_eq!(preset.methods, ["GET", "HEAD"]);
+    assert_eq!(preset.paths, ["/v1/**"]);
+    assert_eq!(preset.hosts.len(), 1);
+}
+
+#[test]
+fn every_mistake_in_denials_and_presets_is_reported_with_its_line() {
+    let rules = r#"
+[[deny]]
+methods = ["post", "TRACE"]
+colour  = "red"
+
+[[deny]]
+why   = "makes keys\n"
+hosts = ["other.example"]
+paths = ["v1", "/**", "/a//b", "/a%20b", "/a**", "/v1/keys"]
+
+[presets.Read_Only]
+about = 7
+
+[presets.minting]
+about = "Makes keys"
+paths = ["/v1/keys", "/v1/**?x"]
+"#;
+    insta::assert_snapshot!(mistakes(&format!("{GOOD}{rules}")).join("\n"));
+}

@@ -36,6 +36,7 @@ fn full<'a>(keys: &'a [String], path: &'a str) -> Draft<'a> {
         bytes_down: Some(7),
         duration_ms: Some(10),
         attempts: Some(1),
+        preset: Some("read-only"),
     }
 }
 

@@ -3,19 +3,21 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use leases::id::{AgentId, SetId};
-use leases::scope::{Action, HostPattern, Keys, Scope};
+use leases::scope::{Action, HostPattern, Keys, PathGlob, Scope};
+use providers::{Denial, Template};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::{CreateGrantError, NewGrant, Rate, SecretSet};
 use utoipa::ToSchema;
 
-use super::GrantView;
+use super::{GrantView, preset};
 use crate::AppState;
 use crate::auth::Person;
 use crate::entries::{MAX_ENTRIES, check_key};
 use crate::error::ApiError;
 use crate::extract::Json;
 use crate::problem::{Code, Problem};
+use crate::templates;
 use crate::timestamp::Timestamp;
 
 /// A grant to be made. An unknown field is refused: a mistyped limit would widen access.
@@ -35,7 +37,8 @@ pub(crate) struct CreateGrant {
     #[schema(value_type = Option<Object>)]
     allowed_keys: Keys,
     expires_at: Option<Timestamp>,
-    /// `{hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds}, cleartext}`.
+    /// `{preset, hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds}, cleartext}`. A preset of the
+    /// provider's template stands for its limits; what else is given must lie within them.
     #[schema(value_type = Option<Object>)]
     constraints: Option<Map<String, Value>>,
 }
@@ -65,13 +68,17 @@ pub(crate) async fn handle(
     person: Person,
     Json(body): Json<CreateGrant>,
 ) -> Result<(StatusCode, axum::Json<CreatedGrant>), ApiError> {
-    let new = check(body, &state)?;
+    let mut new = check(body, &state)?;
     let set = state
         .store
         .secret_sets()
         .get(&person.org, &new.secret_set_id)
         .await?;
     let set = set.ok_or_else(|| ApiError::not_found("secret set", new.secret_set_id.as_str()))?;
+    if let Some(name) = &new.preset {
+        let template = templates::of_set(&state, &set)?;
+        new.constraints = preset::apply(&template, name, new.constraints)?;
+    }
     let warnings = warnings(&state, &set, &new);
     let grant = state
         .store
@@ -112,15 +119,16 @@ fn check(body: CreateGrant, state: &AppState) -> Result<NewGrant, ApiError> {
             "has passed; name a time to come, or leave it out",
         ));
     }
-    let (constraints, rate) = read_constraints(body.constraints.unwrap_or_default())?;
+    let limits = read_constraints(body.constraints.unwrap_or_default())?;
     Ok(NewGrant {
         agent_id,
         secret_set_id,
         allowed_actions,
         allowed_keys: body.allowed_keys,
         expires_at,
-        constraints,
-        rate,
+        constraints: limits.scope,
+        preset: limits.preset,
+        rate: limits.rate,
     })
 }
 
@@ -139,10 +147,25 @@ fn check_keys(keys: &Keys) -> Result<(), ApiError> {
         .try_for_each(|name| check_key("allowed_keys", name))
 }
 
+/// What `constraints` holds.
+#[derive(Debug)]
+struct Limits {
+    scope: Scope,
+    preset: Option<String>,
+    rate: Option<Rate>,
+}
+
 /// The contract puts `rate` among the constraints; it is no part of a token's scope, because a count lives in the ledger alone.
-fn read_constraints(
-    mut constraints: Map<String, Value>,
-) -> Result<(Scope, Option<Rate>), ApiError> {
+/// Nor is `preset`, which is a name for limits.
+fn read_constraints(mut constraints: Map<String, Value>) -> Result<Limits, ApiError> {
+    let preset = match constraints.remove("preset") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(name),
+        Some(_) => {
+            let problem = "must be the name of one preset; GET /v1/providers/{name} lists them";
+            return Err(ApiError::invalid("constraints.preset", problem));
+        }
+    };
     let rate = match constraints.remove("rate") {
         None | Some(Value::Null) => None,
         Some(rate) => Some(read_rate(rate)?),
@@ -157,7 +180,11 @@ fn read_constraints(
         };
         ApiError::new(code, format!("constraints: {text}"))
     })?;
-    Ok((scope, rate))
+    Ok(Limits {
+        scope,
+        preset,
+        rate,
+    })
 }
 
 fn read_rate(rate: Value) -> Result<Rate, ApiError> {
@@ -187,8 +214,8 @@ fn warnings(state: &AppState, set: &SecretSet, new: &NewGrant) -> Vec<String> {
         let missing = names.iter().filter(|name| !set.keys.contains(name));
         warnings.extend(missing.map(|name| format!("the set has no key {name} yet")));
     }
-    if let Ok(template) = crate::templates::of_set(state, set) {
-        let served = crate::templates::hosts(&template);
+    if let Ok(template) = templates::of_set(state, set) {
+        let served = templates::hosts(&template);
         let unserved = |host: &&HostPattern| !served.iter().any(|pattern| pattern.overlaps(host));
         let hosts = new.constraints.hosts.iter().filter(unserved);
         warnings.extend(hosts.map(|host| {
@@ -197,8 +224,23 @@ fn warnings(state: &AppState, set: &SecretSet, new: &NewGrant) -> Vec<String> {
                 set.provider
             )
         }));
+        warnings.extend(new.constraints.paths.iter().filter_map(|glob| {
+            let denial = named_denial(&template, glob)?;
+            Some(format!(
+                "{glob} names an endpoint that {}: no lease bounds what it hands to the agent",
+                denial.why()
+            ))
+        }));
     }
     warnings
+}
+
+/// The denial that a path lifts.
+fn named_denial<'t>(template: &'t Template, glob: &PathGlob) -> Option<&'t Denial> {
+    template.denials().iter().find(|denial| {
+        let mut paths = denial.paths().iter();
+        paths.any(|path| path.holds(glob.as_str()))
+    })
 }
 
 fn proxy_use() -> Vec<Action> {
@@ -222,7 +264,10 @@ mod tests {
         let Value::Object(map) = value else {
             unreachable!("tests give objects")
         };
-        read_constraints(map).map_err(|error| (error.code(), error.detail().to_owned()))
+        let limits = read_constraints(map);
+        limits
+            .map(|limits| (limits.scope, limits.rate))
+            .map_err(|error| (error.code(), error.detail().to_owned()))
     }
 
     #[test]

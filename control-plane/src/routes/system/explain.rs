@@ -10,8 +10,9 @@ use leases::authorize::{AccessRequest, authorize};
 use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use leases::mint::{Binding, MintRequest, mint};
 use leases::root_key::{RootKeyPair, RootPublicKeys};
-use leases::scope::{Action, Kind, MethodName};
+use leases::scope::{Action, Kind, MethodName, PathGlob};
 use leases::verify::verify;
+use providers::Template;
 use serde::{Deserialize, Serialize};
 use store::{Agent, Grant, PageRequest, SecretSet};
 use time::{Duration, OffsetDateTime};
@@ -157,6 +158,7 @@ impl Target {
         template.endpoint(self.scheme, &self.host, self.port)?;
         let verdict = if grant.allowed_actions.contains(&Action::ProxyUse) {
             self.rehearse(org, &grant, &set, templates::hosts(&template), now)
+                .and_then(|()| self.check_denials(&template, &grant))
         } else {
             Err(format!(
                 "the grant lacks the action {}; ask for one that holds it",
@@ -225,6 +227,18 @@ impl Target {
         authorize(&Arc::new(lease), &access, now)
             .map(|_| ())
             .map_err(|denial| denial.to_string())
+    }
+
+    /// As the injector refuses endpoints that hand out new credentials.
+    fn check_denials(&self, template: &Template, grant: &Grant) -> Result<(), String> {
+        let named = || {
+            let paths = grant.constraints.paths.iter();
+            paths
+                .filter(|glob| glob.matches(&self.path))
+                .map(PathGlob::as_str)
+        };
+        let denied = template.denied(&self.host, &self.method, &self.path, named);
+        denied.map_or(Ok(()), |denied| Err(denied.to_string()))
     }
 
     fn explain(self, state: &AppState, candidates: Vec<Candidate>) -> Explanation {
