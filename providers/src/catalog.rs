@@ -13,6 +13,8 @@ use crate::template::Template;
 #[derive(Debug, Clone)]
 pub struct Catalog {
     templates: BTreeMap<String, Arc<Template>>,
+    /// Those of them with a credential in a path: few, and asked for by every request.
+    with_path_slots: Vec<Arc<Template>>,
 }
 
 /// Why a directory of templates was not taken in.
@@ -41,6 +43,7 @@ impl Catalog {
     pub fn builtin() -> Self {
         let mut catalog = Self {
             templates: BTreeMap::new(),
+            with_path_slots: Vec::new(),
         };
         for (file, text) in BUILTIN {
             catalog
@@ -89,8 +92,22 @@ impl Catalog {
 
     /// Adds one template; a template of the same name is replaced.
     pub fn insert(&mut self, template: Template) {
-        self.templates
-            .insert(template.name().to_owned(), Arc::new(template));
+        let template = Arc::new(template);
+        self.with_path_slots
+            .retain(|other| other.name() != template.name());
+        if template.has_path_slot() {
+            self.with_path_slots.push(Arc::clone(&template));
+        }
+        self.templates.insert(template.name().to_owned(), template);
+    }
+
+    /// The templates that put a credential into paths of this host. `host` is canonical.
+    pub fn with_path_slots(&self, host: &str) -> impl Iterator<Item = &Arc<Template>> {
+        let sends = move |template: &&Arc<Template>| {
+            let mut hosts = template.hosts().iter();
+            hosts.any(|rule| rule.matches_name(host))
+        };
+        self.with_path_slots.iter().filter(sends)
     }
 
     /// The template of that name. `custom` is not among them: see [`crate::CustomSpec`].
@@ -146,7 +163,7 @@ macro_rules! builtin {
     };
 }
 
-const BUILTIN: [(&str, &str); 17] = builtin!(
+const BUILTIN: [(&str, &str); 18] = builtin!(
     "anthropic",
     "aws",
     "cohere",
@@ -163,6 +180,7 @@ const BUILTIN: [(&str, &str); 17] = builtin!(
     "sendgrid",
     "slack",
     "stripe",
+    "telegram",
     "twilio",
 );
 

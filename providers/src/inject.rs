@@ -1,8 +1,12 @@
 //! From a template and opened secrets to the slots of a request, prepared once per version of a set.
 
 mod basic;
+mod cookie;
+mod field;
 mod header;
+mod misplaced;
 pub(crate) mod names;
+mod path;
 mod query;
 pub mod sigv4;
 
@@ -16,8 +20,11 @@ use vault::Secret;
 use zeroize::Zeroizing;
 
 use crate::scrub::Scrubber;
-use crate::template::{Inject, KeyUse, Template};
+use crate::template::{ClientCertificateKeys, Inject, KeyUse, Template};
 
+pub use cookie::Cookies;
+pub use field::{FieldRefusal, LONGEST_FILLED_BODY};
+pub use misplaced::{AgentHead, Misplaced};
 pub use names::is_routing_header;
 pub use sigv4::SigV4;
 
@@ -27,11 +34,25 @@ pub struct Plan {
     template: Arc<Template>,
     strip: Vec<HeaderName>,
     strip_query: Vec<String>,
+    strip_cookies: Vec<String>,
     headers: Vec<Slot<(HeaderName, HeaderValue)>>,
     parameters: Vec<Slot<Zeroizing<String>>>,
+    paths: Vec<Slot<Zeroizing<String>>>,
+    cookies: Vec<Slot<Zeroizing<Vec<u8>>>>,
+    fields: Vec<Slot<field::Field>>,
+    certificate: Option<Slot<ClientCertificate>>,
+    placeholders: Option<misplaced::Finder>,
     sigv4: Option<SigV4>,
     scrubber: Arc<Scrubber>,
     keys: Arc<[String]>,
+}
+
+/// A certificate and its private key, both in PEM.
+pub struct ClientCertificate {
+    /// The certificate, and behind it the chain.
+    pub certificate: Arc<Secret>,
+    /// The private key.
+    pub key: Arc<Secret>,
 }
 
 /// What is set, by which injection of the template.
@@ -81,11 +102,17 @@ pub enum BodyNeed {
     None,
     /// Its SHA-256, unless [`sigv4::AgentScope::needs_body`] says that the agent declared it. A longer body is refused.
     HashUpTo(usize),
+    /// Itself: a field is set in it. A longer one is refused.
+    FillUpTo(usize),
 }
 
 /// A query after the agent's credentials were taken out and ours put in.
 #[derive(PartialEq, Eq)]
 pub struct RewrittenQuery(Zeroizing<String>);
+
+/// A path with the credential in its slot.
+#[derive(PartialEq, Eq)]
+pub struct FilledPath(Zeroizing<String>);
 
 impl Plan {
     /// Prepares the slots of a template from the secrets of one set version.
@@ -103,8 +130,14 @@ impl Plan {
         let mut plan = Self {
             strip: slots(template),
             strip_query: query_slots(template),
+            strip_cookies: cookie_slots(template),
             headers: Vec::new(),
             parameters: Vec::new(),
+            paths: Vec::new(),
+            cookies: Vec::new(),
+            fields: Vec::new(),
+            certificate: None,
+            placeholders: misplaced::Finder::of(template),
             sigv4: None,
             scrubber: Arc::new(Scrubber::new([])),
             keys: Arc::from([]),
@@ -180,7 +213,71 @@ impl Plan {
                         .filter(|key| secrets.get(key).is_some()),
                 );
             }
+            Inject::Path(_)
+            | Inject::Cookie { .. }
+            | Inject::Form { .. }
+            | Inject::Json { .. }
+            | Inject::ClientCertificate(_) => {
+                self.carry(injection, inject, secrets, reflected)?;
+            }
         }
+        Ok(())
+    }
+
+    /// The places of a credential beyond the header fields and the query.
+    fn carry<'t>(
+        &mut self,
+        injection: usize,
+        inject: &'t Inject,
+        secrets: &Secrets,
+        reflected: &mut Reflected<'t>,
+    ) -> Result<(), PrepareError> {
+        let render = |value, check| header::render(value, &inject.slot(), secrets, check);
+        match inject {
+            Inject::Path(slot) => {
+                let Some(set) = path::render(slot, secrets)? else {
+                    return Ok(());
+                };
+                self.paths.push(Slot { injection, set });
+            }
+            Inject::Cookie { name, value } => {
+                let Some(value) = render(value, cookie::why_not_a_cookie_value)? else {
+                    return Ok(());
+                };
+                let set = Zeroizing::new([name.as_bytes(), b"=", &value].concat());
+                self.cookies.push(Slot { injection, set });
+            }
+            Inject::Form { name, value } => {
+                let Some(value) = render(value, field::why_not_a_field_value)? else {
+                    return Ok(());
+                };
+                let set = field::Field::form(name, &value);
+                self.fields.push(Slot { injection, set });
+            }
+            Inject::Json { pointer, value } => {
+                let Some(value) = render(value, field::why_not_a_field_value)? else {
+                    return Ok(());
+                };
+                let set = field::Field::json(pointer, &value);
+                self.fields.push(Slot { injection, set });
+            }
+            Inject::ClientCertificate(keys) => {
+                let Some(set) = ClientCertificate::of(keys, secrets) else {
+                    return Ok(());
+                };
+                self.certificate = Some(Slot { injection, set });
+                // The certificate is public, and the private key signs and stays here.
+                reflected.used.extend(inject.keys());
+                return Ok(());
+            }
+            Inject::Header { .. }
+            | Inject::Basic { .. }
+            | Inject::Query { .. }
+            | Inject::SigV4(_) => {
+                return Ok(());
+            }
+        }
+        reflected.travels(inject);
         Ok(())
     }
 
@@ -236,9 +333,113 @@ impl Plan {
         query::rewrite(query, &self.strip_query, add).map(RewrittenQuery)
     }
 
-    /// Whether a query may hold a credential; then no Referer is sent, and nothing logs it.
-    pub fn has_query_credential(&self) -> bool {
-        !self.parameters.is_empty()
+    /// Whether the URL may hold a credential; then no Referer is sent, and nothing logs it.
+    pub fn has_url_credential(&self) -> bool {
+        !self.parameters.is_empty() || !self.paths.is_empty()
+    }
+
+    /// The path as it must be sent, if a credential stands in it. `path` is what the agent wrote, without the query.
+    pub fn fill_path(&self, host: &str, path: &str) -> Option<FilledPath> {
+        self.paths.iter().find_map(|slot| {
+            let injection = &self.template.injections()[slot.injection];
+            let Inject::Path(place) = &injection.inject else {
+                return None;
+            };
+            let filled = injection
+                .applies(host, path)
+                .then(|| place.fill(path, &slot.set))
+                .flatten();
+            filled.map(|filled| FilledPath(Zeroizing::new(filled)))
+        })
+    }
+
+    /// The cookies as they must be sent: the agent's own in our slots removed, ours added.
+    pub fn rewrite_cookies<'a>(
+        &'a self,
+        host: &str,
+        path: &str,
+        fields: impl Iterator<Item = &'a [u8]>,
+    ) -> Cookies {
+        let add = self
+            .cookies
+            .iter()
+            .filter(|slot| self.applies(slot, host, path))
+            .map(|slot| slot.set.as_slice());
+        if self.strip_cookies.is_empty() {
+            return Cookies::Unchanged;
+        }
+        cookie::rewrite(fields, &self.strip_cookies, add)
+    }
+
+    /// Whether a field of the body is set on this host and path.
+    pub fn fills_body(&self, host: &str, path: &str) -> bool {
+        self.fields
+            .iter()
+            .any(|slot| self.applies(slot, host, path))
+    }
+
+    /// Whether a body of this Content-Type takes every field that is set on this host and path. `None` is no one field of
+    /// that name, or a body that is compressed.
+    ///
+    /// # Errors
+    /// [`FieldRefusal::ContentType`].
+    pub fn check_body_kind(
+        &self,
+        host: &str,
+        path: &str,
+        content_type: Option<&str>,
+    ) -> Result<(), FieldRefusal> {
+        let mut fields = self.body_fields(host, path);
+        match fields.find(|field| !content_type.is_some_and(|kind| field.takes(kind))) {
+            None => Ok(()),
+            Some(field) => Err(FieldRefusal::ContentType {
+                slot: field.to_string(),
+                wanted: field.media_type(),
+            }),
+        }
+    }
+
+    /// The body with every field set that belongs into it.
+    ///
+    /// # Errors
+    /// [`FieldRefusal`]: another kind of body, or one in which the place is not found.
+    pub fn fill_body(
+        &self,
+        host: &str,
+        path: &str,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, FieldRefusal> {
+        self.check_body_kind(host, path, content_type)?;
+        let mut filled = Zeroizing::new(body.to_vec());
+        for field in self.body_fields(host, path) {
+            filled = field.fill(&filled)?;
+        }
+        Ok(filled)
+    }
+
+    fn body_fields<'a>(
+        &'a self,
+        host: &'a str,
+        path: &'a str,
+    ) -> impl Iterator<Item = &'a field::Field> + 'a {
+        self.fields
+            .iter()
+            .filter(move |slot| self.applies(slot, host, path))
+            .map(|slot| &slot.set)
+    }
+
+    /// The certificate by which we authenticate in the TLS handshake.
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref().map(|slot| &slot.set)
+    }
+
+    /// Whether this host is shown the certificate.
+    pub fn presents_certificate(&self, host: &str) -> bool {
+        self.certificate.as_ref().is_some_and(|slot| {
+            let hosts = &self.template.injections()[slot.injection].hosts;
+            hosts.is_empty() || hosts.iter().any(|rule| rule.matches_name(host))
+        })
     }
 
     /// The signer, for templates that sign; then [`Plan::headers`] is empty.
@@ -255,6 +456,8 @@ impl Plan {
     pub fn reads_body(&self) -> BodyNeed {
         if self.sigv4.is_some() {
             BodyNeed::HashUpTo(sigv4::LONGEST_HASHED_BODY)
+        } else if !self.fields.is_empty() {
+            BodyNeed::FillUpTo(LONGEST_FILLED_BODY)
         } else {
             BodyNeed::None
         }
@@ -277,11 +480,39 @@ impl RewrittenQuery {
     }
 }
 
+impl FilledPath {
+    /// The path, which is a secret.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ClientCertificate {
+    fn of(keys: &ClientCertificateKeys, secrets: &Secrets) -> Option<Self> {
+        Some(Self {
+            certificate: Arc::clone(secrets.0.get(&keys.certificate)?),
+            key: Arc::clone(secrets.0.get(&keys.key)?),
+        })
+    }
+}
+
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plan")
             .field("template", &self.template.name())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FilledPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FilledPath(..)")
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate(..)")
     }
 }
 
@@ -365,7 +596,13 @@ impl Inject {
     /// The keys that it needs, all of them.
     pub(crate) fn keys(&self) -> Vec<&str> {
         match self {
-            Self::Header { value, .. } | Self::Query { value, .. } => value.keys().collect(),
+            Self::Header { value, .. }
+            | Self::Query { value, .. }
+            | Self::Cookie { value, .. }
+            | Self::Form { value, .. }
+            | Self::Json { value, .. } => value.keys().collect(),
+            Self::Path(slot) => vec![&slot.key],
+            Self::ClientCertificate(keys) => vec![&keys.certificate, &keys.key],
             Self::Basic { user, password } => user.keys().chain(password.keys()).collect(),
             Self::SigV4(keys) => {
                 let optional = keys.session_token.iter().chain(&keys.region);
@@ -383,8 +620,30 @@ impl Inject {
         match self {
             Self::Header { name, .. } => vec![name.clone()],
             Self::Basic { .. } => vec![AUTHORIZATION],
-            Self::Query { .. } => Vec::new(),
+            Self::Query { .. }
+            | Self::Path(_)
+            | Self::Cookie { .. }
+            | Self::Form { .. }
+            | Self::Json { .. }
+            | Self::ClientCertificate(_) => Vec::new(),
             Self::SigV4(_) => sigv4::SLOTS.map(HeaderName::from_static).to_vec(),
+        }
+    }
+}
+
+impl Inject {
+    /// The slot in words: ``the header `authorization` ``.
+    pub fn slot(&self) -> String {
+        match self {
+            Self::Header { name, .. } => format!("the header `{name}`"),
+            Self::Basic { .. } => "HTTP Basic in the header `authorization`".to_owned(),
+            Self::Query { name, .. } => format!("the query parameter `{name}`"),
+            Self::SigV4(_) => "the AWS signature in the header `authorization`".to_owned(),
+            Self::Path(slot) => format!("the path `{slot}`"),
+            Self::Cookie { name, .. } => format!("the cookie `{name}`"),
+            Self::Form { name, .. } => format!("the form field `{name}`"),
+            Self::Json { pointer, .. } => format!("the JSON field `{pointer}`"),
+            Self::ClientCertificate(_) => "the TLS handshake".to_owned(),
         }
     }
 }
@@ -409,9 +668,20 @@ fn query_slots(template: &Template) -> Vec<String> {
         .iter()
         .filter_map(|injection| match &injection.inject {
             Inject::Query { name, .. } => Some(name),
-            Inject::Header { .. } | Inject::Basic { .. } | Inject::SigV4(_) => None,
+            _ => None,
         });
     filled.chain(&template.strip_query).cloned().collect()
+}
+
+fn cookie_slots(template: &Template) -> Vec<String> {
+    let filled = template
+        .injections
+        .iter()
+        .filter_map(|injection| match &injection.inject {
+            Inject::Cookie { name, .. } => Some(name),
+            _ => None,
+        });
+    filled.cloned().collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub use catalog::{Catalog, CatalogError};
 pub use deny::{Denial, Denied};
 pub use host::{Authority, Host, HostError, HostRule, Scheme};
 pub use inject::sigv4;
-pub use inject::{BodyNeed, Plan, PrepareError, RewrittenQuery};
+pub use inject::{BodyNeed, ClientCertificate, Cookies, Plan, PrepareError, RewrittenQuery};
 pub use load::{CustomSpec, Mistake, TemplateErrors, parse_template};
 pub use scrub::{BodyDecoder, DecodeError, ScrubStream, Scrubber};
 pub use template::{Inject, Injection, KeyUse, Preset, Template};

@@ -39,7 +39,8 @@ pub struct CustomSpec {
     pub env: BTreeMap<String, String>,
 }
 
-/// One slot of a [`CustomSpec`]: exactly one of `header` (with `value`), `basic`, `query` (with `value`) and `sigv4`.
+/// One slot of a [`CustomSpec`]: exactly one of `header`, `query`, `cookie`, `form` and `json` (each with `value`), `basic`,
+/// `path`, `client_certificate` and `sigv4`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomInject {
@@ -58,6 +59,21 @@ pub struct CustomInject {
     /// AWS Signature Version 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigv4: Option<CustomSigV4>,
+    /// A path with a key in one segment: `/bot${MY_KEY}/**`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A cookie's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// The name of a form's field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
+    /// The place of a JSON member: `/auth/token` (RFC 6901).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<String>,
+    /// Certificate and key of the TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CustomCertificate>,
     /// The hosts that the slot is filled on; empty is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -74,6 +90,16 @@ pub struct CustomBasic {
     pub user: String,
     /// The password, with `${KEY}` references.
     pub password: String,
+}
+
+/// `client_certificate` of a [`CustomInject`]. Both are references to keys in PEM: `${TLS_CERTIFICATE}`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomCertificate {
+    /// The certificate, and behind it the chain.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
 }
 
 /// `sigv4` of a [`CustomInject`]. The first three are references: `${AWS_ACCESS_KEY_ID}`.
@@ -182,6 +208,11 @@ struct RawInject {
     basic: Option<At<RawBasic>>,
     query: Option<At<String>>,
     sigv4: Option<At<RawSigV4>>,
+    path: Option<At<String>>,
+    cookie: Option<At<String>>,
+    form: Option<At<String>>,
+    json: Option<At<String>>,
+    client_certificate: Option<At<RawCertificate>>,
     hosts: Vec<At<String>>,
     paths: Vec<At<String>>,
     place: Place,
@@ -191,6 +222,12 @@ struct RawInject {
 struct RawBasic {
     user: Option<At<String>>,
     password: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+struct RawCertificate {
+    certificate: Option<At<String>>,
+    key: Option<At<String>>,
 }
 
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 //! A [`Template`] is only made by [`crate::load`], so holding one means that it has no mistakes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use http::HeaderName;
 
@@ -89,7 +90,67 @@ pub enum Inject {
     },
     /// AWS Signature Version 4 in the `authorization` header.
     SigV4(SigV4Keys),
+    /// A part of one path segment: Telegram's `/bot${TELEGRAM_BOT_TOKEN}/sendMessage`.
+    Path(PathSlot),
+    /// One cookie; the agent's others stay.
+    Cookie {
+        /// The cookie's name.
+        name: String,
+        /// Its value.
+        value: Text,
+    },
+    /// A field of a form in the body, `application/x-www-form-urlencoded`.
+    Form {
+        /// The field's name.
+        name: String,
+        /// Its value, percent-encoded when it is set.
+        value: Text,
+    },
+    /// A member of a JSON object in the body.
+    Json {
+        /// Where it stands.
+        pointer: JsonPointer,
+        /// Its value, set as a string.
+        value: Text,
+    },
+    /// The certificate by which we authenticate in the TLS handshake with the provider.
+    ClientCertificate(ClientCertificateKeys),
 }
+
+/// The keys of a client certificate, both in PEM (RFC 7468).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificateKeys {
+    /// The name of the key that holds the certificate, and behind it the chain.
+    pub certificate: String,
+    /// The name of the key that holds the private key. It never travels.
+    pub key: String,
+}
+
+/// A path of which one segment holds a credential.
+///
+/// Written as `/bot${KEY}/**`: segments are literal, `*` is one whole segment, `**` at the end is any number of them, and in
+/// one segment stands one `${KEY}`, which may have literal text around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathSlot {
+    pub(crate) before: Vec<PathPiece>,
+    pub(crate) prefix: String,
+    pub(crate) key: String,
+    pub(crate) suffix: String,
+    pub(crate) after: Vec<PathPiece>,
+    /// Whether it ends in `**`.
+    pub(crate) is_open: bool,
+}
+
+/// A segment of a [`PathSlot`] beside the one with the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PathPiece {
+    Literal(String),
+    Any,
+}
+
+/// The place of a member in a JSON document (RFC 6901), through objects alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonPointer(pub(crate) Vec<String>);
 
 /// The keys that sign, and what they may sign for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +256,24 @@ impl Template {
             .find(|rule| rule.matches(scheme, host, port))
     }
 
+    /// The path as policy and audit see it: with `*` for the text in a slot. `None` where the path has no slot.
+    pub fn mask_path(&self, host: &str, path: &str) -> Option<String> {
+        self.injections.iter().find_map(|injection| {
+            let Inject::Path(slot) = &injection.inject else {
+                return None;
+            };
+            let is_on_host = injection.hosts.is_empty()
+                || injection.hosts.iter().any(|rule| rule.matches_name(host));
+            is_on_host.then(|| slot.fill(path, "*")).flatten()
+        })
+    }
+
+    /// Whether a credential stands in some path.
+    pub fn has_path_slot(&self) -> bool {
+        let is_path = |injection: &Injection| matches!(injection.inject, Inject::Path(_));
+        self.injections.iter().any(is_path)
+    }
+
     /// Every header that holds a credential at this provider: filled, or taken from the agent, or both.
     pub fn secret_slots(&self) -> Vec<HeaderName> {
         crate::inject::slots(self)
@@ -221,6 +300,94 @@ impl Text {
             Piece::Key(name) => Some(name.as_str()),
             Piece::Literal(_) => None,
         })
+    }
+}
+
+impl PathSlot {
+    /// The path with its slot's text replaced; `None` if it is another path.
+    pub(crate) fn fill(&self, path: &str, text: &str) -> Option<String> {
+        let (before, after) = self.split(path)?;
+        let length =
+            before.len() + self.prefix.len() + text.len() + self.suffix.len() + after.len();
+        let mut filled = String::with_capacity(length);
+        for part in [before, &self.prefix, text, &self.suffix, after] {
+            filled.push_str(part);
+        }
+        Some(filled)
+    }
+
+    /// What stands before and behind the segment with the key, slashes included.
+    fn split<'p>(&self, path: &'p str) -> Option<(&'p str, &'p str)> {
+        let mut rest = path.strip_prefix('/')?;
+        for piece in &self.before {
+            let (segment, behind) = rest.split_once('/')?;
+            if !piece.matches(segment) {
+                return None;
+            }
+            rest = behind;
+        }
+        let start = path.len() - rest.len();
+        let end = rest.find('/').unwrap_or(rest.len());
+        let inner = rest[..end].strip_prefix(self.prefix.as_str())?;
+        inner.strip_suffix(self.suffix.as_str())?;
+        let behind = &rest[end..];
+        self.matches_after(behind).then(|| (&path[..start], behind))
+    }
+
+    fn matches_after(&self, behind: &str) -> bool {
+        let mut segments = behind.split('/').skip(1);
+        self.after.iter().all(|piece| {
+            segments
+                .next()
+                .is_some_and(|segment| piece.matches(segment))
+        }) && (self.is_open || segments.next().is_none())
+    }
+}
+
+impl fmt::Display for PathSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in &self.before {
+            write!(f, "/{piece}")?;
+        }
+        write!(f, "/{}${{{}}}{}", self.prefix, self.key, self.suffix)?;
+        for piece in &self.after {
+            write!(f, "/{piece}")?;
+        }
+        f.write_str(if self.is_open { "/**" } else { "" })
+    }
+}
+
+impl PathPiece {
+    fn matches(&self, segment: &str) -> bool {
+        match self {
+            Self::Literal(text) => text == segment,
+            Self::Any => !segment.is_empty(),
+        }
+    }
+}
+
+impl fmt::Display for PathPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+impl JsonPointer {
+    /// The names of the members on the way, the last one's at the end. Never empty.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for JsonPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for name in &self.0 {
+            write!(f, "/{}", name.replace('~', "~0").replace('/', "~1"))?;
+        }
+        Ok(())
     }
 }
 
@@ -293,6 +460,57 @@ mod tests {
             ("/**/info/refs", "/o/r.git/git-upload-pack"),
         ] {
             assert!(!matches(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    fn telegram() -> PathSlot {
+        PathSlot {
+            before: Vec::new(),
+            prefix: "bot".to_owned(),
+            key: "TOKEN".to_owned(),
+            suffix: String::new(),
+            after: Vec::new(),
+            is_open: true,
+        }
+    }
+
+    #[test]
+    fn a_path_slot_takes_any_text_of_its_segment_and_no_other_segment() {
+        let slot = telegram();
+        assert_eq!(slot.to_string(), "/bot${TOKEN}/**");
+        for (path, filled) in [
+            ("/botclaviger:x/getMe", Some("/bot*/getMe")),
+            ("/bot/getMe", Some("/bot*/getMe")),
+            ("/bot1", Some("/bot*")),
+            ("/bot1/a/b/", Some("/bot*/a/b/")),
+            ("/Bot1/getMe", None),
+            ("/file/bot1/x", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(slot.fill(path, "*").as_deref(), filled, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_slot_counts_the_segments_around_it() {
+        let slot = PathSlot {
+            before: vec![PathPiece::Literal("file".to_owned()), PathPiece::Any],
+            prefix: "k-".to_owned(),
+            suffix: ".json".to_owned(),
+            after: vec![PathPiece::Any],
+            is_open: false,
+            ..telegram()
+        };
+        assert_eq!(slot.to_string(), "/file/*/k-${TOKEN}.json/*");
+        for (path, filled) in [
+            ("/file/a/k-x.json/b", Some("/file/a/k-*.json/b")),
+            ("/file/a/k-x.json", None),
+            ("/file/a/k-x.json/b/c", None),
+            ("/file/a/k-x/b", None),
+            ("/file/k-x.json/b", None),
+        ] {
+            assert_eq!(slot.fill(path, "*").as_deref(), filled, "{path}");
         }
     }
 

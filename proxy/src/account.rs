@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use leases::id::OrgId;
+use leases::id::{OrgId, SetId};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -13,9 +13,15 @@ use crate::stream::chunk_error;
 
 /// What keeps the pooled connections of one org apart from every other's.
 pub(crate) fn group(org: &OrgId) -> u64 {
-    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     SEED.hash_one(org.as_str())
 }
+
+/// What keeps the pooled connections of one version of a set apart, where a connection itself is authenticated.
+pub(crate) fn set_group(org: &OrgId, set: &SetId, version: u64) -> u64 {
+    SEED.hash_one((org.as_str(), set.as_str(), version))
+}
+
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Counts and logs a finished request.
 pub(crate) fn finish(

@@ -1,14 +1,16 @@
-//! What a signature asks of a request's body: to be read before its head leaves, for a signature over its hash, or to be
-//! signed again in AWS's own chunks as it passes.
+//! What is asked of a request's body: to be read before its head leaves, for a signature over its hash or for a field that is
+//! set in it, or to be signed again in AWS's own chunks as it passes.
 //!
 //! Pingora replays a body that was read early only from its own small retry buffer. The buffer is turned on
 //! for the last part alone, and the body filter puts the whole body in that part's place.
+
+mod fill;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora::proxy::Session;
 use providers::inject::sigv4::{
     AgentScope, LONGEST_SIGNED_CHUNK, Payload, PayloadHash, SigV4Refusal, StreamedBody,
@@ -74,6 +76,9 @@ pub(crate) async fn hold_if_signed(
         return Ok(());
     };
     let Some(sigv4) = credential.plan.sigv4() else {
+        if fill::is_due(&credential.plan, target, session) {
+            return fill::hold(bounds, session, ctx).await;
+        }
         return answer_expectation(session).await;
     };
     let scope = read_scope(
@@ -85,7 +90,7 @@ pub(crate) async fn hold_if_signed(
     )?;
     let bound = match credential.plan.reads_body() {
         BodyNeed::HashUpTo(bound) => bound.min(bounds.one),
-        BodyNeed::None => 0,
+        BodyNeed::None | BodyNeed::FillUpTo(_) => 0,
     };
     if scope.needs_body() && content_length(session).is_some_and(|length| length > bound) {
         return Err(too_large(bound));
@@ -209,6 +214,13 @@ async fn read_body(session: &mut Session, bound: usize) -> Result<Bytes, Refusal
         return Err(too_large(bound));
     }
     Ok(body.freeze())
+}
+
+/// The one Content-Type, if it is text.
+fn content_type(session: &Session) -> Option<&str> {
+    let mut fields = session.req_header().headers.get_all(CONTENT_TYPE).iter();
+    let first = fields.next()?;
+    first.to_str().ok().filter(|_| fields.next().is_none())
 }
 
 fn too_large(limit: usize) -> Refusal {

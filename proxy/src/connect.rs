@@ -237,6 +237,7 @@ impl Front {
             endpoint,
             lease,
             served: OnceLock::new(),
+            path_slots: OnceLock::new(),
         })
     }
 

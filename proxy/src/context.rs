@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use providers::inject::sigv4::{AgentScope, PayloadHash, StreamedBody};
+use providers::template::Template;
 use store::ledger::{RecordedUse, RequestFacts};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -40,6 +41,8 @@ pub(crate) struct Tunnel {
     pub(crate) lease: Arc<VerifiedLease>,
     /// What serves its requests: one host is one set of the lease.
     pub(crate) served: OnceLock<Arc<Served>>,
+    /// The templates that put a credential into paths of its host; mostly none.
+    pub(crate) path_slots: OnceLock<Box<[Arc<Template>]>>,
 }
 
 impl Link {

@@ -21,8 +21,10 @@ use store::secret_sets::{SealedEntry, SetContents};
 use tokio::sync::watch;
 use vault::{CacheKey, OpenError, OpenedCache, RowBinding, Secret, Vault};
 
+use crate::account;
 use crate::normalize::Target;
 use crate::refuse::{Code, Refusal};
+use crate::tls::client::ClientIdentity;
 
 /// How many prepared plans are kept.
 const CAPACITY: usize = 4096;
@@ -33,6 +35,17 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Credential {
     pub(crate) plan: Plan,
+    /// By what we authenticate in the TLS handshake, where the template says so.
+    client: Option<ClientIdentity>,
+}
+
+impl Credential {
+    /// By what we authenticate in the handshake with `host`.
+    pub(crate) fn client(&self, host: &str) -> Option<&ClientIdentity> {
+        self.client
+            .as_ref()
+            .filter(|_| self.plan.presents_certificate(host))
+    }
 }
 
 /// Opens credentials.
@@ -188,7 +201,8 @@ impl Preparer {
             .collect();
         let plan = Plan::prepare(&template, allowed, secrets)
             .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
-        Ok(Credential { plan })
+        let client = client_identity(&plan, wanted)?;
+        Ok(Credential { plan, client })
     }
 
     async fn open_entry(&self, org: &str, entry: &SealedEntry) -> Result<Secret, Refusal> {
@@ -233,6 +247,15 @@ impl Preparer {
             .map_err(|errors| damaged(errors.to_string()))?;
         Ok(Arc::new(template))
     }
+}
+
+/// The set's client certificate, if its template has one.
+fn client_identity(plan: &Plan, wanted: &Wanted) -> Result<Option<ClientIdentity>, Refusal> {
+    let group = account::set_group(&wanted.org, &wanted.set, wanted.version);
+    plan.client_certificate()
+        .map(|stored| ClientIdentity::read(stored, group))
+        .transpose()
+        .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))
 }
 
 fn extra(keys: &Keys) -> Arc<str> {

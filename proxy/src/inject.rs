@@ -1,13 +1,18 @@
 //! Step 7, second half: the request as it leaves: the agent's credentials out, ours in.
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE, EXPECT, HOST, IF_RANGE, RANGE, REFERER};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, IF_RANGE, RANGE, REFERER,
+};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use leases::token::PREFIX;
 use memchr::memmem;
 use pingora::http::RequestHeader;
 use providers::inject::sigv4::{AgentScope, PayloadHash, Signable, StreamedBody};
-use providers::inject::{Plan, is_routing_header};
+use providers::inject::{AgentHead, Cookies, Plan, is_routing_header};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::normalize::{RawTarget, Target, default_port};
 use crate::refuse::{Code, Door, Refusal};
@@ -46,6 +51,31 @@ pub(crate) fn check_nominations(headers: &HeaderMap, plan: Option<&Plan>) -> Res
     Ok(())
 }
 
+/// Refuses a placeholder of ours outside its slot: nothing is put in its place there (threats.md C11).
+pub(crate) fn check_placeholders(
+    headers: &HeaderMap,
+    plan: &Plan,
+    target: &Target,
+) -> Result<(), Refusal> {
+    let host = target.host.as_str();
+    let masked = plan.template().mask_path(host, &target.written);
+    let head = AgentHead {
+        host,
+        path: masked.as_deref().unwrap_or(&target.written),
+        query: target.query.as_deref(),
+        headers,
+    };
+    plan.check_placeholders(&head)
+        .map_err(|misplaced| Refusal::new(Code::AmbiguousRequest, misplaced.to_string()))
+}
+
+/// Declares the length of a body that leaves other than it came. Without a declared length the framing says it.
+pub(crate) fn set_length(request: &mut RequestHeader, body: &Bytes) {
+    if request.headers.contains_key(CONTENT_LENGTH) {
+        set(request, CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+}
+
 /// Rewrites the head that goes upstream. `signing` is there for a scheme that signs; what comes back, the body passes.
 pub(crate) fn inject(
     request: &mut RequestHeader,
@@ -61,6 +91,7 @@ pub(crate) fn inject(
         drop_lease(request);
     }
     join_cookies(request);
+    set_cookies(request, plan, target);
     set_target(request, plan, target)?;
     // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
     // encoded all the same is decoded before it is scanned.
@@ -128,7 +159,7 @@ fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
     for name in unwanted {
         request.remove_header(&name);
     }
-    if plan.has_query_credential() {
+    if plan.has_url_credential() {
         // The next request would carry the URL, and with it what an agent may have put there.
         request.remove_header(&REFERER);
     }
@@ -149,6 +180,19 @@ fn join_cookies(request: &mut RequestHeader) {
         .collect();
     let whole = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()));
     set(request, COOKIE, whole.expect("made of field values"));
+}
+
+/// Puts our cookie in place of the agent's of the same name.
+fn set_cookies(request: &mut RequestHeader, plan: &Plan, target: &Target) {
+    let fields = request.headers.get_all(COOKIE).iter();
+    let fields = fields.map(HeaderValue::as_bytes);
+    match plan.rewrite_cookies(target.host.as_str(), &target.path, fields) {
+        Cookies::Unchanged => {}
+        Cookies::Set(value) => set(request, COOKIE, value),
+        Cookies::Removed => {
+            request.remove_header(&COOKIE);
+        }
+    }
 }
 
 /// In the gateway form the lease stood in a slot of the URL's provider, which need not be one of the set's.
@@ -187,19 +231,27 @@ fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Resu
     let query = plan.rewrite_query(target.host.as_str(), &target.path, target.query.as_deref());
     let raw = RawTarget::of(request)?;
     // Over HTTP/2 the path stands alone anyway; in HTTP/1 an absolute form must become one.
-    let is_as_decided =
-        raw.path == &*target.path && (raw.is_origin_form() || request.version == Version::HTTP_2);
+    let is_as_decided = raw.path == &*target.written
+        && (raw.is_origin_form() || request.version == Version::HTTP_2);
+    let filled = plan.fill_path(target.host.as_str(), &target.written);
     let query = match &query {
         Some(rewritten) => rewritten.as_str(),
-        None if is_as_decided => return set_host(request, target),
+        None if is_as_decided && filled.is_none() => return set_host(request, target),
         None => target.query.as_deref(),
     };
-    let text = match query {
-        Some(query) => format!("{}?{query}", target.path),
-        None => target.path.to_string(),
-    };
+    let path = filled
+        .as_ref()
+        .map_or(&*target.written, |path| path.as_str());
+    let mark = if query.is_some() { "?" } else { "" };
+    // The text may hold a credential, so its memory is zeroized with the last that refers to it.
+    let text = Zeroizing::new(
+        [path, mark, query.unwrap_or_default()]
+            .concat()
+            .into_bytes(),
+    );
+    let text = PathAndQuery::from_maybe_shared(Bytes::from_owner(text)).map_err(|_| malformed())?;
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(text.parse().map_err(|_| malformed())?);
+    parts.path_and_query = Some(text);
     if request.version == Version::HTTP_2 {
         parts.scheme = request.uri.scheme().cloned();
         parts.authority = request.uri.authority().cloned();

@@ -20,8 +20,10 @@ pub(crate) struct Target {
     pub(crate) scheme: Scheme,
     pub(crate) host: Host,
     pub(crate) port: u16,
-    /// The path without its query, as the agent wrote it.
+    /// The path without its query, as policy and audit see it: with `*` for what a template puts a credential in place of.
     pub(crate) path: Arc<str>,
+    /// The path as the agent wrote it.
+    pub(crate) written: Arc<str>,
     /// The query without its `?`.
     pub(crate) query: Option<Arc<str>>,
     /// Whether the path holds `%2F`, which only some providers' templates allow.
@@ -34,14 +36,26 @@ impl Target {
         if let Some(query) = query {
             check_query(query)?;
         }
+        let path: Arc<str> = path.into();
         Ok(Self {
             scheme: endpoint.scheme,
             host: endpoint.host,
             port: endpoint.port,
-            path: path.into(),
+            path: Arc::clone(&path),
+            written: path,
             query: query.map(Into::into),
             has_encoded_slash,
         })
+    }
+
+    /// Hides what the agent wrote where one of these templates puts a credential into the path, so that grants and the
+    /// audit trail name such paths in one form.
+    pub(crate) fn mask<'t>(&mut self, templates: impl Iterator<Item = &'t Arc<Template>>) {
+        let mut masked =
+            templates.filter_map(|template| template.mask_path(self.host.as_str(), &self.written));
+        if let Some(path) = masked.next() {
+            self.path = path.into();
+        }
     }
 
     /// Refuses an encoded slash where the template does not say that it is part of a segment.

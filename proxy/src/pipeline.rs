@@ -26,6 +26,7 @@ use crate::door;
 use crate::head::{self, HeadError};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
+use crate::normalize::Target;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
 use crate::served::Served;
@@ -68,7 +69,8 @@ impl Pipeline {
             check_h2_head(session)?;
         }
         let now = self.clock.now();
-        let target = door::enter(self, session, ctx)?;
+        let mut target = door::enter(self, session, ctx)?;
+        self.mask_path(&mut target, ctx);
         let method = session.req_header().method.as_str().to_owned();
         let client = ctx
             .link()
@@ -101,8 +103,25 @@ impl Pipeline {
         let used = ctx.used.as_ref().expect("set above");
         let credential = self.opener.open(used, permit, target).await?;
         inject::check_nominations(&session.req_header().headers, Some(&credential.plan))?;
+        inject::check_placeholders(&session.req_header().headers, &credential.plan, target)?;
         ctx.credential = Some(credential);
         body::hold_if_signed(&self.held_bodies, session, ctx).await
+    }
+
+    /// Puts `*` in place of what stands in a path's slot, before policy sees the path. A `custom` set's template is not
+    /// known yet: there policy and audit see what the agent wrote, which is no secret either.
+    fn mask_path(&self, target: &mut Target, ctx: &RequestContext) {
+        let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
+        let Some(tunnel) = tunnel else {
+            let host = target.host.to_shared();
+            return target.mask(self.catalog.borrow().with_path_slots(&host));
+        };
+        let templates = tunnel.path_slots.get_or_init(|| {
+            let catalog = self.catalog.borrow();
+            let templates = catalog.with_path_slots(target.host.as_str());
+            templates.map(Arc::clone).collect()
+        });
+        target.mask(templates.iter());
     }
 
     /// The provider's template; a `custom` set has none here.
@@ -272,14 +291,19 @@ impl ProxyHttp for Shared {
         ctx.attempts += 1;
         ctx.dialled = Some(address);
         let group = account::group(permit.lease().org());
-        Ok(Box::new(upstream::peer(
+        let mut peer = upstream::peer(
             address,
             target.scheme,
             &target.host,
             protocol,
             group,
             self.timeouts,
-        )))
+        );
+        let credential = ctx.credential.as_ref();
+        if let Some(client) = credential.and_then(|c| c.client(target.host.as_str())) {
+            client.present(&mut peer);
+        }
+        Ok(Box::new(peer))
     }
 
     async fn upstream_request_filter(
@@ -306,6 +330,9 @@ impl ProxyHttp for Shared {
             session.is_upgrade_req(),
             self.clock.now(),
         );
+        if let Some(body) = &ctx.held_body {
+            inject::set_length(request, body);
+        }
         ctx.streamed_body = injected.map_err(|refusal| {
             ctx.refusal = Some(refusal);
             Error::explain(ErrorType::InternalError, "refused at injection")

@@ -14,6 +14,7 @@ mod support;
 mod address;
 mod audit;
 mod aws_chunks;
+mod carriers;
 mod checks;
 mod crash;
 mod curl;

@@ -234,6 +234,27 @@ impl Ends {
     }
 }
 
+impl Ends {
+    /// Stores a `custom` set.
+    pub(crate) async fn put_custom_set(
+        &self,
+        name: &str,
+        entries: &Value,
+        custom: &Value,
+    ) -> String {
+        let body = json!({
+            "provider": "custom", "environment": "test", "name": name, "entries": entries, "custom": custom,
+        });
+        let set = self
+            .admin()
+            .post("/v1/vault/secret-sets", &body)
+            .await
+            .expect_status(201)
+            .json();
+        set["id"].as_str().expect("a set has an id").to_owned()
+    }
+}
+
 /// What a command did.
 #[derive(Debug)]
 pub(crate) struct Ran {

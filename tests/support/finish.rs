@@ -177,8 +177,15 @@ impl Ends {
                 .next()
                 .unwrap_or_default()
                 .to_owned();
+            // The trail names a path with `*` where a credential stands in it.
+            let path = self
+                .secrets()
+                .iter()
+                .fold(request.path().to_owned(), |path, secret| {
+                    path.replace(secret.text(), "*")
+                });
             *at_upstream
-                .entry((request.method.clone(), host, request.path().to_owned()))
+                .entry((request.method.clone(), host, path))
                 .or_default() += 1;
         }
         let uses: Vec<&Value> = events

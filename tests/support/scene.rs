@@ -61,6 +61,26 @@ impl Ends {
         }
     }
 
+    /// A `custom` set with these entries and this spec, a new agent, and a grant.
+    pub(crate) async fn custom_access(
+        &self,
+        name: &str,
+        entries: &Value,
+        custom: &Value,
+        secret: &Canary,
+    ) -> Access {
+        let set = self.put_custom_set(name, entries, custom).await;
+        let (agent, agent_key) = self.agent(&format!("{name}-agent")).await;
+        let grant = self.grant(&agent, &set, &json!({})).await;
+        Access {
+            set,
+            agent,
+            agent_key,
+            grant,
+            secret: secret.clone(),
+        }
+    }
+
     /// A new agent and its key.
     pub(crate) async fn agent(&self, name: &str) -> (String, String) {
         let made = self

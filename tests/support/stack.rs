@@ -27,6 +27,7 @@ pub(crate) const HOSTS: &[&str] = &[
     "api.openai.com",
     "api.sendgrid.com",
     "api.stripe.com",
+    "api.telegram.org",
     "api.twilio.com",
     "dynamodb.us-east-1.amazonaws.com",
     "files.stripe.com",
@@ -55,9 +56,16 @@ pub(crate) struct Builder {
     api: String,
     variables: Vec<(String, String)>,
     token: bool,
+    client_authority: Option<String>,
 }
 
 impl Builder {
+    /// The upstream takes connections only from clients with a certificate of this authority, in PEM.
+    pub(crate) fn client_authority(mut self, pem: String) -> Self {
+        self.client_authority = Some(pem);
+        self
+    }
+
     /// Sets a variable of the server's environment.
     pub(crate) fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
@@ -140,7 +148,8 @@ impl Builder {
             .copied()
             .filter(|host| Some(*host) != self.unnamed)
             .collect();
-        let upstream = Upstream::start_with(&named, self.alpn).await;
+        let upstream =
+            Upstream::start_for(&named, self.alpn, self.client_authority.as_deref()).await;
         let usual = if self.names_data {
             "data"
         } else {
@@ -245,6 +254,7 @@ impl Stack {
             api: "127.0.0.1:0".to_owned(),
             variables: Vec::new(),
             token: false,
+            client_authority: None,
         }
     }
 

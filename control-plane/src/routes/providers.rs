@@ -111,5 +111,10 @@ fn slot(inject: &Inject) -> String {
         Inject::Basic { .. } => "basic".to_owned(),
         Inject::Query { name, .. } => format!("query {name}"),
         Inject::SigV4(_) => "sigv4".to_owned(),
+        Inject::Path(slot) => format!("path {slot}"),
+        Inject::Cookie { name, .. } => format!("cookie {name}"),
+        Inject::Form { name, .. } => format!("form {name}"),
+        Inject::Json { pointer, .. } => format!("json {pointer}"),
+        Inject::ClientCertificate(_) => "client certificate".to_owned(),
     }
 }

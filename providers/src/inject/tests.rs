@@ -45,12 +45,18 @@ fn forwarded(plan: &Plan, head: &str) -> String {
             HeaderValue::from_str(value).unwrap(),
         );
     }
-    let kept = fields.iter().filter(|(name, _)| !plan.is_slot(name));
+    let is_cookie = |name: &str| name.eq_ignore_ascii_case("cookie");
+    let kept = fields
+        .iter()
+        .filter(|(name, _)| !plan.is_slot(name) && !is_cookie(name));
+    let filled = plan.fill_path(host.as_str(), path);
+    let sent_path = filled.as_ref().map_or(path, |filled| filled.as_str());
     let target = match plan.rewrite_query(host.as_str(), path, query) {
-        None => target.to_owned(),
-        Some(query) => query
-            .as_str()
-            .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
+        None => target.replacen(path, sent_path, 1),
+        Some(query) => query.as_str().map_or_else(
+            || sent_path.to_owned(),
+            |query| format!("{sent_path}?{query}"),
+        ),
     };
     let mut out = format!("{method} {target} HTTP/1.1\n");
     for (name, value) in kept {
@@ -72,6 +78,13 @@ fn forwarded(plan: &Plan, head: &str) -> String {
             .unwrap()
             .headers;
     }
+    let agents = agent.get_all("cookie");
+    let agents: Vec<&[u8]> = agents.iter().map(HeaderValue::as_bytes).collect();
+    match plan.rewrite_cookies(host.as_str(), path, agents.iter().copied()) {
+        Cookies::Set(value) => set.push((http::header::COOKIE, value)),
+        Cookies::Removed => {}
+        Cookies::Unchanged => assert!(agents.is_empty(), "the recorded heads hold no cookie"),
+    }
     for (name, value) in set {
         assert!(value.is_sensitive(), "{name}");
         writeln!(out, "{name}: {}", value.to_str().unwrap()).unwrap();
@@ -91,6 +104,14 @@ macro_rules! recorded {
 }
 
 recorded! {
+    telegram_gets_the_token_in_its_path: "telegram",
+        [("TELEGRAM_BOT_TOKEN", "7000000001:AAFAKE")],
+        "POST /bot1234567890:claviger-placeholder-00000000000000/sendMessage HTTP/1.1
+        Host: api.telegram.org
+        User-Agent: python-telegram-bot v22.5 (https://python-telegram-bot.org)
+        Content-Type: application/json",
+        "GET /file/bot1234567890:claviger-placeholder-00000000000000/photos/file_0.jpg HTTP/1.1
+        Host: api.telegram.org";
     openai_gets_the_key_organization_and_project: "openai",
         [("OPENAI_API_KEY", "sk-proj-FAKE0123456789"), ("OPENAI_ORG_ID", "org-FAKE"), ("OPENAI_PROJECT_ID", "proj_FAKE")],
         "POST /v1/chat/completions HTTP/1.1
@@ -271,7 +292,7 @@ fn a_query_parameter_is_encoded_and_replaces_the_agents_own() {
         &[("KEY", "a&b=c d%")],
     )
     .unwrap();
-    assert!(plan.has_query_credential());
+    assert!(plan.has_url_credential());
     let rewritten = |query| {
         plan.rewrite_query("x.example", "/", query)
             .unwrap()
@@ -287,6 +308,112 @@ fn a_query_parameter_is_encoded_and_replaces_the_agents_own() {
         format!("{:?}", plan.rewrite_query("x.example", "/", None)),
         "Some(RewrittenQuery(..))"
     );
+}
+
+#[test]
+fn a_custom_cookie_replaces_the_agents_own_of_that_name() {
+    let plan = custom(
+        &serde_json::json!({ "cookie": "sid", "value": "s%3A${KEY}" }),
+        &[("KEY", "FAKE")],
+    )
+    .unwrap();
+    let head = forwarded(
+        &plan,
+        "GET / HTTP/1.1\nHost: x.example\nCookie: a=1; sid=own; b=2",
+    );
+    assert_eq!(
+        head,
+        "GET / HTTP/1.1\nhost: x.example\ncookie: a=1; b=2; sid=s%3AFAKE\n"
+    );
+}
+
+#[test]
+fn a_custom_path_is_filled_in_its_segment_alone() {
+    let plan = custom(
+        &serde_json::json!({ "path": "/hook/${KEY}/send" }),
+        &[("KEY", "FAKE")],
+    )
+    .unwrap();
+    assert!(plan.has_url_credential());
+    let filled = |path| {
+        plan.fill_path("x.example", path)
+            .map(|path| path.as_str().to_owned())
+    };
+    assert_eq!(filled("/hook/own/send").as_deref(), Some("/hook/FAKE/send"));
+    assert_eq!(filled("/hook/own/read"), None);
+    assert_eq!(filled("/hook/own/send/more"), None);
+}
+
+#[test]
+fn a_client_certificate_is_shown_where_the_template_says() {
+    let plan = custom(
+        &serde_json::json!({ "client_certificate": { "certificate": "${CERT}", "key": "${KEY}" } }),
+        &[
+            ("CERT", "pem of the certificate"),
+            ("KEY", "pem of the private key"),
+        ],
+    )
+    .unwrap();
+    assert!(plan.presents_certificate("x.example"));
+    let pair = plan.client_certificate().unwrap();
+    assert_eq!(pair.key.expose(), b"pem of the private key");
+    assert!(plan.scrubber().is_empty(), "neither travels as a secret");
+}
+
+#[test]
+fn a_value_that_its_place_cannot_hold_is_refused_by_its_name() {
+    for (inject, value) in [
+        (serde_json::json!({ "path": "/a/${KEY}" }), "a/b"),
+        (serde_json::json!({ "path": "/a/${KEY}" }), ".."),
+        (serde_json::json!({ "path": "/${KEY}/a" }), "a?b"),
+        (
+            serde_json::json!({ "cookie": "c", "value": "${KEY}" }),
+            "a; b=c",
+        ),
+        (
+            serde_json::json!({ "form": "f", "value": "${KEY}" }),
+            "a\nb",
+        ),
+        (
+            serde_json::json!({ "json": "/f", "value": "${KEY}" }),
+            "a\nb",
+        ),
+    ] {
+        let error = custom(&inject, &[("KEY", value)]).unwrap_err();
+        let is_named = matches!(&error, PrepareError::BadValue { key, .. } if key == "KEY");
+        assert!(is_named && !error.to_string().contains(value), "{error}");
+    }
+}
+
+#[test]
+fn a_misplaced_placeholder_is_told_with_its_slot() {
+    let plan = plan("gemini", &[("GEMINI_API_KEY", "AIzaFAKE")]);
+    let placeholder = "AIzaSyClavigerPlaceholder00000000000000";
+    let (query, other) = (format!("a=b&key={placeholder}"), format!("q={placeholder}"));
+    let header = |name: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(placeholder).unwrap());
+        headers
+    };
+    let check = |path: &str, query: Option<&str>, headers: &HeaderMap| {
+        plan.check_placeholders(&AgentHead {
+            host: "generativelanguage.googleapis.com",
+            path,
+            query,
+            headers,
+        })
+    };
+    check("/v1", Some(&query), &header("x-goog-api-key")).unwrap();
+    check("/v1", None, &header("authorization")).unwrap();
+    for (path, query, headers) in [
+        ("/v1", Some(&*other), HeaderMap::new()),
+        ("/v1", None, header("x-note")),
+        (&*format!("/v1/{placeholder}"), None, HeaderMap::new()),
+    ] {
+        let misplaced = check(path, query, &headers).unwrap_err();
+        assert_eq!(misplaced.key, "GEMINI_API_KEY");
+        assert_eq!(misplaced.slot, "the header `x-goog-api-key`");
+    }
 }
 
 #[test]

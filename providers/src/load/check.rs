@@ -1,5 +1,7 @@
 //! What is written in a template to what it means. Every mistake is added to the report; the first one does not stop.
 
+mod carrier;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
@@ -278,7 +280,11 @@ impl Check<'_> {
     }
 
     fn inject(&mut self, raw: &RawInject) -> Option<Inject> {
-        let takes_value = raw.header.is_some() || raw.query.is_some();
+        let takes_value = raw.header.is_some()
+            || raw.query.is_some()
+            || raw.cookie.is_some()
+            || raw.form.is_some()
+            || raw.json.is_some();
         match (&raw.value, takes_value) {
             (None, true) => self.report.add(
                 &raw.place,
@@ -286,7 +292,7 @@ impl Check<'_> {
             ),
             (Some(value), false) => self.report.add(
                 &value.place,
-                "belongs to a `header` or a `query`; add that or remove the value",
+                "belongs to a `header`, `query`, `cookie`, `form` or `json`; add that or remove the value",
             ),
             _ => {}
         }
@@ -315,13 +321,16 @@ impl Check<'_> {
             .sigv4
             .as_ref()
             .map(|sigv4| self.sigv4(sigv4).map(Inject::SigV4));
-        let mut parts = [header, basic, query, sigv4].into_iter().flatten();
+        let mut parts = [header, basic, query, sigv4]
+            .into_iter()
+            .flatten()
+            .chain(self.carriers(raw, value.as_ref()));
         if let (Some(part), None) = (parts.next(), parts.next()) {
             return part;
         }
         self.report.add(
             &raw.place,
-            "must hold exactly one of `header`, `basic`, `query` and `sigv4`",
+            "must hold exactly one of `header`, `basic`, `query`, `path`, `cookie`, `form`, `json`, `client_certificate` and `sigv4`",
         );
         None
     }
@@ -581,7 +590,15 @@ fn collide(a: &Injection, b: &Injection) -> bool {
             .iter()
             .any(|a| b.hosts.iter().any(|b| a.overlaps(b)));
     let same_slot = match (&a.inject, &b.inject) {
-        (Inject::Query { name: a, .. }, Inject::Query { name: b, .. }) => a.eq_ignore_ascii_case(b),
+        (Inject::Query { name: a, .. }, Inject::Query { name: b, .. })
+        | (Inject::Cookie { name: a, .. }, Inject::Cookie { name: b, .. })
+        | (Inject::Form { name: a, .. }, Inject::Form { name: b, .. }) => a.eq_ignore_ascii_case(b),
+        (Inject::Json { pointer: a, .. }, Inject::Json { pointer: b, .. }) => {
+            a.names().starts_with(b.names()) || b.names().starts_with(a.names())
+        }
+        // Of several paths the first that is meant is filled.
+        (Inject::Path(a), Inject::Path(b)) => a == b,
+        (Inject::ClientCertificate(_), Inject::ClientCertificate(_)) => return true,
         (a, b) => a.headers().iter().any(|a| {
             b.headers()
                 .iter()

@@ -3,7 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{At, CustomSpec, Entry, Place, RawBasic, RawInject, RawSigV4, RawTemplate, Report};
+use super::{
+    At, CustomSpec, Entry, Place, RawBasic, RawCertificate, RawInject, RawSigV4, RawTemplate,
+    Report,
+};
 
 /// Reads the fields of a template; `None` if the file is not TOML, or not a template's size.
 pub(super) fn template(text: &str, report: &mut Report) -> Option<RawTemplate> {
@@ -68,6 +71,20 @@ pub(super) fn custom<'a>(
                 };
                 At::new(raw, Place::new(0, field("sigv4")))
             }),
+            path: some(&inject.path, "path"),
+            cookie: some(&inject.cookie, "cookie"),
+            form: some(&inject.form, "form"),
+            json: some(&inject.json, "json"),
+            client_certificate: inject.client_certificate.as_ref().map(|pair| {
+                let raw = RawCertificate {
+                    certificate: Some(at(
+                        &pair.certificate,
+                        field("client_certificate.certificate"),
+                    )),
+                    key: Some(at(&pair.key, field("client_certificate.key"))),
+                };
+                At::new(raw, Place::new(0, field("client_certificate")))
+            }),
             hosts: list(&inject.hosts, &field("hosts")),
             paths: list(&inject.paths, &field("paths")),
             place: Place::new(0, format!("inject[{n}]")),
@@ -116,7 +133,12 @@ impl RawInject {
                 .chain(&s.session_token)
                 .chain(&s.region)
         });
-        self.value.iter().chain(basic).chain(sigv4)
+        let certificate = self
+            .client_certificate
+            .iter()
+            .flat_map(|c| c.value.certificate.iter().chain(&c.value.key));
+        let single = self.value.iter().chain(&self.path);
+        single.chain(basic).chain(sigv4).chain(certificate)
     }
 }
 
@@ -193,9 +215,16 @@ impl Reader<'_, '_> {
                 "basic" => raw.basic = Some(self.basic(value, place)),
                 "query" => raw.query = self.string(value, place),
                 "sigv4" => raw.sigv4 = Some(self.sigv4(value, place)),
+                "path" => raw.path = self.string(value, place),
+                "cookie" => raw.cookie = self.string(value, place),
+                "form" => raw.form = self.string(value, place),
+                "json" => raw.json = self.string(value, place),
+                "client_certificate" => {
+                    raw.client_certificate = Some(self.certificate(value, place));
+                }
                 "hosts" => raw.hosts = self.list(value, place),
                 "paths" => raw.paths = self.list(value, place),
-                _ => self.unknown(&place, "header, value, basic, query, sigv4, hosts, paths"),
+                _ => self.unknown(&place, INJECT_FIELDS),
             }
         }
         raw
@@ -209,6 +238,19 @@ impl Reader<'_, '_> {
                 "user" => raw.user = self.string(value, place),
                 "password" => raw.password = self.string(value, place),
                 _ => self.unknown(&place, "user, password"),
+            }
+        }
+        At::new(raw, place)
+    }
+
+    fn certificate(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> At<RawCertificate> {
+        let mut raw = RawCertificate::default();
+        for (name, value) in self.table(value, &place) {
+            let place = self.place(name, &place.field);
+            match name.get_ref().as_ref() {
+                "certificate" => raw.certificate = self.string(value, place),
+                "key" => raw.key = self.string(value, place),
+                _ => self.unknown(&place, "certificate, key"),
             }
         }
         At::new(raw, place)
@@ -343,3 +385,4 @@ impl Reader<'_, '_> {
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
 const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, inject, deny, presets";
+const INJECT_FIELDS: &str = "header, query, cookie, form, json (each with value), basic, path, client_certificate, sigv4, hosts, paths";

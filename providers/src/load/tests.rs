@@ -441,3 +441,85 @@ paths = ["/v1/keys", "/v1/**?x"]
 "#;
     insta::assert_snapshot!(mistakes(&format!("{GOOD}{rules}")).join("\n"));
 }
+
+#[test]
+fn places_beyond_headers_are_read_with_their_mistakes() {
+    let inject = "header = \"X-Api-Key\"\nvalue  = \"Key ${ACME_KEY}\"";
+    for (good, slot) in [
+        (
+            "path = \"/bot${ACME_KEY}/**\"",
+            "the path `/bot${ACME_KEY}/**`",
+        ),
+        (
+            "path = \"/a/*/${ACME_KEY}.json\"",
+            "the path `/a/*/${ACME_KEY}.json`",
+        ),
+        (
+            "cookie = \"sid\"\nvalue = \"${ACME_KEY}\"",
+            "the cookie `sid`",
+        ),
+        (
+            "form = \"key\"\nvalue = \"${ACME_KEY}\"",
+            "the form field `key`",
+        ),
+        (
+            "json = \"/a~1b/c\"\nvalue = \"${ACME_KEY}\"",
+            "the JSON field `/a~1b/c`",
+        ),
+    ] {
+        let template = parse_template("acme.toml", &GOOD.replacen(inject, good, 1)).unwrap();
+        assert_eq!(template.injections()[0].inject.slot(), slot);
+    }
+    for (bad, mistake) in [
+        ("path = \"bot${ACME_KEY}\"", "is not a path with one key"),
+        ("path = \"/a\"", "is not a path with one key"),
+        (
+            "path = \"/${ACME_KEY}/${ACME_KEY}\"",
+            "is not a path with one key",
+        ),
+        ("path = \"/**/${ACME_KEY}\"", "is not a path with one key"),
+        ("path = \"/a*/${ACME_KEY}\"", "is not a path with one key"),
+        ("path = \"/a//${ACME_KEY}\"", "is not a path with one key"),
+        ("path = \"/${ACME_KEY}?q\"", "is not a path with one key"),
+        ("path = \"/${ACME_HOOK}\"", "which is never sent"),
+        (
+            "path = \"/${ACME_KEY}\"\npaths = [\"/a\"]",
+            "belongs to no `path`",
+        ),
+        (
+            "cookie = \"a b\"\nvalue = \"${ACME_KEY}\"",
+            "is not a cookie's name",
+        ),
+        (
+            "form = \"a&b\"\nvalue = \"${ACME_KEY}\"",
+            "is not a field's name",
+        ),
+        (
+            "json = \"a\"\nvalue = \"${ACME_KEY}\"",
+            "is not a JSON pointer",
+        ),
+        (
+            "json = \"/a~2\"\nvalue = \"${ACME_KEY}\"",
+            "is not a JSON pointer",
+        ),
+        ("json = \"/a\"", "has no `value`"),
+        (
+            "client_certificate = { certificate = \"${ACME_KEY}\" }",
+            "has no `key`",
+        ),
+        (
+            "client_certificate = { certificate = \"${ACME_KEY}\", key = \"x${ACME_KEY}\" }",
+            "must be one key",
+        ),
+        (
+            "cookie = \"a\"\nform = \"b\"\nvalue = \"${ACME_KEY}\"",
+            "must hold exactly one",
+        ),
+    ] {
+        let found = mistakes(&GOOD.replacen(inject, bad, 1));
+        assert!(
+            found.iter().any(|m| m.contains(mistake)),
+            "{bad}: {found:#?}"
+        );
+    }
+}

@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -236,7 +238,16 @@ impl Upstream {
 
     /// An upstream for `hosts` that offers these protocols by ALPN.
     pub(crate) async fn start_with(hosts: &[&str], alpn: &[&[u8]]) -> Self {
-        let (ca_pem, acceptor) = identity(hosts, alpn);
+        Self::start_for(hosts, alpn, None).await
+    }
+
+    /// The same for clients with a certificate of `client_authority` alone, if that is given.
+    pub(crate) async fn start_for(
+        hosts: &[&str],
+        alpn: &[&[u8]],
+        client_authority: Option<&str>,
+    ) -> Self {
+        let (ca_pem, acceptor) = identity(hosts, alpn, client_authority);
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("loopback has a free port");
@@ -329,7 +340,11 @@ impl Upstream {
 }
 
 /// A fresh authority and a certificate under it for `hosts`.
-fn identity(hosts: &[&str], alpn: &[&[u8]]) -> (String, TlsAcceptor) {
+fn identity(
+    hosts: &[&str],
+    alpn: &[&[u8]],
+    client_authority: Option<&str>,
+) -> (String, TlsAcceptor) {
     let ca_key = KeyPair::generate().expect("keys can be made");
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -346,17 +361,26 @@ fn identity(hosts: &[&str], alpn: &[&[u8]]) -> (String, TlsAcceptor) {
         .signed_by(&key, &issuer)
         .expect("the parameters are sound");
 
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("ring has every default")
-    .with_no_client_auth()
-    .with_single_cert(
-        vec![cert.der().clone()],
-        PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-    )
-    .expect("key and certificate belong together");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has every default");
+    let config = match client_authority {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            let root = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+            roots.add(root).expect("an authority");
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            config.with_client_cert_verifier(verifier.build().expect("one root"))
+        }
+    };
+    let mut config = config
+        .with_single_cert(
+            vec![cert.der().clone()],
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .expect("key and certificate belong together");
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     (ca_cert.pem(), TlsAcceptor::from(Arc::new(config)))
 }
