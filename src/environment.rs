@@ -72,6 +72,7 @@ pub(crate) fn build(
     for name in BUNDLES {
         set(name, facts.trust.bundle.as_os_str());
     }
+    set("WGETRC", facts.trust.wgetrc.as_os_str());
     set("GIT_TERMINAL_PROMPT", OsStr::new("0"));
     // git would try the others first and take 407 for the last word.
     set("GIT_HTTP_PROXY_AUTHMETHOD", OsStr::new("basic"));
@@ -82,7 +83,7 @@ pub(crate) fn build(
 }
 
 /// Variables whose programs replace their roots by the file's.
-const BUNDLES: [&str; 9] = [
+const BUNDLES: [&str; 14] = [
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -92,6 +93,12 @@ const BUNDLES: [&str; 9] = [
     "CARGO_HTTP_CAINFO",
     "DENO_CERT",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "NIX_SSL_CERT_FILE",
+    // npm takes either case, and a file in its settings alone would take the place of what Node trusts.
+    "NPM_CONFIG_CAFILE",
+    "npm_config_cafile",
 ];
 
 fn may_pass(name: &OsStr, value: &OsStr, facts: &Facts<'_>) -> bool {
@@ -170,6 +177,7 @@ mod tests {
             extra: "/t/ca.pem".into(),
             bundle: "/t/bundle.pem".into(),
             store: "/t/trust.p12".into(),
+            wgetrc: "/t/wgetrc".into(),
         }
     }
 
@@ -228,6 +236,7 @@ mod tests {
             assert_eq!(child[name], "/t/bundle.pem", "{name}");
         }
         assert_eq!(child["NODE_EXTRA_CA_CERTS"], "/t/ca.pem");
+        assert_eq!(child["WGETRC"], "/t/wgetrc");
         assert!(!child.contains_key("SSL_CERT_DIR"));
         assert_eq!(child["GIT_TERMINAL_PROMPT"], "0");
         assert_eq!(child["GIT_HTTP_PROXY_AUTHMETHOD"], "basic");

@@ -21,18 +21,40 @@ pub(crate) struct Trust {
     pub(crate) bundle: PathBuf,
     /// The same as PKCS#12, for Java.
     pub(crate) store: PathBuf,
+    /// The user's settings for wget, which reads no variable for its roots, and the bundle among them.
+    pub(crate) wgetrc: PathBuf,
 }
 
-/// Writes the files into `dir`. `also` is a PEM file that the user's programs already trust besides the system's roots.
+/// The user's own files, in whose place the program finds ours.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    /// PEM that programs trust besides the system's roots.
+    pub(crate) roots: Option<PathBuf>,
+    /// wget's settings.
+    pub(crate) wgetrc: Option<PathBuf>,
+}
+
+impl Inherited {
+    /// As this process's own environment names them.
+    pub(crate) fn of_this_process() -> Self {
+        let named = |name| std::env::var_os(name).map(PathBuf::from);
+        Self {
+            roots: named("NODE_EXTRA_CA_CERTS"),
+            wgetrc: named("WGETRC").or_else(|| Some(dirs::home_dir()?.join(".wgetrc"))),
+        }
+    }
+}
+
+/// Writes the files into `dir`.
 ///
 /// # Errors
 /// A CA that is no PEM certificate; a directory that cannot be written.
-pub(crate) fn write(dir: &Path, ca_pem: &str, also: Option<&Path>) -> anyhow::Result<Trust> {
+pub(crate) fn write(dir: &Path, ca_pem: &str, inherited: &Inherited) -> anyhow::Result<Trust> {
     let ca = certificates(ca_pem.as_bytes());
     anyhow::ensure!(!ca.is_empty(), "the CA holds no PEM certificate");
     // A file that is gone or odd was no help to the program before either.
-    let also = also
-        .and_then(|path| fs::read(path).ok())
+    let read = |path: &Option<PathBuf>| path.as_ref().and_then(|path| fs::read(path).ok());
+    let also = read(&inherited.roots)
         .map(|pem| certificates(&pem))
         .unwrap_or_default();
     let extra: Vec<_> = ca.into_iter().chain(also).collect();
@@ -43,6 +65,7 @@ pub(crate) fn write(dir: &Path, ca_pem: &str, also: Option<&Path>) -> anyhow::Re
         extra: dir.join("ca.pem"),
         bundle: dir.join("bundle.pem"),
         store: dir.join("trust.p12"),
+        wgetrc: dir.join("wgetrc"),
     };
     let put = |path: &Path, content: &[u8]| {
         fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
@@ -50,6 +73,10 @@ pub(crate) fn write(dir: &Path, ca_pem: &str, also: Option<&Path>) -> anyhow::Re
     put(&trust.extra, pem(&extra).as_bytes())?;
     put(&trust.bundle, pem(&all).as_bytes())?;
     put(&trust.store, &store(&all)?)?;
+    let mut wgetrc = read(&inherited.wgetrc).unwrap_or_default();
+    // The last word counts.
+    wgetrc.extend(format!("\nca_certificate = {}\n", trust.bundle.display()).into_bytes());
+    put(&trust.wgetrc, &wgetrc)?;
     Ok(trust)
 }
 
@@ -142,7 +169,11 @@ mod tests {
         let before = dir.path().join("before.pem");
         fs::write(&before, ca()).unwrap();
         let ours = ca();
-        let trust = write(dir.path(), &ours, Some(&before)).unwrap();
+        let inherited = Inherited {
+            roots: Some(before),
+            wgetrc: None,
+        };
+        let trust = write(dir.path(), &ours, &inherited).unwrap();
 
         let extra = certificates(&fs::read(&trust.extra).unwrap());
         let bundle = certificates(&fs::read(&trust.bundle).unwrap());
@@ -157,6 +188,25 @@ mod tests {
     #[test]
     fn a_ca_without_a_certificate_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(write(dir.path(), "no pem", None).is_err());
+        assert!(write(dir.path(), "no pem", &Inherited::default()).is_err());
+    }
+
+    #[test]
+    fn wget_keeps_its_settings_and_gets_the_bundle_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join(".wgetrc");
+        fs::write(&own, "tries = 2\nca_certificate = /own.pem").unwrap();
+        let inherited = Inherited {
+            roots: None,
+            wgetrc: Some(own),
+        };
+        let trust = write(dir.path(), &ca(), &inherited).unwrap();
+
+        let wgetrc = fs::read_to_string(&trust.wgetrc).unwrap();
+        let bundle = trust.bundle.display();
+        assert_eq!(
+            wgetrc,
+            format!("tries = 2\nca_certificate = /own.pem\nca_certificate = {bundle}\n")
+        );
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -31,7 +30,7 @@ use super::{Context, ca, lease};
 use crate::client::{Caller, Client, Connection, segment, text};
 use crate::environment::{self, Facts};
 use crate::failure::Failure;
-use crate::trust;
+use crate::trust::{self, Inherited};
 use crate::units::{self, HostPort, SetName};
 
 /// Run a program whose requests get the credentials put in on their way
@@ -113,8 +112,7 @@ async fn accompany(
     let ca = ca::pem(&context.connection).await?;
     // 0700, and removed when it is dropped.
     let dir = TempDir::with_prefix("claviger-run-").context("cannot make a temporary directory")?;
-    let also = std::env::var_os("NODE_EXTRA_CA_CERTS").map(PathBuf::from);
-    let trust = trust::write(dir.path(), &ca, also.as_deref())?;
+    let trust = trust::write(dir.path(), &ca, &Inherited::of_this_process())?;
     let (placeholders, withheld) = variables(client, &args.set).await;
     let injector = injector(client, &context.connection)?;
     warn_of_shared_user(context);
