@@ -7,30 +7,12 @@ use crate::support::{Access, Stack};
 /// A custom set whose template sends to `host`.
 async fn custom(stack: &Stack, host: &str) -> Access {
     let secret = stack.secret("tok_");
-    let body = json!({
-        "provider": "custom", "environment": "test", "name": "inner",
-        "entries": { "TOKEN": secret.text() },
-        "custom": {
-            "hosts": [host],
-            "inject": [{ "header": "authorization", "value": "Bearer ${TOKEN}" }],
-        },
+    let spec = json!({
+        "hosts": [host],
+        "inject": [{ "header": "authorization", "value": "Bearer ${TOKEN}" }],
     });
-    let set = stack
-        .admin()
-        .post("/v1/vault/secret-sets", &body)
-        .await
-        .expect_status(201)
-        .json();
-    let set = set["id"].as_str().unwrap().to_owned();
-    let (agent, agent_key) = stack.agent("inner").await;
-    let grant = stack.grant(&agent, &set, &json!({})).await;
-    Access {
-        set,
-        agent,
-        agent_key,
-        grant,
-        secret,
-    }
+    let entries = json!({ "TOKEN": secret.text() });
+    stack.custom_access("inner", &entries, &spec, &secret).await
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod audit;
 mod aws_chunks;
 mod carriers;
 mod checks;
+mod clients;
 mod crash;
 mod curl;
 mod demo;

@@ -23,7 +23,7 @@ pub(crate) fn environment(variable: &str) -> String {
     })
 }
 
-async fn python(stack: &Stack, set: &str, name: &str) -> Ran {
+pub(crate) async fn python(stack: &Stack, set: &str, name: &str) -> Ran {
     let python = environment("CLAVIGER_TEST_PYTHON");
     stack
         .cli(&["run", "--set", set, "--", &python, &script(name)])
@@ -31,21 +31,22 @@ async fn python(stack: &Stack, set: &str, name: &str) -> Ran {
         .expect_success()
 }
 
-async fn node(stack: &Stack, set: &str, name: &str) -> Ran {
+pub(crate) async fn node(stack: &Stack, set: &str, name: &str) -> Ran {
     let modules = environment("CLAVIGER_TEST_NODE_MODULES");
-    let mut command = stack.command(&["run", "--set", set, "--", "node", &script(name)]);
+    let node = format!("{modules}/.bin/node");
+    let mut command = stack.command(&["run", "--set", set, "--", &node, &script(name)]);
     command.env("NODE_PATH", modules);
     stack.run(command).await.expect_success()
 }
 
-async fn openai(stack: &Stack) -> Access {
+pub(crate) async fn openai(stack: &Stack) -> Access {
     let secret = stack.secret("sk-proj-");
     let entries = json!({ "OPENAI_API_KEY": secret.text(), "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj_1" });
     stack.access("openai", &entries, &secret, &json!({})).await
 }
 
 /// Checks the credential of every request that reached the upstream.
-fn expect_injected(stack: &Stack, access: &Access, at_least: usize) {
+pub(crate) fn expect_injected(stack: &Stack, access: &Access, at_least: usize) {
     let requests = stack.upstream.requests();
     assert!(requests.len() >= at_least, "{}", requests.len());
     for request in requests {

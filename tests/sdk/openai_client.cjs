@@ -1,10 +1,8 @@
 // Asks for a chat completion, whole and streamed, with whatever key the environment holds.
 const OpenAI = require("openai");
-const { EnvHttpProxyAgent, fetch } = require("undici");
 
 async function main() {
-  const dispatcher = new EnvHttpProxyAgent();
-  const client = new OpenAI({ maxRetries: 0, timeout: 30000, fetch, fetchOptions: { dispatcher } });
+  const client = new OpenAI({ maxRetries: 0, timeout: 30000 });
   const question = { model: "gpt-5", messages: [{ role: "user", content: "hello?" }] };
 
   const whole = await client.chat.completions.create(question);

@@ -2,10 +2,12 @@
 //! reaches it, and routes that answer in all the ways in which a provider can.
 
 pub(crate) mod chunked;
+mod files;
 mod git;
 mod http1;
 mod http2;
 mod routes;
+mod vendors;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use self::chunked::Chunked;
+use self::files::{File, Files};
 use super::canary::Canary;
 use super::wait;
 
@@ -203,6 +206,7 @@ struct Shared {
     /// Bodies that a test sends piece by piece, by name.
     streams: Mutex<HashMap<String, mpsc::Receiver<Bytes>>>,
     git_root: Mutex<Option<PathBuf>>,
+    files: Mutex<Files>,
 }
 
 impl Shared {
@@ -213,6 +217,14 @@ impl Shared {
             .expect("no holder panics")
             .push(Arc::clone(&request));
         request
+    }
+
+    fn file(&self, path: &str) -> Option<File> {
+        self.files
+            .lock()
+            .expect("no holder panics")
+            .get(path)
+            .cloned()
     }
 }
 
@@ -260,6 +272,7 @@ impl Upstream {
             open: AtomicUsize::new(0),
             streams: Mutex::default(),
             git_root: Mutex::default(),
+            files: Mutex::default(),
         });
         let accept = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
         Self {
@@ -336,6 +349,16 @@ impl Upstream {
     /// Serves the bare repositories in `root` as github.com does.
     pub(crate) fn serve_git(&self, root: &Path) {
         *self.shared.git_root.lock().expect("no holder panics") = Some(root.to_owned());
+    }
+
+    /// Serves `bytes` at `path` to requests with a credential, whatever their host.
+    pub(crate) fn serve_file(&self, path: &str, content_type: &str, bytes: Vec<u8>) {
+        let file = File {
+            content_type: content_type.to_owned(),
+            bytes,
+        };
+        let mut files = self.shared.files.lock().expect("no holder panics");
+        files.insert(path.to_owned(), file);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the upstream answers, by path: echoes, streams, errors, and stand-ins of the providers' own calls.
+//! What the upstream answers, by path: echoes, streams, errors; files and vendors' own calls have places of their own.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Answer, Recorded, Shared, git};
+use super::{Answer, Recorded, Shared, files, git, vendors};
 
 /// The size of the pieces of `/bytes/N`.
 const PIECE: usize = 64 << 10;
@@ -20,6 +20,12 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         return git::answer(request, shared).await;
     }
     let path = request.path();
+    if let Some(file) = shared.file(path) {
+        return files::answer(request, &file);
+    }
+    if let Some(answer) = vendors::answer(request) {
+        return answer;
+    }
     let mut segments = path.trim_start_matches('/').splitn(2, '/');
     let (route, rest) = (
         segments.next().unwrap_or_default(),
@@ -50,8 +56,6 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         ("two-responses", _) => Answer::Raw(
             b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond".to_vec(),
         ),
-        ("v1", "chat/completions") => chat_completion(request),
-        ("v1", "charges") if request.method == "POST" => charge(request),
         _ => Answer::json(200, &json!({ "ok": true, "path": path })),
     }
 }
@@ -241,77 +245,4 @@ async fn websocket(name: &str, shared: &Shared) -> Answer {
         gate.recv().await;
     }
     Answer::Echoing("websocket".into())
-}
-
-fn bearer(request: &Recorded) -> bool {
-    request
-        .fields("authorization")
-        .iter()
-        .any(|value| value.starts_with("Bearer "))
-}
-
-/// OpenAI's chat completions, whole or as events.
-fn chat_completion(request: &Recorded) -> Answer {
-    if !bearer(request) {
-        return Answer::json(
-            401,
-            &json!({ "error": { "message": "no key", "type": "invalid_request_error" } }),
-        );
-    }
-    let asked: Value = serde_json::from_slice(&request.body()).unwrap_or_default();
-    let model = asked["model"].as_str().unwrap_or("gpt");
-    if asked["stream"] != true {
-        return Answer::json(
-            200,
-            &json!({
-                "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
-                "choices": [{
-                    "index": 0, "finish_reason": "stop", "logprobs": null,
-                    "message": { "role": "assistant", "content": "hello from upstream", "refusal": null },
-                }],
-                "usage": { "prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4 },
-            }),
-        );
-    }
-    let (sender, pieces) = mpsc::channel(1);
-    let model = model.to_owned();
-    tokio::spawn(async move {
-        for word in ["hello", " from", " upstream"] {
-            let event = json!({
-                "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model,
-                "choices": [{ "index": 0, "delta": { "content": word }, "finish_reason": null }],
-            });
-            if sender
-                .send(format!("data: {event}\n\n").into())
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-        let _ = sender.send(Bytes::from_static(b"data: [DONE]\n\n")).await;
-    });
-    Answer::Pieces {
-        status: 200,
-        fields: vec![("content-type".into(), "text/event-stream".into())],
-        pieces,
-    }
-}
-
-/// Stripe's charges.
-fn charge(request: &Recorded) -> Answer {
-    if !bearer(request) {
-        return Answer::json(
-            401,
-            &json!({ "error": { "message": "no key", "type": "invalid_request_error" } }),
-        );
-    }
-    let form = String::from_utf8_lossy(&request.body()).into_owned();
-    let amount = form
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("amount=")?.parse::<u64>().ok());
-    Answer::json(
-        200,
-        &json!({ "id": "ch_1", "object": "charge", "amount": amount, "currency": "usd", "paid": true }),
-    )
 }
