@@ -45,6 +45,11 @@ pub(crate) struct Server {
     pub(crate) workers: Option<usize>,
     /// How long requests in flight may go on after a stop was asked for.
     pub(crate) drain: Duration,
+    /// The certificate that the injector shows under its own name, and its key, PEM.
+    pub(crate) proxy_tls_certificate: Option<PathBuf>,
+    pub(crate) proxy_tls_key: Option<PathBuf>,
+    /// Names and addresses of the injector, for a certificate of the CA that agents trust anyway.
+    pub(crate) proxy_tls_names: Vec<String>,
     /// Lifts the refusal to listen for leases beyond loopback in cleartext.
     pub(crate) allow_plaintext_listener: bool,
     /// APIs of injectors, to which a control plane that cannot open passes what has to be opened.
@@ -62,6 +67,9 @@ impl Default for Server {
             workers: None,
             // Process managers commonly kill after 30 s or later.
             drain: Duration::from_secs(30),
+            proxy_tls_certificate: None,
+            proxy_tls_key: None,
+            proxy_tls_names: Vec::new(),
             allow_plaintext_listener: false,
             injectors: Vec::new(),
         }
@@ -290,6 +298,37 @@ const SETTINGS: &[Setting] = &[
         shape: Shape::Text,
         set: |config, text| duration(text).map(|drain| config.server.drain = drain),
         show: |config| span(config.server.drain),
+    },
+    Setting {
+        key: "server.proxy_tls_certificate",
+        variable: "CLAVIGER_PROXY_TLS_CERTIFICATE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.server.proxy_tls_certificate = Some(file)),
+        show: |config| {
+            shown(
+                config
+                    .server
+                    .proxy_tls_certificate
+                    .as_deref()
+                    .map(Path::display),
+            )
+        },
+    },
+    Setting {
+        key: "server.proxy_tls_key",
+        variable: "CLAVIGER_PROXY_TLS_KEY",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.server.proxy_tls_key = Some(file)),
+        show: |config| shown(config.server.proxy_tls_key.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "server.proxy_tls_names",
+        variable: "CLAVIGER_PROXY_TLS_NAMES",
+        shape: Shape::List,
+        set: |config, items| {
+            each(items, tls_name).map(|names| config.server.proxy_tls_names = names)
+        },
+        show: |config| json!(config.server.proxy_tls_names),
     },
     Setting {
         key: "server.allow_plaintext_listener",
@@ -928,6 +967,12 @@ fn url(text: &str) -> Result<Url, String> {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err("is no URL, as https://10.0.0.7:8181".to_owned()),
     }
+}
+
+fn tls_name(text: &str) -> Result<String, String> {
+    rustls::pki_types::ServerName::try_from(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| format!("`{text}` is no name or address that a certificate can carry"))
 }
 
 fn key_provider(text: &str) -> Result<KeyProvider, String> {

@@ -5,12 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::trust::{STORE_PASSWORD, Trust};
-use crate::units::HostPort;
+use crate::units::{HostPort, ProxyUrl};
 
 /// What the environment is built from.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts<'a> {
-    pub(crate) proxy: &'a HostPort,
+    pub(crate) proxy: &'a ProxyUrl,
     /// None where the proxy adds it.
     pub(crate) lease: Option<&'a str>,
     pub(crate) trust: &'a Trust,
@@ -56,8 +56,12 @@ pub(crate) fn build(
         child.insert(name.into(), value.to_owned());
     };
     let proxy = match facts.lease {
-        Some(lease) => format!("http://lease:{lease}@{}", facts.proxy),
-        None => format!("http://{}", facts.proxy),
+        Some(lease) => format!(
+            "{}://lease:{lease}@{}",
+            facts.proxy.scheme(),
+            facts.proxy.at
+        ),
+        None => facts.proxy.to_string(),
     };
     for name in BOTH_CASES {
         let value = if name == "NO_PROXY" { DIRECT } else { &proxy };
@@ -136,7 +140,7 @@ fn holds_our_key(value: &OsStr) -> bool {
 
 /// Java ignores proxy variables and the system's roots, so it is told by its own properties.
 fn java_options(existing: Option<&OsStr>, facts: &Facts<'_>) -> OsString {
-    let HostPort { host, port } = facts.proxy;
+    let HostPort { host, port } = &facts.proxy.at;
     let store = facts.trust.store.display();
     let ours = [
         quote(&format!("-Djavax.net.ssl.trustStore={store}")),

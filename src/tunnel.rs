@@ -13,17 +13,66 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::units::HostPort;
+use crate::trust;
+use crate::units::ProxyUrl;
 
 /// The injector, the CA to trust inside its tunnels, and the lease to show at its door.
 #[derive(Clone)]
 pub(crate) struct Door {
-    pub(crate) proxy: HostPort,
+    pub(crate) proxy: ProxyUrl,
     pub(crate) ca_pem: String,
     pub(crate) lease: String,
+}
+
+/// The way to an injector, with TLS where its URL says so.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    to: ProxyUrl,
+    /// There for TLS with the injector itself.
+    tls: Option<TlsConnector>,
+}
+
+/// A connection to the injector.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
+impl Dialer {
+    /// Trusts this machine's roots and our CA.
+    pub(crate) fn new(to: ProxyUrl, ca_pem: &str) -> Self {
+        let tls = to.is_tls.then(|| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots.add_parsable_certificates(trust::certificates(ca_pem.as_bytes()));
+            connector(roots)
+        });
+        Self { to, tls }
+    }
+
+    /// Where it leads.
+    pub(crate) const fn url(&self) -> &ProxyUrl {
+        &self.to
+    }
+
+    pub(crate) async fn dial(&self) -> anyhow::Result<Box<dyn Duplex>> {
+        let at = &self.to.at;
+        let stream = TcpStream::connect((at.host.as_str(), at.port))
+            .await
+            .with_context(|| format!("cannot reach the injector at {}", self.to))?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let stream = tls
+            .connect(ServerName::try_from(at.host.clone())?, stream)
+            .await
+            .with_context(|| format!("TLS with the injector at {}", self.to))?;
+        Ok(Box::new(stream))
+    }
 }
 
 /// A request for a provider, by way of the injector.
@@ -82,10 +131,7 @@ impl Door {
     }
 
     async fn go(&self, call: &Call<'_>) -> anyhow::Result<Answer> {
-        let stream = TcpStream::connect((self.proxy.host.as_str(), self.proxy.port))
-            .await
-            .with_context(|| format!("cannot reach the injector at {}", self.proxy))?;
-        stream.set_nodelay(true)?;
+        let stream = Dialer::new(self.proxy.clone(), &self.ca_pem).dial().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection.with_upgrades());
         let authority = format!("{}:{}", call.host, call.port);
@@ -137,12 +183,16 @@ impl Door {
         for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
             roots.add(certificate?)?;
         }
-        let mut config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsConnector::from(Arc::new(config)))
+        Ok(connector(roots))
     }
+}
+
+fn connector(roots: rustls::RootCertStore) -> TlsConnector {
+    let mut config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsConnector::from(Arc::new(config))
 }
 
 async fn answer(

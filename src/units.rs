@@ -304,6 +304,50 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// Where the injector is, and whether it speaks TLS there itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProxyUrl {
+    pub(crate) is_tls: bool,
+    pub(crate) at: HostPort,
+}
+
+impl From<HostPort> for ProxyUrl {
+    /// As it is reached on its own machine.
+    fn from(at: HostPort) -> Self {
+        Self { is_tls: false, at }
+    }
+}
+
+impl FromStr for ProxyUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let tls = text.strip_prefix("https://");
+        let rest = tls.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+        if rest.contains("://") {
+            return Err(format!(
+                "`{text}` is no URL of a proxy, as https://injector.example:8182"
+            ));
+        }
+        Ok(Self {
+            is_tls: tls.is_some(),
+            at: rest.parse()?,
+        })
+    }
+}
+
+impl ProxyUrl {
+    pub(crate) const fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme(), self.at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +366,21 @@ mod tests {
             dial("http://injector.example:1/").unwrap(),
             "injector.example:1"
         );
+    }
+
+    #[test]
+    fn a_proxy_is_spoken_to_in_tls_where_its_url_says_so() {
+        let url = |text: &str| text.parse::<ProxyUrl>().map(|parsed| parsed.to_string());
+        assert_eq!(
+            url("https://p.example:8182/").unwrap(),
+            "https://p.example:8182"
+        );
+        assert_eq!(
+            url("http://p.example:8182").unwrap(),
+            "http://p.example:8182"
+        );
+        assert_eq!(url("p.example:8182").unwrap(), "http://p.example:8182");
+        assert!(url("https://http://p.example:8182").is_err());
     }
 
     #[test]

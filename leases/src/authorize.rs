@@ -187,8 +187,9 @@ fn decide(
 
 /// Decides at CONNECT whether a host may be reached at all: by host and time only.
 ///
-/// It answers for TLS, and where the grant allows cleartext for that too. Checks whose meaning is not known wait for the
-/// request.
+/// It answers for TLS and for cleartext, whether or not the grant allows that: a client that opens a tunnel for cleartext
+/// hides the answer to CONNECT from its caller, so its requests are denied one by one. Checks whose meaning is not known
+/// wait for the request, too.
 ///
 /// # Errors
 /// [`Denial`].
@@ -201,8 +202,9 @@ pub fn covers_host<'a>(
     check_end(lease, now)?;
     let host = without_brackets(host);
     let serves = |binding: &&Binding| {
-        allows_host(binding, Scheme::Https, host, port)
-            || (binding.scope.cleartext && allows_host(binding, Scheme::Http, host, port))
+        [Scheme::Https, Scheme::Http]
+            .into_iter()
+            .any(|scheme| allows_host(binding, scheme, host, port))
     };
     let binding = lease
         .bindings()

@@ -2,6 +2,7 @@
 //!
 //! Pingora serves requests; a tunnel is opened here, before it sees anything. One connection may carry
 //! several requests before a CONNECT (a 407 and its retry, an absolute-form request), and nothing after it.
+//! All of this may run inside TLS with the proxy itself, which the connection's first byte tells.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -15,6 +16,7 @@ use leases::authorize::covers_host;
 use leases::verify::VerifiedLease;
 use pingora::apps::HttpServerApp;
 use pingora::http::ResponseHeader;
+use pingora::protocols::UniqueIDType;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::HttpProxy;
@@ -24,8 +26,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
@@ -37,6 +39,7 @@ use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
 use crate::stream::{Conn, Cut};
 use crate::tls::leaf::Leaves;
+use crate::tls::listener::ListenerSettings;
 
 /// How long a request head may take from its first byte to its last (threats.md H1).
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,6 +53,11 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const H2_PREFACE: usize = 24;
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
+/// First byte of a SOCKS5 greeting, and the answer that none of its methods will do (RFC 1928 section 3).
+const SOCKS5: u8 = 5;
+const SOCKS5_UNACCEPTABLE: [u8; 2] = [5, 0xff];
+/// The answer to an admitted CONNECT.
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// A fatal `unrecognized_name` alert in a record of its own (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
@@ -57,23 +65,93 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 pub(crate) struct Front {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) proxy: Arc<HttpProxy<Shared>>,
-    pub(crate) leaves: Leaves,
+    pub(crate) leaves: Arc<Leaves>,
+    /// TLS with the proxy itself, where it has a certificate.
+    pub(crate) tls: Option<Arc<ListenerSettings>>,
+    /// Whether a port with TLS takes cleartext from other machines all the same.
+    pub(crate) allow_plaintext: bool,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    ip: IpAddr,
+    /// The socket below all layers.
+    id: UniqueIDType,
 }
 
 impl Front {
-    /// Serves one connection to its end: requests to the proxy itself, or a CONNECT and then its tunnel.
+    /// Serves one connection to its end. Its first byte tells whether it speaks TLS with the proxy itself.
     pub(crate) async fn serve(
         &self,
         tcp: TcpStream,
         client: SocketAddr,
         shutdown: &watch::Receiver<bool>,
     ) {
-        let fd = tcp.as_raw_fd();
+        let peer = Peer {
+            ip: client.ip(),
+            id: tcp.as_raw_fd(),
+        };
+        let mut io = ReadAhead::none(tcp);
+        let Some(tls) = &self.tls else {
+            return self.serve_requests(io, peer, shutdown).await;
+        };
+        let mut down = shutdown.clone();
+        let first = tokio::select! {
+            biased;
+            first = timeout(IDLE, io.first_byte()) => first,
+            _ = down.wait_for(|down| *down) => return,
+        };
+        match first {
+            Ok(Ok(TLS_HANDSHAKE)) => self.serve_tls(io, tls, peer, shutdown).await,
+            Ok(Ok(_)) if self.allow_plaintext || is_this_machine(&io.io, client) => {
+                self.serve_requests(io, peer, shutdown).await;
+            }
+            Ok(Ok(_)) => self.refuse_plaintext(io, peer).await,
+            _ => {}
+        }
+    }
+
+    /// Serves requests to the proxy itself inside TLS with it.
+    async fn serve_tls(
+        &self,
+        io: ReadAhead<TcpStream>,
+        tls: &ListenerSettings,
+        peer: Peer,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        let accept = TlsAcceptor::from(tls.current()).accept(io);
+        if let Ok(Ok(inside)) = timeout(HANDSHAKE_DEADLINE, accept).await {
+            // Boxed, since its state is large and others shall not pay for it.
+            Box::pin(self.serve_requests(ReadAhead::none(inside), peer, shutdown)).await;
+        }
+    }
+
+    /// Tells an agent on another machine to speak TLS, without reading what it sent.
+    async fn refuse_plaintext(&self, io: ReadAhead<TcpStream>, peer: Peer) {
+        let refusal = Refusal::new(
+            Code::PlaintextDenied,
+            "this proxy takes TLS alone from other machines: write https:// in its URL, and revoke the lease that was just sent in cleartext",
+        );
+        let request_id = self.request_id();
+        self.count(peer.ip, &request_id, &refusal);
+        let mut conn = Conn::new(io, peer.id);
+        let _ = answer(&mut conn, &refusal, Door::Proxy, &request_id, false).await;
+        conn.close().await;
+    }
+
+    /// Serves requests to the proxy itself, or a CONNECT and then its tunnel.
+    async fn serve_requests<S: Transport>(
+        &self,
+        io: ReadAhead<S>,
+        peer: Peer,
+        shutdown: &watch::Receiver<bool>,
+    ) {
         let cut = Arc::new(Cut::default());
-        let digest = link(client.ip(), &cut, None);
+        let digest = link(peer.ip, &cut, None);
         let door = Link::in_digest(&digest).expect("made with a link");
         let mut conn = Box::new(
-            Conn::new(ReadAhead::none(tcp), fd)
+            Conn::new(io, peer.id)
                 .with_digest(Arc::clone(&digest))
                 .with_cut(cut),
         );
@@ -83,7 +161,7 @@ impl Front {
             };
             if read.starts_with(b"CONNECT ") {
                 match self
-                    .connect(*conn, &read[..head], &read[head..], client.ip(), shutdown)
+                    .connect(*conn, &read[..head], &read[head..], peer, shutdown)
                     .await
                 {
                     Some(kept) => conn = Box::new(kept),
@@ -172,23 +250,23 @@ impl Front {
     }
 
     /// A CONNECT: admit it, then serve the tunnel to its end. A refused one gives the connection back for a retry.
-    async fn connect(
+    async fn connect<S: Transport>(
         &self,
-        mut conn: Conn<ReadAhead>,
+        mut conn: Conn<ReadAhead<S>>,
         head: &[u8],
         rest: &[u8],
-        client: IpAddr,
+        peer: Peer,
         shutdown: &watch::Receiver<bool>,
-    ) -> Option<Conn<ReadAhead>> {
+    ) -> Option<Conn<ReadAhead<S>>> {
         let request_id = self.request_id();
-        match self.admit(head, client, &request_id).await {
+        match self.admit(head, peer.ip, &request_id).await {
             Ok(tunnel) => {
                 let (io, ahead) = conn.into_parts();
                 let io = ReadAhead {
-                    tcp: io.tcp,
+                    io: io.io,
                     bytes: [rest, &ahead].concat().into(),
                 };
-                self.tunnel(io, tunnel, client, &request_id, shutdown).await;
+                self.tunnel(io, tunnel, peer, &request_id, shutdown).await;
                 None
             }
             Err(refusal) => {
@@ -196,7 +274,7 @@ impl Front {
                     refusal.code,
                     Code::LeaseMissing | Code::LeaseInvalid | Code::AmbiguousRequest
                 ) {
-                    self.count(client, &request_id, &refusal);
+                    self.count(peer.ip, &request_id, &refusal);
                 }
                 // What follows a refused CONNECT is its retry, unless the client sent more without waiting.
                 let keep = rest.is_empty() && refusal.code != Code::AmbiguousRequest;
@@ -263,33 +341,27 @@ impl Front {
     }
 
     /// Serves an admitted tunnel: TLS with a leaf for its host, or cleartext, as its first byte tells.
-    async fn tunnel(
+    async fn tunnel<S: Transport>(
         &self,
-        mut io: ReadAhead,
+        mut io: ReadAhead<S>,
         mut tunnel: Tunnel,
-        client: IpAddr,
+        peer: Peer,
         request_id: &str,
         shutdown: &watch::Receiver<bool>,
     ) {
-        if io
-            .tcp
-            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            .await
-            .is_err()
-        {
+        if io.say(ESTABLISHED).await.is_err() {
             return;
         }
         let deadline = Instant::now() + HANDSHAKE_DEADLINE;
         let Ok(Ok(first)) = timeout_at(deadline, io.first_byte()).await else {
             return;
         };
-        let fd = io.tcp.as_raw_fd();
         let cut = Arc::new(Cut::default());
         if first != TLS_HANDSHAKE {
             tunnel.endpoint.scheme = Scheme::Http;
-            let digest = link(client, &cut, Some(tunnel));
+            let digest = link(peer.ip, &cut, Some(tunnel));
             let conn = Box::new(
-                Conn::new(io, fd)
+                Conn::new(io, peer.id)
                     .with_digest(Arc::clone(&digest))
                     .with_cut(cut),
             );
@@ -298,7 +370,7 @@ impl Front {
             return;
         }
         let Ok(Some(mut tls)) =
-            timeout_at(deadline, self.handshake(io, &tunnel, client, request_id)).await
+            timeout_at(deadline, self.handshake(io, &tunnel, peer.ip, request_id)).await
         else {
             return;
         };
@@ -307,8 +379,8 @@ impl Front {
         if is_h2 && !read_preface(&mut tls, &mut preface, deadline).await {
             return;
         }
-        let digest = link(client, &cut, Some(tunnel));
-        let mut conn = Conn::new(tls, fd)
+        let digest = link(peer.ip, &cut, Some(tunnel));
+        let mut conn = Conn::new(tls, peer.id)
             .with_digest(Arc::clone(&digest))
             .with_cut(cut);
         if is_h2 {
@@ -321,13 +393,13 @@ impl Front {
     }
 
     /// TLS with the agent. A name other than the tunnel's ends the handshake and is recorded.
-    async fn handshake(
+    async fn handshake<S: Transport>(
         &self,
-        io: ReadAhead,
+        io: ReadAhead<S>,
         tunnel: &Tunnel,
         client: IpAddr,
         request_id: &str,
-    ) -> Option<tokio_rustls::server::TlsStream<ReadAhead>> {
+    ) -> Option<tokio_rustls::server::TlsStream<ReadAhead<S>>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), io)
             .await
             .ok()?;
@@ -479,6 +551,13 @@ fn agrees(endpoint: &Endpoint, host: &str) -> Result<(), Refusal> {
     endpoint.agrees(host)
 }
 
+/// Whether both ends of a connection are on this machine. The kernel takes no packet from outside that claims one of its
+/// own addresses as its source.
+fn is_this_machine(tcp: &TcpStream, client: SocketAddr) -> bool {
+    client.ip().to_canonical().is_loopback()
+        || tcp.local_addr().is_ok_and(|own| own.ip() == client.ip())
+}
+
 fn link(client: IpAddr, cut: &Arc<Cut>, tunnel: Option<Tunnel>) -> Arc<ProxyDigest> {
     let link = Link::new(client, Arc::clone(cut), tunnel);
     let response = ResponseHeader::build(200, Some(0)).expect("200 is a status");
@@ -502,8 +581,15 @@ async fn read_head<S: Transport>(
     }
     let mut deadline = None;
     loop {
-        if read[0] == TLS_HANDSHAKE {
-            return Ok(None);
+        match read[0] {
+            TLS_HANDSHAKE => return Ok(None),
+            SOCKS5 => {
+                // A lease is longer than the 255 bytes of a SOCKS5 password (RFC 1929 section 2).
+                let _ = conn.write_all(&SOCKS5_UNACCEPTABLE).await;
+                conn.close().await;
+                return Ok(None);
+            }
+            _ => {}
         }
         if let Some(end) = end_of_head(read) {
             return Ok(Some(end));
@@ -560,26 +646,31 @@ async fn answer<S: Transport>(
     .map_err(std::io::Error::other)?
 }
 
-/// A TCP stream whose first bytes were read already.
+/// A stream whose first bytes were read already.
 #[derive(Debug)]
-pub(crate) struct ReadAhead {
-    tcp: TcpStream,
+pub(crate) struct ReadAhead<S> {
+    io: S,
     bytes: Bytes,
 }
 
-impl ReadAhead {
-    fn none(tcp: TcpStream) -> Self {
+impl<S: Transport> ReadAhead<S> {
+    fn none(io: S) -> Self {
         Self {
-            tcp,
+            io,
             bytes: Bytes::new(),
         }
+    }
+
+    async fn say(&mut self, text: &[u8]) -> std::io::Result<()> {
+        self.io.write_all(text).await?;
+        self.io.flush().await
     }
 
     /// Waits for the first byte, which stays to be read.
     async fn first_byte(&mut self) -> std::io::Result<u8> {
         if self.bytes.is_empty() {
             let mut read = BytesMut::with_capacity(HEAD_BUFFER);
-            self.tcp.read_buf(&mut read).await?;
+            self.io.read_buf(&mut read).await?;
             self.bytes = read.freeze();
         }
         self.bytes
@@ -589,7 +680,7 @@ impl ReadAhead {
     }
 }
 
-impl AsyncRead for ReadAhead {
+impl<S: Transport> AsyncRead for ReadAhead<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -597,7 +688,7 @@ impl AsyncRead for ReadAhead {
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.bytes.is_empty() {
-            return Pin::new(&mut this.tcp).poll_read(cx, buf);
+            return Pin::new(&mut this.io).poll_read(cx, buf);
         }
         let n = this.bytes.len().min(buf.remaining());
         buf.put_slice(&this.bytes[..n]);
@@ -610,13 +701,13 @@ impl AsyncRead for ReadAhead {
     }
 }
 
-impl AsyncWrite for ReadAhead {
+impl<S: Transport> AsyncWrite for ReadAhead<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -624,18 +715,18 @@ impl AsyncWrite for ReadAhead {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

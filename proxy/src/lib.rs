@@ -29,4 +29,5 @@ mod upstream;
 mod watch;
 
 pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};
+pub use tls::listener::{ListenerTls, ListenerTlsError};
 pub use upstream::{Override, ResolverError};

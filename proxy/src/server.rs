@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use vault::Vault;
 
 use crate::authenticate::Authenticator;
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
 use crate::tls::ca::Authority;
 use crate::tls::leaf::Leaves;
+use crate::tls::listener::{ListenerSettings, ListenerTls, ListenerTlsError};
 use crate::upstream::{AddressPolicy, Override, ResolverError, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
 
@@ -61,6 +63,10 @@ pub struct ProxyOptions {
     pub cache_ttl: Duration,
     /// How many connections from agents may be open.
     pub max_connections: usize,
+    /// The certificate of the proxy itself; without one it is spoken to in cleartext.
+    pub tls: Option<ListenerTls>,
+    /// Whether, with a certificate, agents on other machines may speak cleartext all the same.
+    pub allow_plaintext: bool,
 }
 
 /// What the injector works with.
@@ -95,6 +101,9 @@ pub enum ServeError {
     /// The leaf key cannot be made.
     #[error("the key of leaf certificates cannot be made")]
     Leaf(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The certificate of the proxy itself cannot be used.
+    #[error("the proxy has no certificate of its own")]
+    Tls(#[from] ListenerTlsError),
     /// A metric is registered twice.
     #[error("a metric is registered twice")]
     Metrics(#[from] prometheus::Error),
@@ -119,9 +128,17 @@ pub async fn serve(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let (ledger, clock) = (deps.store.ledger().clone(), Arc::clone(&deps.clock));
-    let front = Arc::new(front(deps, &options)?);
+    let mut front = front(deps, &options)?;
+    let mut beside = JoinSet::new();
+    if let Some(tls) = options.tls {
+        let leaves = Arc::clone(&front.leaves);
+        let (settings, fresh) = ListenerSettings::load(tls, leaves, Arc::clone(&clock))?;
+        front.tls = Some(settings);
+        beside.spawn(fresh);
+    }
+    let front = Arc::new(front);
     // The watch goes on through the drain: its streams are the ones that last.
-    let watch = tokio::spawn(Arc::clone(&front.pipeline.watcher).run(ledger, clock));
+    beside.spawn(Arc::clone(&front.pipeline.watcher).run(ledger, clock));
     listener
         .set_nonblocking(true)
         .map_err(ServeError::Listener)?;
@@ -150,7 +167,6 @@ pub async fn serve(
     {
         tracing::warn!("some connections were still open after the drain and are cut");
     }
-    watch.abort();
     Ok(())
 }
 
@@ -205,7 +221,9 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
     Ok(Front {
         pipeline,
         proxy: Arc::new(proxy),
-        leaves,
+        leaves: Arc::new(leaves),
+        tls: None,
+        allow_plaintext: options.allow_plaintext,
     })
 }
 

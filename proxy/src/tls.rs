@@ -3,3 +3,4 @@
 pub mod ca;
 pub(crate) mod client;
 pub(crate) mod leaf;
+pub mod listener;

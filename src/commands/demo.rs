@@ -190,7 +190,7 @@ async fn call_once(stage: &mut Stage, cast: &Cast, stand_in: &StandIn) -> anyhow
     );
     stage.command(&format!(
         "HTTPS_PROXY=http://lease:$LEASE@{} curl https://{HOST}/v1/charges",
-        cast.door.proxy
+        cast.door.proxy.at
     ));
     let answer = call(cast, token, Method::GET, HOST, "/v1/charges").await?;
     let seen = stand_in.seen();

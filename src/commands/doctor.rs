@@ -267,7 +267,7 @@ async fn proxy(context: &Context, client: &Client) -> Finding {
     };
     let door = Door {
         proxy: proxy.clone(),
-        ca_pem: String::new(),
+        ca_pem: ca::pem(&context.connection).await.unwrap_or_default(),
         lease: String::new(),
     };
     let call = Call {

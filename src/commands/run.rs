@@ -31,7 +31,8 @@ use crate::client::{Caller, Client, Connection, segment, text};
 use crate::environment::{self, Facts};
 use crate::failure::Failure;
 use crate::trust::{self, Inherited};
-use crate::units::{self, HostPort, SetName};
+use crate::tunnel::Dialer;
+use crate::units::{self, HostPort, ProxyUrl, SetName};
 
 /// Run a program whose requests get the credentials put in on their way
 ///
@@ -114,7 +115,7 @@ async fn accompany(
     let dir = TempDir::with_prefix("claviger-run-").context("cannot make a temporary directory")?;
     let trust = trust::write(dir.path(), &ca, &Inherited::of_this_process())?;
     let (placeholders, withheld) = variables(client, &args.set).await;
-    let injector = injector(client, &context.connection)?;
+    let injector = Dialer::new(injector(client, &context.connection)?, &ca);
     warn_of_shared_user(context);
     let way = Way::open(context, args, injector, holder).await?;
     let (proxy, lease) = way.of_program();
@@ -144,18 +145,18 @@ enum Way {
     /// By a port that adds it. The program holds none.
     Helper(Helper, Kin),
     /// The program holds the lease and shows it itself.
-    Handed(HostPort, Arc<Lease>),
+    Handed(ProxyUrl, Arc<Lease>),
 }
 
 impl Way {
     async fn open(
         context: &Context,
         args: &Args,
-        injector: HostPort,
+        injector: Dialer,
         holder: &Holder<'_>,
     ) -> anyhow::Result<Self> {
         if args.lease_in_env {
-            return Ok(Self::handed(injector, holder));
+            return Ok(Self::handed(&injector, holder));
         }
         match Kin::of_this_process() {
             Ok(kin) => Ok(Self::Helper(
@@ -166,19 +167,22 @@ impl Way {
                 context.output.warn(format!(
                     "the program is handed the lease in its environment, since a port could not be kept for it alone: {error:#}"
                 ));
-                Ok(Self::handed(injector, holder))
+                Ok(Self::handed(&injector, holder))
             }
         }
     }
 
-    fn handed(injector: HostPort, holder: &Holder<'_>) -> Self {
-        Self::Handed(injector, Arc::clone(&holder.leases().borrow()))
+    fn handed(injector: &Dialer, holder: &Holder<'_>) -> Self {
+        Self::Handed(
+            injector.url().clone(),
+            Arc::clone(&holder.leases().borrow()),
+        )
     }
 
     /// What the program is told.
-    fn of_program(&self) -> (HostPort, Option<Arc<Lease>>) {
+    fn of_program(&self) -> (ProxyUrl, Option<Arc<Lease>>) {
         match self {
-            Self::Helper(helper, _) => (helper.address(), None),
+            Self::Helper(helper, _) => (helper.address().into(), None),
             Self::Handed(injector, lease) => (injector.clone(), Some(Arc::clone(lease))),
         }
     }
@@ -318,7 +322,7 @@ fn placeholder(name: &str) -> String {
 }
 
 /// Where the injector listens: as the local server recorded, as `CLAVIGER_PROXY` says, else beside the API.
-pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Result<HostPort> {
+pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Result<ProxyUrl> {
     if let Some(proxy) = client.record().and_then(|record| record.proxy.as_ref()) {
         return proxy.parse().map_err(anyhow::Error::msg);
     }
@@ -335,7 +339,7 @@ pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Resu
         .unwrap_or("127.0.0.1")
         .trim_matches(['[', ']'])
         .to_owned();
-    Ok(HostPort { host, port: 8182 })
+    Ok(HostPort { host, port: 8182 }.into())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use proxy::ListenerTls;
 use serde_json::json;
 use store::nodes::NodeFacts;
 use tokio::sync::watch;
@@ -105,6 +106,17 @@ pub(crate) struct Args {
     /// How long requests in flight may go on after a stop was asked for [default: 30s] [env: CLAVIGER_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = config::checked("server.drain"))]
     drain: Option<String>,
+    /// The certificate chain that the injector shows to agents that speak TLS with it, PEM; read again when it changes [env:
+    /// CLAVIGER_PROXY_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE", value_parser = config::checked("server.proxy_tls_certificate"))]
+    proxy_tls_cert: Option<String>,
+    /// Its private key, PEM [env: CLAVIGER_PROXY_TLS_KEY]
+    #[arg(long, value_name = "FILE", value_parser = config::checked("server.proxy_tls_key"))]
+    proxy_tls_key: Option<String>,
+    /// A name or address of the injector, to speak TLS under it by a certificate of the CA that agents trust anyway; repeatable
+    /// [env: CLAVIGER_PROXY_TLS_NAMES]
+    #[arg(long, value_name = "NAME", value_parser = config::checked("server.proxy_tls_names"))]
+    proxy_tls_name: Vec<String>,
     /// Listen for leases in cleartext beyond loopback [env: CLAVIGER_ALLOW_PLAINTEXT_LISTENER]
     #[arg(long)]
     allow_plaintext_listener: bool,
@@ -137,6 +149,21 @@ impl Args {
             ("server.proxy", "--proxy", one(&self.proxy)),
             ("server.workers", "--workers", one(&self.workers)),
             ("server.drain", "--drain", one(&self.drain)),
+            (
+                "server.proxy_tls_certificate",
+                "--proxy-tls-cert",
+                one(&self.proxy_tls_cert),
+            ),
+            (
+                "server.proxy_tls_key",
+                "--proxy-tls-key",
+                one(&self.proxy_tls_key),
+            ),
+            (
+                "server.proxy_tls_names",
+                "--proxy-tls-name",
+                self.proxy_tls_name.clone(),
+            ),
             (
                 "server.allow_plaintext_listener",
                 "--allow-plaintext-listener",
@@ -211,7 +238,8 @@ pub(crate) fn run(context: &Context, args: &Args, role: Role) -> anyhow::Result<
 async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result<()> {
     // Caught from the first moment on, so that an early stop leaves no half-made installation behind.
     let mut stop = Stop::listen()?;
-    guard_listeners(config, role)?;
+    let tls = listener_tls(config)?;
+    guard_listeners(config, role, tls.is_some())?;
     let data = DataDir::or_default(config.server.data.clone())?;
     let (mut plant, means) = Plant::open(config, data, role).await?;
     let api = bind("API", "--api", config.server.api)?;
@@ -222,15 +250,17 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
     let addresses = Addresses {
         api: api.local_addr()?,
         proxy: proxy.as_ref().map(TcpListener::local_addr).transpose()?,
+        proxy_is_tls: tls.is_some(),
     };
     warn_of_settings(config, &addresses);
 
     let (down, shutdown) = watch::channel(false);
+    let listeners = Listeners { api, proxy, tls };
     let mut planes = Planes::start(
         (&mut plant, means),
         config,
         &addresses,
-        (api, proxy),
+        listeners,
         &shutdown,
     )?;
     tokio::select! {
@@ -275,22 +305,63 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
 struct Addresses {
     api: SocketAddr,
     proxy: Option<SocketAddr>,
+    /// Whether the injector speaks TLS there itself.
+    proxy_is_tls: bool,
 }
 
-/// Leases and keys cross both listeners in cleartext, so they stay on this machine unless the owner says otherwise.
-fn guard_listeners(config: &Config, role: Role) -> Result<(), Failure> {
+/// What the planes listen on.
+#[derive(Debug)]
+struct Listeners {
+    api: TcpListener,
+    proxy: Option<TcpListener>,
+    tls: Option<ListenerTls>,
+}
+
+/// The certificate of the injector itself, if it is to have one.
+fn listener_tls(config: &Config) -> Result<Option<ListenerTls>, Failure> {
+    let server = &config.server;
+    let names = &server.proxy_tls_names;
+    match (&server.proxy_tls_certificate, &server.proxy_tls_key) {
+        (None, None) if names.is_empty() => Ok(None),
+        (None, None) => Ok(Some(ListenerTls::Own {
+            names: names.clone(),
+        })),
+        (Some(certificate), Some(key)) if names.is_empty() => Ok(Some(ListenerTls::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })),
+        (Some(_), Some(_)) => Err(Failure::new(
+            "server.proxy_tls_names asks for a certificate of the CA while server.proxy_tls_certificate names another",
+        )
+        .code("config_invalid")
+        .hint("leave one of them out")),
+        _ => Err(Failure::new(
+            "of server.proxy_tls_certificate and server.proxy_tls_key only one is given",
+        )
+        .code("config_invalid")
+        .hint("give both, or server.proxy_tls_names alone for a certificate of the CA")),
+    }
+}
+
+/// What crosses a listener in cleartext stays on this machine unless the owner says otherwise.
+fn guard_listeners(config: &Config, role: Role, proxy_is_tls: bool) -> Result<(), Failure> {
     let listeners = [
         ("injector", "--proxy", config.server.proxy),
         ("API", "--api", config.server.api),
     ];
     let beyond = listeners
         .iter()
-        .filter(|(plane, _, _)| role.injects() || *plane == "API")
+        .filter(|(plane, _, _)| *plane == "API" || (role.injects() && !proxy_is_tls))
         .find(|(_, _, address)| !address.ip().to_canonical().is_loopback());
     match beyond {
         Some((plane, option, address)) if !config.server.allow_plaintext_listener => {
+            let tls = if *plane == "API" {
+                "put a TLS terminator before it"
+            } else {
+                "give it a certificate (--proxy-tls-name NAME, or --proxy-tls-cert FILE --proxy-tls-key FILE)"
+            };
             Err(Failure::new(format!("the {plane} would take leases and keys in cleartext on {address}, beyond this machine")).code("plaintext_listener").hint(format!(
-                "listen on loopback ({option} 127.0.0.1:{}) behind a TLS terminator, or say --allow-plaintext-listener on a network that you trust",
+                "{tls}, listen on loopback ({option} 127.0.0.1:{}), or say --allow-plaintext-listener on a network that you trust",
                 address.port()
             )))
         }
@@ -303,7 +374,9 @@ fn warn_of_settings(config: &Config, addresses: &Addresses) {
         .proxy
         .filter(|proxy| !proxy.ip().to_canonical().is_loopback());
     if let Some(proxy) = beyond {
-        tracing::warn!(server.address = %proxy, "leases cross the network in cleartext");
+        if config.server.allow_plaintext_listener {
+            tracing::warn!(server.address = %proxy, "leases may cross the network in cleartext");
+        }
         if config.keys.provider == KeyProvider::Software && config.keys.passphrase_file.is_none() {
             tracing::warn!(
                 "the software keys lie in files without a passphrase while others can reach the injector"
@@ -338,7 +411,12 @@ fn announce(context: &Context, plant: &Plant, addresses: &Addresses) -> anyhow::
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })?;
     let api = format!("http://{}", addresses.api);
-    let proxy = addresses.proxy.map(|proxy| format!("http://{proxy}"));
+    let scheme = if addresses.proxy_is_tls {
+        "https"
+    } else {
+        "http"
+    };
+    let proxy = addresses.proxy.map(|proxy| format!("{scheme}://{proxy}"));
     tracing::info!(api, proxy, "ready");
     let data = plant.data.path();
     let ready = json!({ "ready": true, "api": api, "proxy": proxy, "ca": ca, "data": data });
@@ -360,7 +438,7 @@ mod tests {
         let mut config = Config::default();
         config.server.proxy = proxy.parse().unwrap();
         config.server.allow_plaintext_listener = allow;
-        guard_listeners(&config, Role::Both)
+        guard_listeners(&config, Role::Both, false)
     }
 
     #[test]
@@ -378,6 +456,35 @@ mod tests {
             );
             listening(beyond, true).unwrap();
         }
+    }
+
+    #[test]
+    fn a_certificate_lifts_it_for_the_injector_alone() {
+        let mut config = Config::default();
+        config.server.proxy = "0.0.0.0:8182".parse().unwrap();
+        guard_listeners(&config, Role::Both, true).unwrap();
+        config.server.api = "0.0.0.0:8181".parse().unwrap();
+        guard_listeners(&config, Role::Both, true).unwrap_err();
+    }
+
+    #[test]
+    fn a_certificate_is_two_files_or_names() {
+        let mut config = Config::default();
+        assert_eq!(listener_tls(&config).unwrap(), None);
+        config.server.proxy_tls_names = vec!["proxy.example".to_owned()];
+        assert!(matches!(
+            listener_tls(&config),
+            Ok(Some(ListenerTls::Own { .. }))
+        ));
+        config.server.proxy_tls_certificate = Some("/t.crt".into());
+        listener_tls(&config).unwrap_err();
+        config.server.proxy_tls_key = Some("/t.key".into());
+        listener_tls(&config).unwrap_err();
+        config.server.proxy_tls_names.clear();
+        assert!(matches!(
+            listener_tls(&config),
+            Ok(Some(ListenerTls::Files { .. }))
+        ));
     }
 
     #[test]

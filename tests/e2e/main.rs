@@ -37,6 +37,7 @@ mod nodes;
 mod outage;
 mod permission;
 mod protocol;
+mod proxy_tls;
 mod readme;
 mod reflection;
 mod rest;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::tunnel::basic;
-use crate::support::{Stack, wait};
+use crate::support::{Stack, Wire, wait};
 
 #[tokio::test]
 async fn a_request_lease_is_consumed_by_its_first_use() {
@@ -240,7 +240,10 @@ async fn an_upgrade_other_than_websocket_is_denied() {
 
 #[tokio::test]
 async fn cleartext_to_a_granted_host_is_plaintext_denied() {
-    let stack = Stack::start().await;
+    let stack = Stack::builder()
+        .argument("--resolve=api.stripe.com:80=127.0.0.1:9")
+        .start()
+        .await;
     let access = stack.stripe().await;
     let token = stack.workflow_lease(&access).await;
 
@@ -256,17 +259,45 @@ async fn cleartext_to_a_granted_host_is_plaintext_denied() {
         .unwrap()
         .expect_refusal(403, "plaintext_denied");
 
-    let (reply, mut inside) = stack.connect("api.stripe.com:443", &basic(&token)).await;
+    // Clients open a tunnel for http:// too, and hide the answer to CONNECT from their caller.
+    for port in [443, 80] {
+        let authority = format!("api.stripe.com:{port}");
+        let (reply, mut inside) = stack.connect(&authority, &basic(&token)).await;
+        reply.expect_status(200);
+        for _ in 0..2 {
+            inside
+                .send(format!(
+                    "GET /v1/balance HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+                ))
+                .await
+                .unwrap();
+            inside
+                .reply("GET")
+                .await
+                .unwrap()
+                .expect_refusal(403, "plaintext_denied");
+        }
+    }
+    let (reply, _) = stack.connect("api.stripe.com:8080", &basic(&token)).await;
+    reply.expect_refusal(403, "grant_denied");
+
+    // TLS on the port of cleartext is another port than the granted one.
+    let (reply, wire) = stack.connect("api.stripe.com:80", &basic(&token)).await;
     reply.expect_status(200);
+    let tls = stack
+        .handshake(wire, "api.stripe.com", &[b"http/1.1"])
+        .await
+        .unwrap();
+    let mut inside = Wire::new(tls, Some(stack.seen.clone()));
     inside
-        .send("GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com:443\r\n\r\n")
+        .send("GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com:80\r\n\r\n")
         .await
         .unwrap();
     inside
         .reply("GET")
         .await
         .unwrap()
-        .expect_refusal(403, "plaintext_denied");
+        .expect_refusal(403, "grant_denied");
 
     assert_eq!(stack.upstream.count(), 0);
     stack.finish().await;

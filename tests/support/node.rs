@@ -161,6 +161,7 @@ impl Ready {
         };
         let addr = |url: &str| {
             url.strip_prefix("http://")
+                .or_else(|| url.strip_prefix("https://"))
                 .and_then(|addr| addr.parse().ok())
                 .unwrap_or_else(|| panic!("{url:?}"))
         };

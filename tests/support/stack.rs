@@ -54,6 +54,7 @@ pub(crate) struct Builder {
     resolve: Vec<String>,
     arguments: Vec<String>,
     api: String,
+    proxy: &'static str,
     variables: Vec<(String, String)>,
     token: bool,
     client_authority: Option<String>,
@@ -81,6 +82,12 @@ impl Builder {
     /// Listens for the REST API at `addr`.
     pub(crate) fn api(mut self, addr: SocketAddr) -> Self {
         self.api = addr.to_string();
+        self
+    }
+
+    /// Listens for agents at `addr`.
+    pub(crate) fn proxy(mut self, addr: &'static str) -> Self {
+        self.proxy = addr;
         self
     }
 
@@ -167,7 +174,7 @@ impl Builder {
             option("--data", data.display().to_string());
         }
         option("--api", self.api.clone());
-        option("--proxy", "127.0.0.1:0".to_owned());
+        option("--proxy", self.proxy.to_owned());
         arguments.extend(network(&upstream, home.path(), &self.hosts, &self.resolve));
         if self.loopback {
             arguments.extend(loopback());
@@ -252,6 +259,7 @@ impl Stack {
             resolve: Vec::new(),
             arguments: Vec::new(),
             api: "127.0.0.1:0".to_owned(),
+            proxy: "127.0.0.1:0",
             variables: Vec::new(),
             token: false,
             client_authority: None,

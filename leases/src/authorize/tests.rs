@@ -662,7 +662,7 @@ fn connect_is_answered_by_host_and_time_alone() {
     for (host, port) in [
         ("files.stripe.com", 443),
         ("api.stripe.com", 8443),
-        ("api.stripe.com", 80),
+        ("files.stripe.com", 80),
         ("evil.io", 443),
     ] {
         let denial = covers(host, port, NOW).unwrap_err();
@@ -717,8 +717,11 @@ fn connect_sees_what_blocks_narrow() {
 }
 
 #[test]
-fn connect_to_the_cleartext_port_needs_a_grant_that_allows_cleartext() {
-    assert!(covers_host(&verified(&unlimited()), "api.stripe.com", 80, NOW).is_err());
+fn connect_to_the_cleartext_port_is_answered_and_its_requests_are_denied() {
+    let lease = verified(&unlimited());
+    assert!(covers_host(&lease, "api.stripe.com", 80, NOW).is_ok());
+    assert!(covers_host(&lease, "api.stripe.com", 8080, NOW).is_err());
+    assert!(covers_host(&lease, "evil.com", 80, NOW).is_err());
     let clear = verified(&limited(r#"{"cleartext": true}"#));
     assert!(covers_host(&clear, "api.stripe.com", 80, NOW).is_ok());
     assert!(covers_host(&clear, "api.stripe.com", 443, NOW).is_ok());

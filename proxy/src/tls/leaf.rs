@@ -24,14 +24,17 @@ use super::ca::{Authority, BACKDATE};
 /// How long a leaf is valid: at most 24 hours, its backdating included.
 const VALIDITY: Duration = Duration::hours(23);
 /// How long a leaf is served before a new one is minted.
-const KEPT: StdDuration = StdDuration::from_hours(12);
+pub(crate) const KEPT: StdDuration = StdDuration::from_hours(12);
 /// How many hosts' settings are kept, about 11 KiB each.
 const CAPACITY: u64 = 2048;
 
+/// Why a leaf cannot be made.
 #[derive(Debug, Error)]
-pub(crate) enum LeafError {
+pub enum LeafError {
+    /// The certificate library refused.
     #[error("the leaf certificate could not be made")]
     Certificate(#[from] rcgen::Error),
+    /// The TLS library refused what was made.
     #[error("the leaf certificate was not accepted")]
     Tls(#[from] rustls::Error),
 }
@@ -69,7 +72,7 @@ impl Leaves {
         host: &Arc<str>,
         now: OffsetDateTime,
     ) -> Result<Arc<ServerConfig>, LeafError> {
-        let authority = Arc::clone(&self.authority.borrow());
+        let authority = self.authority();
         // After the authority was rotated, leaves of the last one are served no longer: its time to be trusted is running out.
         if let Some(kept) = self.kept.get(host)
             && Arc::ptr_eq(&kept.authority, &authority)
@@ -85,24 +88,49 @@ impl Leaves {
         Ok(settings)
     }
 
+    /// The authority that signs now.
+    pub(crate) fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority.borrow())
+    }
+
+    /// The TLS settings of the proxy itself under these names and addresses.
+    pub(crate) fn of_listener(
+        &self,
+        names: &[String],
+        authority: &Authority,
+        now: OffsetDateTime,
+    ) -> Result<ServerConfig, LeafError> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.signed(&names, authority, now)
+    }
+
     fn mint(
         &self,
         host: &str,
         authority: &Authority,
         now: OffsetDateTime,
     ) -> Result<ServerConfig, LeafError> {
-        let certificate = self.certificate(host, authority, now)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let mut settings = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)?;
+        let mut settings = self.signed(&[host], authority, now)?;
         settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(settings)
     }
 
+    fn signed(
+        &self,
+        names: &[&str],
+        authority: &Authority,
+        now: OffsetDateTime,
+    ) -> Result<ServerConfig, LeafError> {
+        let certificate = self.certificate(names, authority, now)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        Ok(ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?)
+    }
+
     fn certificate(
         &self,
-        host: &str,
+        names: &[&str],
         authority: &Authority,
         now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, LeafError> {
@@ -110,13 +138,15 @@ impl Leaves {
         params.serial_number = Some(serial());
         params.distinguished_name = DistinguishedName::new();
         // The common name is bounded to 64 bytes (RFC 5280 appendix A.1); the name that counts is the SAN.
-        if host.len() <= 64 {
-            params.distinguished_name.push(DnType::CommonName, host);
+        if let Some(name) = names.first().filter(|name| name.len() <= 64) {
+            params.distinguished_name.push(DnType::CommonName, *name);
         }
-        params.subject_alt_names = vec![match IpAddr::from_str(host) {
-            Ok(address) => SanType::IpAddress(address),
-            Err(_) => SanType::DnsName(host.try_into()?),
-        }];
+        for name in names {
+            params.subject_alt_names.push(match IpAddr::from_str(name) {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName((*name).try_into()?),
+            });
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

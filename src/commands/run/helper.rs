@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout};
 
 use super::holder::Lease;
 use super::kin::Kin;
+use crate::tunnel::Dialer;
 use crate::units::HostPort;
 
 /// How long the injector may take to accept a connection.
@@ -55,14 +56,14 @@ pub(super) struct Helper {
 
 /// What every connection needs.
 struct Hop {
-    injector: HostPort,
+    injector: Dialer,
     leases: watch::Receiver<Arc<Lease>>,
 }
 
 impl Helper {
     /// Takes a free port of loopback.
     pub(super) async fn open(
-        injector: HostPort,
+        injector: Dialer,
         leases: watch::Receiver<Arc<Lease>>,
         kin: Kin,
     ) -> anyhow::Result<Self> {
@@ -147,7 +148,7 @@ impl Hop {
                 "injector_unreachable",
                 &format!(
                     "the injector at {} does not answer: {error:#}; see `claviger doctor`",
-                    self.injector
+                    self.injector.url()
                 ),
             ),
         }
@@ -202,11 +203,9 @@ impl Hop {
     }
 
     async fn dial(&self) -> anyhow::Result<SendRequest<Body>> {
-        let injector = (self.injector.host.as_str(), self.injector.port);
-        let stream = timeout(DIAL, TcpStream::connect(injector))
+        let stream = timeout(DIAL, self.injector.dial())
             .await
             .context("no connection in time")??;
-        stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)

@@ -1,6 +1,5 @@
 //! The planes of one process: what they share, how they start, and how they end.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use control_plane::{
 use leases::root_key::RootPublicKeys;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
-use proxy::{Override, ProxyDeps, ProxyOptions};
+use proxy::{ListenerTls, Override, ProxyDeps, ProxyOptions};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::Addresses;
 use super::plant::{Injection, Means, Plant, Tls};
+use super::{Addresses, Listeners};
 use crate::config::Config;
 
 /// Open connections from agents, together. Each idle one costs at most 64 KiB.
@@ -39,9 +38,10 @@ impl Planes {
         (plant, means): (&mut Plant, Means),
         config: &Config,
         addresses: &Addresses,
-        (listener, injector): (TcpListener, Option<TcpListener>),
+        listeners: Listeners,
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
+        let Listeners { api, proxy, tls } = listeners;
         let registry = plant.registry.clone();
         let up = IntGaugeVec::new(
             Opts::new("up", "Planes that run in this process."),
@@ -51,7 +51,7 @@ impl Planes {
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let mut planes: Vec<Plane> = Vec::new();
         let mut following = None;
-        if let (Some(injector), Some(injection)) = (injector, plant.injection.take()) {
+        if let (Some(listener), Some(injection)) = (proxy, plant.injection.take()) {
             let deps = ProxyDeps {
                 store: plant.store.clone(),
                 vault: plant.vault.clone(),
@@ -61,10 +61,10 @@ impl Planes {
                 clock: Arc::clone(&plant.clock),
                 registry: registry.clone(),
             };
-            let options = options(&injection, config, addresses);
+            let options = options(&injection, config, addresses, tls);
             let stop = shutdown.clone();
             let injecting = async move {
-                proxy::serve(injector, deps, options, stop)
+                proxy::serve(listener, deps, options, stop)
                     .await
                     .context("the injector ended")
             };
@@ -75,7 +75,7 @@ impl Planes {
         if let Means::Mint { .. } = means {
             up.with_label_values(&["control-plane"]).set(1);
         }
-        let (state, app) = api(plant, means, catalog, registry)?;
+        let (state, app) = answers(plant, means, catalog, registry)?;
         let mut beside = ControlPlane::start(&state, shutdown);
         if let Some(authority) = following {
             let (chest, clock) = (plant.chest.clone(), Arc::clone(&plant.clock));
@@ -83,7 +83,7 @@ impl Planes {
         }
         let stop = shutdown.clone();
         let answering = async move {
-            control_plane::serve(listener, app, stop)
+            control_plane::serve(api, app, stop)
                 .await
                 .context("the API ended")
         };
@@ -133,7 +133,7 @@ impl Means {
 }
 
 /// The REST API of a control plane, or what an injector answers.
-fn api(
+fn answers(
     plant: &Plant,
     means: Means,
     catalog: watch::Sender<Arc<Catalog>>,
@@ -182,7 +182,12 @@ fn api(
     })
 }
 
-fn options(injection: &Injection, config: &Config, addresses: &Addresses) -> ProxyOptions {
+fn options(
+    injection: &Injection,
+    config: &Config,
+    addresses: &Addresses,
+    tls: Option<ListenerTls>,
+) -> ProxyOptions {
     let overrides = config.network.resolve.iter().map(|resolve| Override {
         host: resolve.host.clone(),
         port: resolve.port,
@@ -197,5 +202,7 @@ fn options(injection: &Injection, config: &Config, addresses: &Addresses) -> Pro
             .collect(),
         cache_ttl: config.cache.ttl,
         max_connections: MAX_CONNECTIONS,
+        tls,
+        allow_plaintext: config.server.allow_plaintext_listener,
     }
 }

@@ -55,7 +55,7 @@ async fn api(addresses: &Addresses) -> bool {
 /// Without a lease, the door asks for one.
 async fn injector(proxy: SocketAddr) -> bool {
     let door = Door {
-        proxy: proxy.into(),
+        proxy: HostPort::from(proxy).into(),
         ca_pem: String::new(),
         lease: String::new(),
     };
