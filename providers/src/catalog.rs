@@ -163,25 +163,33 @@ macro_rules! builtin {
     };
 }
 
-const BUILTIN: [(&str, &str); 18] = builtin!(
+const BUILTIN: [(&str, &str); 26] = builtin!(
     "anthropic",
     "aws",
     "cohere",
     "datadog",
+    "dropbox",
     "gemini",
     "github",
+    "github-app",
     "gitlab",
+    "google-service-account",
     "groq",
     "linear",
     "mistral",
     "notion",
     "openai",
     "openrouter",
+    "paypal",
+    "salesforce",
     "sendgrid",
     "slack",
+    "snowflake",
+    "spotify",
     "stripe",
     "telegram",
     "twilio",
+    "zoom",
 );
 
 #[cfg(test)]

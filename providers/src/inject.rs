@@ -126,7 +126,21 @@ impl Plan {
         allowed: impl Fn(&str) -> bool,
         secrets: BTreeMap<String, Arc<Secret>>,
     ) -> Result<Self, PrepareError> {
-        let secrets = Secrets::select(template, allowed, secrets)?;
+        Self::prepare_with(template, allowed, secrets, BTreeMap::new())
+    }
+
+    /// The same with the keys that were made of these secrets, by the template's recipes.
+    ///
+    /// # Errors
+    /// As [`Plan::prepare`].
+    pub fn prepare_with(
+        template: &Arc<Template>,
+        allowed: impl Fn(&str) -> bool,
+        secrets: BTreeMap<String, Arc<Secret>>,
+        made: BTreeMap<String, Arc<Secret>>,
+    ) -> Result<Self, PrepareError> {
+        let mut secrets = Secrets::select(template, allowed, secrets)?;
+        secrets.0.extend(made);
         let mut plan = Self {
             strip: slots(template),
             strip_query: query_slots(template),
@@ -146,6 +160,19 @@ impl Plan {
         let mut reflected = Reflected::default();
         for (injection, one) in template.injections().iter().enumerate() {
             plan.add(injection, &one.inject, &secrets, &mut reflected)?;
+        }
+        // The provider may know what a token was made of, and show that, too.
+        for recipe in template
+            .recipes()
+            .iter()
+            .filter(|recipe| secrets.get(recipe.key()).is_some())
+        {
+            reflected.travelling.extend(recipe.travelling());
+            reflected.used.remove(recipe.key());
+            let inputs = recipe.inputs().into_iter();
+            reflected
+                .used
+                .extend(inputs.filter(|key| secrets.get(key).is_some()));
         }
         plan.scrubber = Arc::new(Scrubber::new(reflected.values(template, &secrets)));
         plan.keys = reflected.used.iter().map(|&key| key.to_owned()).collect();

@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod deny;
+pub mod exchange;
 pub mod gateway;
 pub mod host;
 pub mod inject;
@@ -12,6 +13,7 @@ pub mod template;
 
 pub use catalog::{Catalog, CatalogError};
 pub use deny::{Denial, Denied};
+pub use exchange::Recipe;
 pub use host::{Authority, Host, HostError, HostRule, Scheme};
 pub use inject::sigv4;
 pub use inject::{BodyNeed, ClientCertificate, Cookies, Plan, PrepareError, RewrittenQuery};

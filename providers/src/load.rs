@@ -32,6 +32,9 @@ pub struct TemplateErrors(pub Vec<Mistake>);
 pub struct CustomSpec {
     /// `[https://|http://]host[:port]`, as in a template.
     pub hosts: Vec<String>,
+    /// How keys are made of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub make: Vec<CustomMake>,
     /// The slots.
     pub inject: Vec<CustomInject>,
     /// Variable to key: what `run` sets to a placeholder.
@@ -80,6 +83,18 @@ pub struct CustomInject {
     /// The paths that the slot is filled on; empty is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+}
+
+/// One recipe of a [`CustomSpec`]: `key`, `grant`, and the fields that the grant takes, each a text; `parameters` are further
+/// fields of the question to the token endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CustomMake {
+    /// Further fields of the question.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// The fields by name.
+    #[serde(flatten)]
+    pub fields: BTreeMap<String, String>,
 }
 
 /// `basic` of a [`CustomInject`].
@@ -192,9 +207,18 @@ struct RawTemplate {
     strip: Vec<At<String>>,
     strip_query: Vec<At<String>>,
     encoded_slash: bool,
+    make: Vec<RawMake>,
     inject: Vec<RawInject>,
     deny: Vec<rules::RawDenial>,
     presets: Vec<rules::RawPreset>,
+    place: Place,
+}
+
+/// A `[[make]]`: its texts by field, and its parameters.
+#[derive(Debug, Default)]
+struct RawMake {
+    texts: Vec<(&'static str, At<String>)>,
+    parameters: Vec<Entry>,
     place: Place,
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use http::HeaderName;
 
 use crate::deny::Denial;
+use crate::exchange::Recipe;
 use crate::host::{HostRule, Scheme};
 
 /// How a key of a secret set may be used.
@@ -35,6 +36,7 @@ pub struct Template {
     pub(crate) strip: Vec<HeaderName>,
     pub(crate) strip_query: Vec<String>,
     pub(crate) encoded_slash: bool,
+    pub(crate) recipes: Vec<Recipe>,
     pub(crate) injections: Vec<Injection>,
     pub(crate) denials: Vec<Denial>,
     pub(crate) presets: BTreeMap<String, Preset>,
@@ -218,12 +220,25 @@ impl Template {
         &self.env
     }
 
-    /// Names of the keys that some slot uses, sorted: those that a request may be sent with.
+    /// How keys are made that no set holds.
+    pub fn recipes(&self) -> &[Recipe] {
+        &self.recipes
+    }
+
+    /// The stored keys behind a key: those that it is made of, or itself.
+    pub(crate) fn stored<'a>(&'a self, key: &'a str) -> Vec<&'a str> {
+        let made = self.recipes.iter().find(|recipe| recipe.key() == key);
+        made.map_or_else(|| vec![key], Recipe::inputs)
+    }
+
+    /// Names of the stored keys that some slot uses, sorted: those that a request may be sent with, or with what is made of
+    /// them.
     pub fn sent_keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self
             .injections
             .iter()
             .flat_map(|injection| injection.inject.keys())
+            .flat_map(|key| self.stored(key))
             .map(str::to_owned)
             .collect();
         keys.sort_unstable();

@@ -4,6 +4,7 @@
 //! the version that the ledger read in the use's own transaction, so a rotated secret serves the next use.
 //! A plan in use is prepared anew before its time is over, so that requests wait for a slow HSM once and no more.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,11 @@ use store::Store;
 use store::ledger::RecordedUse;
 use store::secret_sets::{SealedEntry, SetContents};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use vault::{CacheKey, OpenError, OpenedCache, RowBinding, Secret, Vault};
 
 use crate::account;
+use crate::exchange::{Exchange, Occasion, Token};
 use crate::normalize::Target;
 use crate::refuse::{Code, Refusal};
 use crate::tls::client::ClientIdentity;
@@ -37,6 +40,10 @@ pub(crate) struct Credential {
     pub(crate) plan: Plan,
     /// By what we authenticate in the TLS handshake, where the template says so.
     client: Option<ClientIdentity>,
+    /// The keys that were made for it.
+    made: BTreeMap<String, Arc<Token>>,
+    /// For how long it may be kept: until the first of them ends.
+    usable_for: Duration,
 }
 
 impl Credential {
@@ -65,9 +72,12 @@ impl Opener {
         store: Store,
         vault: Vault,
         catalog: watch::Receiver<Arc<Catalog>>,
+        exchange: Exchange,
         ttl: Duration,
     ) -> Self {
-        let opened = Arc::new(OpenedCache::new(ttl, CAPACITY));
+        let opened =
+            OpenedCache::with_lifetimes(ttl, CAPACITY, |kept: &Credential| kept.usable_for);
+        let opened = Arc::new(opened);
         tokio::spawn(opened.sweep_every(SWEEP));
         Self {
             opened,
@@ -75,6 +85,7 @@ impl Opener {
                 store,
                 vault,
                 catalog,
+                exchange,
             }),
         }
     }
@@ -86,13 +97,7 @@ impl Opener {
         permit: &Permit,
         target: &Target,
     ) -> Result<Arc<Credential>, Refusal> {
-        let binding = permit.binding();
-        let key = CacheKey {
-            org: permit.lease().org().to_shared(),
-            owner: binding.set.to_shared(),
-            version: used.secret_set_version(),
-            extra: extra(&binding.keys),
-        };
+        let key = cache_key(used, permit);
         let credential = if let Some(found) = self.opened.look(&key) {
             if found.is_due {
                 self.renew(key, Wanted::of(used, permit));
@@ -121,6 +126,17 @@ impl Opener {
         Ok(credential)
     }
 
+    /// Hears that the provider answered 401 to a credential. One that was made is made anew for the next use, unless it is new
+    /// itself; this use is over, since one use is at most one send.
+    pub(crate) fn turned_down(&self, used: &RecordedUse, permit: &Permit, credential: &Credential) {
+        let (org, set) = (permit.lease().org(), &permit.binding().set);
+        let exchange = &self.preparer.exchange;
+        if exchange.give_up(org, set, used.secret_set_version(), &credential.made) {
+            let turned_down = cache_key(used, permit);
+            self.opened.evict_where(|key| *key == turned_down);
+        }
+    }
+
     /// Prepares anew what a use has found ageing, beside it. A failure is logged where it happens, and met by whoever
     /// comes when the kept plan's time is over.
     fn renew(&self, key: CacheKey, wanted: Wanted) {
@@ -137,6 +153,7 @@ struct Wanted {
     set: SetId,
     version: u64,
     keys: Keys,
+    occasion: Occasion,
 }
 
 impl Wanted {
@@ -147,6 +164,15 @@ impl Wanted {
             set: binding.set.clone(),
             version: used.secret_set_version(),
             keys: binding.keys.clone(),
+            occasion: Occasion {
+                org: permit.lease().org().clone(),
+                set: binding.set.clone(),
+                version: used.secret_set_version(),
+                agent: permit.lease().agent().clone(),
+                lease: permit.lease().lease().clone(),
+                grant: binding.grant.clone(),
+                used: used.use_id().clone(),
+            },
         }
     }
 }
@@ -156,6 +182,7 @@ struct Preparer {
     store: Store,
     vault: Vault,
     catalog: watch::Receiver<Arc<Catalog>>,
+    exchange: Exchange,
 }
 
 impl Preparer {
@@ -165,6 +192,7 @@ impl Preparer {
             set,
             version,
             keys,
+            occasion,
         } = wanted;
         let contents = self
             .store
@@ -195,14 +223,31 @@ impl Preparer {
                 let secret = self.open_entry(org.as_str(), entry).await?;
                 Ok::<_, Refusal>((entry.key.clone(), Arc::new(secret)))
             });
-        let secrets = futures::future::try_join_all(opening)
+        let secrets: BTreeMap<String, Arc<Secret>> = futures::future::try_join_all(opening)
             .await?
             .into_iter()
             .collect();
-        let plan = Plan::prepare(&template, allowed, secrets)
+        let made = self
+            .exchange
+            .make_all(&template, occasion, &secrets)
+            .await?;
+        let values = made
+            .iter()
+            .map(|(key, token)| (key.clone(), Arc::clone(&token.value)))
+            .collect();
+        let plan = Plan::prepare_with(&template, allowed, secrets, values)
             .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))?;
         let client = client_identity(&plan, wanted)?;
-        Ok(Credential { plan, client })
+        let ends = made.values().map(|token| token.ends_at()).min();
+        let usable_for = ends.map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(Instant::now())
+        });
+        Ok(Credential {
+            plan,
+            client,
+            made,
+            usable_for,
+        })
     }
 
     async fn open_entry(&self, org: &str, entry: &SealedEntry) -> Result<Secret, Refusal> {
@@ -256,6 +301,16 @@ fn client_identity(plan: &Plan, wanted: &Wanted) -> Result<Option<ClientIdentity
         .map(|stored| ClientIdentity::read(stored, group))
         .transpose()
         .map_err(|error| Refusal::new(Code::GrantDenied, error.to_string()))
+}
+
+fn cache_key(used: &RecordedUse, permit: &Permit) -> CacheKey {
+    let binding = permit.binding();
+    CacheKey {
+        org: permit.lease().org().to_shared(),
+        owner: binding.set.to_shared(),
+        version: used.secret_set_version(),
+        extra: extra(&binding.keys),
+    }
 }
 
 fn extra(keys: &Keys) -> Arc<str> {

@@ -8,6 +8,7 @@ mod connect;
 mod context;
 mod credential;
 mod door;
+mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod h2;

@@ -53,7 +53,7 @@ pub(crate) struct Pipeline {
     pub(crate) store: Store,
     pub(crate) authenticator: Authenticator,
     pub(crate) catalog: tokio::sync::watch::Receiver<Arc<providers::catalog::Catalog>>,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) opener: Opener,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) metrics: Metrics,
@@ -386,6 +386,11 @@ impl ProxyHttp for Shared {
             },
         )?;
         ctx.scrub = Some(scrub);
+        if head.status == StatusCode::UNAUTHORIZED
+            && let (Some(used), Some(permit)) = (&ctx.used, &ctx.permit)
+        {
+            self.opener.turned_down(used, permit, credential);
+        }
         ctx.status = Some(head.status.as_u16());
         if is_upgrade {
             // A WebSocket may stay silent for long, and must not outlive its lease meanwhile.

@@ -28,6 +28,7 @@ use crate::authenticate::Authenticator;
 use crate::body::HeldBodies;
 use crate::connect::Front;
 use crate::credential::Opener;
+use crate::exchange::{Endpoints, Exchange};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
@@ -185,13 +186,29 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         options.allowed_addresses.clone(),
         options.own_addresses.clone(),
     );
+    let conf = ServerConf {
+        ca_file: Some(options.upstream_roots.display().to_string()),
+        upstream_keepalive_pool_size: IDLE_UPSTREAMS,
+        // Tries of one request: each further one only before anything was sent, see `fail_to_connect`.
+        max_retries: 4,
+        upstream_debug_ssl_keylog: false,
+        ..ServerConf::default()
+    };
+    let upstreams = Arc::new(Upstreams::new(options.overrides.clone(), policy)?);
+    let exchange = Exchange::new(
+        deps.store.clone(),
+        deps.vault.clone(),
+        Arc::clone(&deps.clock),
+        Endpoints::new(Arc::clone(&upstreams), &conf),
+    );
     let pipeline = Arc::new(Pipeline {
         authenticator: Authenticator::new(deps.root_keys),
-        upstreams: Upstreams::new(options.overrides.clone(), policy)?,
+        upstreams,
         opener: Opener::new(
             deps.store.clone(),
             deps.vault,
             deps.catalog.clone(),
+            exchange,
             options.cache_ttl,
         ),
         watcher,
@@ -203,14 +220,6 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         store: deps.store,
         catalog: deps.catalog,
     });
-    let conf = ServerConf {
-        ca_file: Some(options.upstream_roots.display().to_string()),
-        upstream_keepalive_pool_size: IDLE_UPSTREAMS,
-        // Tries of one request: each further one only before anything was sent, see `fail_to_connect`.
-        max_retries: 4,
-        upstream_debug_ssl_keylog: false,
-        ..ServerConf::default()
-    };
     let mut proxy = http_proxy(&Arc::new(conf), Shared(Arc::clone(&pipeline)));
     let mut server_options = HttpServerOptions::default();
     server_options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);

@@ -23,6 +23,13 @@ Examples:
   claviger set put stripe/prod/billing STRIPE_SECRET_KEY=@key  … or read from a file
   claviger set put custom/prod/acme ACME_KEY=- --host api.acme.example --inject 'x-api-key: ${ACME_KEY}'
 
+Tokens that are made of the keys, and renewed (GET /v1/providers lists every provider's keys):
+  claviger set put github-app/prod/ci GITHUB_APP_ID=1 GITHUB_APP_INSTALLATION_ID=2 GITHUB_APP_PRIVATE_KEY=@app.pem \\
+                                      GITHUB_APP_REPOSITORIES=site,docs GITHUB_APP_PERMISSIONS=contents:read
+  claviger set put google-service-account/prod/bot GOOGLE_SERVICE_ACCOUNT_JSON=@key.json
+  claviger set put paypal/prod/shop PAYPAL_CLIENT_ID=id PAYPAL_CLIENT_SECRET=-
+  claviger set put dropbox/prod/me DROPBOX_APP_KEY=key DROPBOX_APP_SECRET=@secret DROPBOX_REFRESH_TOKEN=-
+
 A value given as KEY=VALUE stays in the shell's history and shows in the process list.")]
     Put(Put),
     /// Store all keys of a .env file as a new set
@@ -405,10 +412,10 @@ fn from_template(path: &Path, keys: &[&str]) -> anyhow::Result<Value> {
     let table: toml::Table =
         toml::from_str(&content).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
     let mut custom = Map::new();
-    for field in ["hosts", "inject", "env"] {
+    for field in ["hosts", "make", "inject", "env"] {
         match table.get(field) {
             Some(value) => drop(custom.insert(field.to_owned(), serde_json::to_value(value)?)),
-            None if field == "env" => {}
+            None if matches!(field, "env" | "make") => {}
             None => return Err(wrong(format!("{} has no `{field}`", path.display())).into()),
         }
     }
@@ -425,12 +432,18 @@ fn from_template(path: &Path, keys: &[&str]) -> anyhow::Result<Value> {
         .filter(|key| !keys.contains(key))
         .map(|key| format!("${{{key}}}"))
         .collect();
+    let is_absent = |value: &Value| {
+        let text = value.to_string();
+        absent.iter().any(|reference| text.contains(reference))
+    };
     if let Some(Value::Array(slots)) = custom.get_mut("inject") {
-        slots.retain(|slot| {
-            !absent
-                .iter()
-                .any(|reference| slot.to_string().contains(reference))
-        });
+        slots.retain(|slot| !is_absent(slot));
+    }
+    // And so is a part of what a key is made of.
+    if let Some(Value::Array(recipes)) = custom.get_mut("make") {
+        for recipe in recipes.iter_mut().filter_map(Value::as_object_mut) {
+            recipe.retain(|_, value| !is_absent(value));
+        }
     }
     Ok(Value::Object(custom))
 }
@@ -505,6 +518,31 @@ mod tests {
             serde_json::from_value(from_template(Path::new(path), &["ACME_API_KEY"]).unwrap())
                 .unwrap();
         assert_eq!((spec.hosts.len(), spec.inject.len()), (3, 1));
+    }
+
+    #[test]
+    fn a_template_file_gives_its_recipes_without_what_the_set_lacks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"
+            hosts = ["api.acme.example"]
+            keys  = { ID = "required", SECRET = "required", SCOPE = "optional" }
+            [[make]]
+            key = "TOKEN"
+            grant = "client_credentials"
+            url = "https://auth.acme.example/token"
+            client_id = "${ID}"
+            client_secret = "${SECRET}"
+            scope = "${SCOPE}"
+            [[inject]]
+            header = "authorization"
+            value = "Bearer ${TOKEN}"
+        "#;
+        fs::write(file.path(), text).unwrap();
+        let spec = from_template(file.path(), &["ID", "SECRET"]).unwrap();
+        assert!(spec["make"][0].get("scope").is_none(), "{spec}");
+        let spec: providers::CustomSpec = serde_json::from_value(spec).unwrap();
+        let template = spec.to_template("acme", ["ID", "SECRET"]).unwrap();
+        assert_eq!(template.recipes()[0].inputs(), ["ID", "SECRET"]);
     }
 
     #[test]

@@ -270,10 +270,12 @@ async fn a_json_member_is_set_at_its_place_and_a_doubled_one_refused() {
         reply.unwrap().expect_refusal(400, "ambiguous_request");
     }
     let mut tunnel = stack.tunnel(HOST, &token).await;
-    let long = format!(r#"{{"auth": {{}}, "text": "{}"}}"#, "x".repeat(2 << 20));
-    let reply = tunnel
-        .request("POST", "/upload", &[kind], long.as_bytes())
-        .await;
+    // Refused by its head, before its body is read.
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: {HOST}\r\n{kind}\r\nContent-Length: 2097152\r\n\r\n"
+    );
+    tunnel.wire.send(head.as_bytes()).await.unwrap();
+    let reply = tunnel.wire.reply("POST").await;
     reply.unwrap().expect_refusal(413, "body_too_large");
     assert_eq!(stack.upstream.count(), 1);
     stack.finish().await;

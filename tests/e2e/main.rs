@@ -49,4 +49,5 @@ mod single_use;
 mod streaming;
 mod stripping;
 mod templates;
+mod tokens;
 mod wrapped;

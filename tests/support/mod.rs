@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod scene;
 pub(crate) mod stack;
+pub(crate) mod token_endpoint;
 pub(crate) mod tunnel;
 pub(crate) mod upstream;
 pub(crate) mod wait;

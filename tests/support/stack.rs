@@ -9,6 +9,7 @@ use super::custody::init_token;
 use super::ends::Ends;
 use super::node::{Launch, Node};
 use super::process::Process;
+use super::token_endpoint::TokenEndpoint;
 use super::upstream::Upstream;
 
 pub(crate) use super::ends::Ran;
@@ -58,9 +59,16 @@ pub(crate) struct Builder {
     variables: Vec<(String, String)>,
     token: bool,
     client_authority: Option<String>,
+    token_endpoint: Option<&'static str>,
 }
 
 impl Builder {
+    /// Runs a token endpoint of this name beside the upstream.
+    pub(crate) fn token_endpoint(mut self, host: &'static str) -> Self {
+        self.token_endpoint = Some(host);
+        self
+    }
+
     /// The upstream takes connections only from clients with a certificate of this authority, in PEM.
     pub(crate) fn client_authority(mut self, pem: String) -> Self {
         self.client_authority = Some(pem);
@@ -146,7 +154,7 @@ impl Builder {
     }
 
     /// Starts upstream and server.
-    pub(crate) async fn start(self) -> Stack {
+    pub(crate) async fn start(mut self) -> Stack {
         install_crypto();
         let home = Arc::new(home());
         let named: Vec<&str> = self
@@ -157,6 +165,12 @@ impl Builder {
             .collect();
         let upstream =
             Upstream::start_for(&named, self.alpn, self.client_authority.as_deref()).await;
+        let mut tokens = None;
+        if let Some(host) = self.token_endpoint {
+            let endpoint = TokenEndpoint::start(upstream.acceptor_for(&[host])).await;
+            self.resolve.push(format!("{host}:443={}", endpoint.addr));
+            tokens = Some(endpoint);
+        }
         let usual = if self.names_data {
             "data"
         } else {
@@ -190,6 +204,7 @@ impl Builder {
         Stack {
             ends: Ends::new(home, upstream, &node, &node),
             node,
+            tokens,
         }
     }
 }
@@ -236,6 +251,7 @@ pub(crate) struct Stack {
     /// Before the directory, because fields are dropped in order and the log lies there.
     pub(crate) node: Node,
     pub(crate) ends: Ends,
+    tokens: Option<TokenEndpoint>,
 }
 
 impl Deref for Stack {
@@ -263,12 +279,18 @@ impl Stack {
             variables: Vec::new(),
             token: false,
             client_authority: None,
+            token_endpoint: None,
         }
     }
 
     /// A stack with every default.
     pub(crate) async fn start() -> Self {
         Self::builder().start().await
+    }
+
+    /// The token endpoint that it was built with.
+    pub(crate) fn tokens(&self) -> &TokenEndpoint {
+        self.tokens.as_ref().expect("the builder was asked for one")
     }
 
     /// The running process.

@@ -66,6 +66,8 @@ impl CacheKey {
 /// memory until [`sweep`](Self::sweep), which [`sweep_every`](Self::sweep_every) calls in time.
 pub struct OpenedCache<V> {
     ttl: Duration,
+    /// What a value says of its own time, which may end before the TTL.
+    lifetime: fn(&V) -> Duration,
     capacity: usize,
     kept: RwLock<Kept<V>>,
     // Always locked before `kept`, so that an eviction meets an opening either under way or kept, never in between.
@@ -76,8 +78,14 @@ impl<V> OpenedCache<V> {
     /// A cache that keeps at most `capacity` values for at most `ttl` each. With a `ttl` of zero nothing is kept, and
     /// only openings that overlap share one result.
     pub fn new(ttl: Duration, capacity: usize) -> Self {
+        Self::with_lifetimes(ttl, capacity, |_| Duration::MAX)
+    }
+
+    /// The same for values that may end by themselves before `ttl`: `lifetime` says how long after their opening began.
+    pub fn with_lifetimes(ttl: Duration, capacity: usize, lifetime: fn(&V) -> Duration) -> Self {
         Self {
             ttl,
+            lifetime,
             capacity,
             kept: RwLock::new(Kept::default()),
             flights: Mutex::new(Flights::default()),
@@ -427,7 +435,7 @@ impl<V> Lead<'_, V> {
     }
 
     fn keep(&self, value: &Arc<V>, started_at: Instant) -> Vec<Arc<V>> {
-        let ttl = self.cache.ttl;
+        let ttl = self.cache.ttl.min((self.cache.lifetime)(value));
         let Some(expires_at) = started_at.checked_add(ttl).filter(|_| !ttl.is_zero()) else {
             return Vec::new();
         };

@@ -254,6 +254,8 @@ fn warnings(
     for key in keys
         .iter()
         .filter(|key| !template.keys().contains_key(*key))
+        // What was made is stored beside what it was made of, where it must last.
+        .filter(|key| !template.recipes().iter().any(|made| made.key() == *key))
     {
         warnings.push(format!(
             "{} has no use for {key}: it is stored and never sent",

@@ -19,7 +19,9 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Arc<Secret>> {
 
 fn plan(provider: &str, pairs: &[(&str, &str)]) -> Plan {
     let template = Catalog::builtin().get(provider).unwrap();
-    Plan::prepare(&template, |_| true, secrets(pairs)).unwrap()
+    let is_made = |key: &str| template.recipes().iter().any(|recipe| recipe.key() == key);
+    let (made, stored): (Vec<_>, Vec<_>) = pairs.iter().partition(|(key, _)| is_made(key));
+    Plan::prepare_with(&template, |_| true, secrets(&stored), secrets(&made)).unwrap()
 }
 
 /// The head that the provider receives for a head that an agent sends: what a proxy does with a plan.
@@ -104,6 +106,57 @@ macro_rules! recorded {
 }
 
 recorded! {
+    github_app_gets_its_installation_token_and_git_gets_it_by_basic: "github-app",
+        [("GITHUB_APP_ID", "12345"), ("GITHUB_APP_PRIVATE_KEY", "pem"), ("GITHUB_APP_INSTALLATION_ID", "678"), ("GITHUB_INSTALLATION_TOKEN", "ghs_FAKE")],
+        "GET /repos/o/r/issues HTTP/1.1
+        Host: api.github.com
+        Authorization: token ghs_clavigerPlaceholder00000000000000000
+        X-GitHub-Api-Version: 2022-11-28
+        User-Agent: PyGithub/Python",
+        "GET /o/r.git/info/refs?service=git-upload-pack HTTP/1.1
+        Host: github.com
+        Git-Protocol: version=2";
+    google_gets_an_access_token_and_no_key_of_the_agents: "google-service-account",
+        [("GOOGLE_SERVICE_ACCOUNT_JSON", "{}"), ("GOOGLE_ACCESS_TOKEN", "ya29.FAKE")],
+        "POST /v1/projects/p/locations/us-central1/publishers/google/models/gemini-2.5-flash:generateContent?key=own HTTP/1.1
+        Host: us-central1-aiplatform.googleapis.com
+        X-Goog-Api-Key: agents-own
+        x-goog-api-client: google-genai-sdk/1.52.0 gl-python/3.13.0
+        Content-Type: application/json";
+    paypal_gets_an_access_token: "paypal",
+        [("PAYPAL_CLIENT_ID", "id"), ("PAYPAL_CLIENT_SECRET", "secret"), ("PAYPAL_ACCESS_TOKEN", "A21AAFAKE")],
+        "POST /v2/checkout/orders HTTP/1.1
+        Host: api-m.paypal.com
+        Authorization: Bearer claviger-placeholder-00000000000000000000
+        PayPal-Request-Id: 7b92603e";
+    spotify_gets_an_access_token: "spotify",
+        [("SPOTIFY_CLIENT_ID", "id"), ("SPOTIFY_CLIENT_SECRET", "secret"), ("SPOTIFY_ACCESS_TOKEN", "BQFAKE")],
+        "GET /v1/albums/4aawyAB9vmqN3uQ7FjRGTy HTTP/1.1
+        Host: api.spotify.com
+        Authorization: Bearer claviger-placeholder-00000000000000000000";
+    zoom_gets_an_access_token: "zoom",
+        [("ZOOM_ACCOUNT_ID", "acc"), ("ZOOM_CLIENT_ID", "id"), ("ZOOM_CLIENT_SECRET", "secret"), ("ZOOM_ACCESS_TOKEN", "eyFAKE")],
+        "GET /v2/users/me/meetings HTTP/1.1
+        Host: api.zoom.us";
+    salesforce_gets_an_access_token: "salesforce",
+        [("SALESFORCE_CLIENT_ID", "id"), ("SALESFORCE_CLIENT_SECRET", "secret"), ("SALESFORCE_REFRESH_TOKEN", "5AepFAKE"), ("SALESFORCE_ACCESS_TOKEN", "00DFAKE")],
+        "GET /services/data/v62.0/query/?q=SELECT+Id+FROM+Account HTTP/1.1
+        Host: acme.my.salesforce.com
+        Authorization: Bearer claviger-placeholder-00000000000000000000
+        User-Agent: simple-salesforce/1.12.9";
+    dropbox_gets_an_access_token: "dropbox",
+        [("DROPBOX_APP_KEY", "key"), ("DROPBOX_APP_SECRET", "secret"), ("DROPBOX_REFRESH_TOKEN", "refresh"), ("DROPBOX_ACCESS_TOKEN", "sl.FAKE")],
+        "POST /2/files/list_folder HTTP/1.1
+        Host: api.dropboxapi.com
+        Authorization: Bearer claviger-placeholder-00000000000000000000
+        User-Agent: OfficialDropboxPythonSDKv2/12.0.2
+        Content-Type: application/json";
+    snowflake_gets_a_signed_token: "snowflake",
+        [("SNOWFLAKE_ACCOUNT", "ACME"), ("SNOWFLAKE_USER", "BOT"), ("SNOWFLAKE_PRIVATE_KEY", "pem"), ("SNOWFLAKE_PUBLIC_KEY_FP", "SHA256:x"), ("SNOWFLAKE_JWT", "eyFAKE")],
+        "POST /api/v2/statements HTTP/1.1
+        Host: acme-xy12345.snowflakecomputing.com
+        X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT
+        Content-Type: application/json";
     telegram_gets_the_token_in_its_path: "telegram",
         [("TELEGRAM_BOT_TOKEN", "7000000001:AAFAKE")],
         "POST /bot1234567890:claviger-placeholder-00000000000000/sendMessage HTTP/1.1

@@ -1,28 +1,45 @@
 //! What is written in a template to what it means. Every mistake is added to the report; the first one does not stop.
 
 mod carrier;
+mod recipe;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
 
-use super::{At, Entry, Origin, Place, RawBasic, RawInject, RawSigV4, RawTemplate, Report};
+use super::{
+    At, Entry, Origin, Place, RawBasic, RawInject, RawMake, RawSigV4, RawTemplate, Report,
+};
+use crate::exchange::Recipe;
 use crate::host::HostRule;
 use crate::inject::{names, sigv4::endpoint};
 use crate::placeholder;
 use crate::template::{Inject, Injection, KeyUse, PathPattern, Piece, SigV4Keys, Template, Text};
 
+pub(super) use recipe::FIELDS as MAKE_FIELDS;
+
 /// Checks a template; what it returns is used only if nothing was added to the report.
 pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -> Template {
-    let keys = keys(raw.keys.as_ref(), &raw.place, report);
+    let mut keys = keys(raw.keys.as_ref(), &raw.place, report);
+    // A made key is referred to like a stored one, and is there when what it is made of is.
+    for made in raw.make.iter().filter_map(RawMake::key) {
+        let optional = At::new(KeyUse::Optional, made.place.clone());
+        if keys.insert(made.value.clone(), optional).is_some() {
+            report.add(
+                &made.place,
+                "is a stored key, or made twice; choose another name",
+            );
+        }
+    }
     let hosts = hosts(raw.hosts.as_ref(), &raw.place, report);
     let mut check = Check {
         keys: &keys,
         hosts: &hosts,
         report,
     };
+    let recipes = check.recipes(&raw.make);
     let injections = check.injections(raw);
-    check.unused_keys(raw, &injections);
+    check.unused_keys(raw, &injections, &recipes);
     Template {
         name: check.name(raw.name.as_ref(), origin, &raw.place),
         docs: check.docs(raw.docs.as_ref()),
@@ -49,8 +66,10 @@ pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -
         hosts: hosts.iter().map(|rule| rule.value.clone()).collect(),
         keys: keys
             .into_iter()
+            .filter(|(name, _)| !recipes.iter().any(|recipe| recipe.key() == name))
             .map(|(name, key)| (name, key.value))
             .collect(),
+        recipes,
     }
 }
 
@@ -548,19 +567,25 @@ impl Check<'_> {
     }
 
     /// A key that never reaches a slot is a mistake: the operator believes that it is used.
-    fn unused_keys(&mut self, raw: &RawTemplate, injections: &[(Injection, Place)]) {
-        if injections.len() != raw.inject.len() {
+    fn unused_keys(
+        &mut self,
+        raw: &RawTemplate,
+        injections: &[(Injection, Place)],
+        recipes: &[Recipe],
+    ) {
+        if injections.len() != raw.inject.len() || recipes.len() != raw.make.len() {
             return;
         }
         let used: BTreeSet<&str> = injections
             .iter()
             .flat_map(|(injection, _)| injection.inject.keys())
+            .chain(recipes.iter().flat_map(Recipe::inputs))
             .collect();
         for (name, key) in self.keys {
             if key.value != KeyUse::NeverSent && !used.contains(name.as_str()) {
                 self.report.add(
                     &key.place,
-                    "is in no `[[inject]]`; inject it or mark it \"never_sent\"",
+                    "is in no `[[inject]]` and no `[[make]]`; inject it or mark it \"never_sent\"",
                 );
             }
         }

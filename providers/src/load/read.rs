@@ -1,11 +1,12 @@
 //! TOML, or the spec of a `custom` set, to a [`RawTemplate`]: fields and types.
 
+use super::check::MAKE_FIELDS as FIELDS;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    At, CustomSpec, Entry, Place, RawBasic, RawCertificate, RawInject, RawSigV4, RawTemplate,
-    Report,
+    At, CustomSpec, Entry, Place, RawBasic, RawCertificate, RawInject, RawMake, RawSigV4,
+    RawTemplate, Report,
 };
 
 /// Reads the fields of a template; `None` if the file is not TOML, or not a template's size.
@@ -91,11 +92,19 @@ pub(super) fn custom<'a>(
         }
     };
     let inject: Vec<RawInject> = spec.inject.iter().enumerate().map(inject).collect();
+    let make: Vec<RawMake> = spec.make.iter().enumerate().map(custom_make).collect();
     let referred: String = inject
         .iter()
         .flat_map(RawInject::texts)
+        .chain(make.iter().flat_map(RawMake::all_texts))
         .map(|text| text.value.as_str())
         .collect();
+    // A made key may be stored beside what it is made of.
+    let is_made = |key: &&str| {
+        make.iter()
+            .any(|make| make.key().is_some_and(|made| made.value == **key))
+    };
+    let keys: Vec<&str> = keys.into_iter().filter(|key| !is_made(key)).collect();
     let keys = keys.into_iter().map(|key| {
         let is_sent = referred.contains(&format!("${{{key}}}"));
         let field = format!("keys.{key}");
@@ -113,8 +122,39 @@ pub(super) fn custom<'a>(
         hosts: Some(At::new(list(&spec.hosts, "hosts"), Place::new(0, "hosts"))),
         keys: Some(At::new(keys.collect(), Place::new(0, "keys"))),
         env: env.collect(),
+        make,
         inject,
         ..RawTemplate::default()
+    }
+}
+
+/// A recipe of a `custom` set. A field that no recipe has is kept as one that is too much, so that it is reported.
+fn custom_make((n, make): (usize, &super::CustomMake)) -> RawMake {
+    let place = |field: &str| Place::new(0, format!("make[{n}].{field}"));
+    let texts = make.fields.iter().map(|(name, value)| {
+        let known = FIELDS.iter().find(|known| *known == name);
+        let name: &'static str = known.copied().unwrap_or("unknown");
+        (name, At::new(value.clone(), place(name)))
+    });
+    let parameters = make.parameters.iter().map(|(name, value)| {
+        let place = place(&format!("parameters.{name}"));
+        (
+            At::new(name.clone(), place.clone()),
+            At::new(value.clone(), place),
+        )
+    });
+    RawMake {
+        texts: texts.collect(),
+        parameters: parameters.collect(),
+        place: Place::new(0, format!("make[{n}]")),
+    }
+}
+
+impl RawMake {
+    /// Every text in which a `${KEY}` may stand.
+    fn all_texts(&self) -> impl Iterator<Item = &At<String>> {
+        let parameters = self.parameters.iter().map(|(_, value)| value);
+        self.texts.iter().map(|(_, value)| value).chain(parameters)
     }
 }
 
@@ -180,10 +220,44 @@ impl Reader<'_, '_> {
                 "strip" => raw.strip = self.list(value, place),
                 "strip_query" => raw.strip_query = self.list(value, place),
                 "encoded_slash" => raw.encoded_slash = self.flag(value, &place),
+                "make" => raw.make = self.makes(value, &place),
                 "inject" => raw.inject = self.injections(value, &place),
                 "deny" => raw.deny = self.denials(value, &place),
                 "presets" => raw.presets = self.presets(value, &place),
                 _ => self.unknown(&place, TEMPLATE_FIELDS),
+            }
+        }
+        raw
+    }
+
+    fn makes(&mut self, value: &Spanned<DeValue<'_>>, place: &Place) -> Vec<RawMake> {
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, place, "a table `[[make]]`");
+            return Vec::new();
+        };
+        let tables = array.iter().enumerate().map(|(n, value)| {
+            let place = Place::new(self.line(value), format!("make[{n}]"));
+            self.make(value, place)
+        });
+        tables.collect()
+    }
+
+    fn make(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> RawMake {
+        let fields = self.table(value, &place);
+        let mut raw = RawMake {
+            place,
+            ..RawMake::default()
+        };
+        for (name, value) in fields {
+            let place = self.place(name, &raw.place.field);
+            let found = name.get_ref().as_ref();
+            match FIELDS.iter().find(|known| **known == found) {
+                Some(known) => {
+                    let text = self.string(value, place);
+                    raw.texts.extend(text.map(|text| (*known, text)));
+                }
+                None if found == "parameters" => raw.parameters = self.entries(value, place).value,
+                None => self.unknown(&place, &format!("{}, parameters", FIELDS.join(", "))),
             }
         }
         raw
@@ -384,5 +458,5 @@ impl Reader<'_, '_> {
 
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
-const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, inject, deny, presets";
+const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, make, inject, deny, presets";
 const INJECT_FIELDS: &str = "header, query, cookie, form, json (each with value), basic, path, client_certificate, sigv4, hosts, paths";

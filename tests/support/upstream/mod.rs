@@ -231,7 +231,7 @@ impl Shared {
 /// A running upstream. It stops when it is dropped.
 pub(crate) struct Upstream {
     pub(crate) addr: SocketAddr,
-    ca_pem: String,
+    authority: Authority,
     shared: Arc<Shared>,
     accept: tokio::task::JoinHandle<()>,
 }
@@ -259,7 +259,8 @@ impl Upstream {
         alpn: &[&[u8]],
         client_authority: Option<&str>,
     ) -> Self {
-        let (ca_pem, acceptor) = identity(hosts, alpn, client_authority);
+        let authority = Authority::new();
+        let acceptor = authority.identity(hosts, alpn, client_authority);
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("loopback has a free port");
@@ -277,15 +278,20 @@ impl Upstream {
         let accept = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
         Self {
             addr,
-            ca_pem,
+            authority,
             shared,
             accept,
         }
     }
 
+    /// TLS under the upstream's authority for another server.
+    pub(crate) fn acceptor_for(&self, hosts: &[&str]) -> TlsAcceptor {
+        self.authority.identity(hosts, &[b"http/1.1"], None)
+    }
+
     /// The authority that signed this upstream's certificate.
     pub(crate) fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.authority.pem
     }
 
     /// Every request so far, in the order of arrival.
@@ -362,26 +368,50 @@ impl Upstream {
     }
 }
 
-/// A fresh authority and a certificate under it for `hosts`.
-fn identity(
+/// A fresh authority.
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("keys can be made");
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        ca.distinguished_name
+            .push(DnType::CommonName, "Upstream of the tests");
+        let pem = ca
+            .self_signed(&key)
+            .expect("the parameters are sound")
+            .pem();
+        let issuer = Issuer::new(ca, key);
+        Self { pem, issuer }
+    }
+
+    /// A certificate under it for `hosts`.
+    fn identity(
+        &self,
+        hosts: &[&str],
+        alpn: &[&[u8]],
+        client_authority: Option<&str>,
+    ) -> TlsAcceptor {
+        server_identity(&self.issuer, hosts, alpn, client_authority)
+    }
+}
+
+fn server_identity(
+    issuer: &Issuer<'_, KeyPair>,
     hosts: &[&str],
     alpn: &[&[u8]],
     client_authority: Option<&str>,
-) -> (String, TlsAcceptor) {
-    let ca_key = KeyPair::generate().expect("keys can be made");
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    ca.distinguished_name
-        .push(DnType::CommonName, "Upstream of the tests");
-    let ca_cert = ca.self_signed(&ca_key).expect("the parameters are sound");
-    let issuer = Issuer::new(ca, ca_key);
-
+) -> TlsAcceptor {
     let key = KeyPair::generate().expect("keys can be made");
     let names: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let cert = CertificateParams::new(names)
         .expect("the names are sound")
-        .signed_by(&key, &issuer)
+        .signed_by(&key, issuer)
         .expect("the parameters are sound");
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -405,7 +435,7 @@ fn identity(
         )
         .expect("key and certificate belong together");
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    (ca_cert.pem(), TlsAcceptor::from(Arc::new(config)))
+    TlsAcceptor::from(Arc::new(config))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {

@@ -355,3 +355,18 @@ async fn debug_shows_no_value() {
     );
     assert_eq!(cache.ttl(), TTL);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_ends_before_the_ttl_is_renewed_and_dropped_by_its_own_time() {
+    let cache = Cache::with_lifetimes(TTL, 10, |_| Duration::from_secs(4));
+    let counts = Counts::default();
+    put(&cache, &counts, "a").await;
+    advance(Duration::from_millis(2_900)).await;
+    assert!(!cache.look(&key("a")).unwrap().is_due);
+    advance(Duration::from_millis(200)).await;
+    assert!(cache.look(&key("a")).unwrap().is_due);
+    advance(Duration::from_secs(1)).await;
+    assert!(cache.look(&key("a")).is_none());
+    cache.sweep();
+    assert!(cache.is_empty());
+}

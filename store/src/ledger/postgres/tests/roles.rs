@@ -160,6 +160,70 @@ async fn each_role_tells_its_part_of_the_story_and_can_do_nothing_else() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_injector_that_was_given_the_right_stores_rotated_tokens_and_sees_its_own_claims_alone()
+{
+    let server = Server::start();
+    let database = with_roles(&server).await;
+    database.admin(include_str!(
+        "../../../../../examples/postgres/rotating-tokens.sql"
+    ));
+    let directory = tempfile::tempdir().unwrap();
+    let clock = || Arc::new(SystemClock);
+    let url = as_role(&database, "claviger_control_plane");
+    let control = open_node(&url, &directory, "control", clock()).await;
+    let url = as_role(&database, "claviger_injector");
+    let injector = open_node(&url, &directory, "injector", clock()).await;
+    let one = tenant(&control, "one").await;
+
+    let theirs = control
+        .idempotency()
+        .begin(&one.org, "usr_1", "k", &[0; 32])
+        .await;
+    assert_eq!(theirs.unwrap(), crate::Idempotency::Fresh);
+    let claims = injector.idempotency();
+    for expected in [crate::Idempotency::Fresh, crate::Idempotency::InProgress] {
+        let claimed = claims.begin(&one.org, "injector", "make", &[0; 32]).await;
+        assert_eq!(claimed.unwrap(), expected);
+    }
+    let seen = client_of(&url)
+        .await
+        .query_typed("SELECT principal FROM idempotency_keys", &[])
+        .await
+        .unwrap();
+    assert_eq!(seen.len(), 1, "the control plane's own are not shown");
+
+    let sets = injector.secret_sets();
+    let set = sets.get(&one.org, &one.set).await.unwrap().unwrap();
+    let keys = [set.keys[0].clone(), "MADE".to_owned()];
+    let next = sets
+        .next_versions(&one.org, &set.provider, &set.environment, &set.name, &keys)
+        .await
+        .unwrap();
+    let put = next.entries.into_iter().map(|(key, (path, version))| {
+        let bytes = vec![1];
+        (
+            key,
+            crate::Sealed {
+                path,
+                version,
+                bytes,
+            },
+        )
+    });
+    let change = crate::SetChange {
+        put: put.collect(),
+        ..crate::SetChange::default()
+    };
+    let actor = crate::Actor::system("injector");
+    let stored = sets.update(&one.org, &one.set, change, &actor).await;
+    assert_eq!(stored.unwrap().unwrap().version, set.version + 1);
+    claims.abandon(&one.org, "injector", "make").await.unwrap();
+    assert!(verify(&control).await.is_intact());
+    control.close().await;
+    injector.close().await;
+}
+
 /// What no listening process may do.
 const NOBODY: [&str; 13] = [
     "SELECT run FROM nodes",
