@@ -149,7 +149,7 @@ fn sign(report: &mut Report) -> anyhow::Result<()> {
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&dummy)?);
     let now = SystemClock.now();
     let body = [b'x'; 1024];
-    let scope = AgentScope::read(&headers, "/")?;
+    let scope = AgentScope::read(&headers, None)?;
     headers.remove(AUTHORIZATION);
     report.each("sign by SigV4, its body of 1 KiB hashed", || {
         let payload = PayloadHash::of(&body);
@@ -194,7 +194,7 @@ fn restream(report: &mut Report) -> anyhow::Result<()> {
          SignedHeaders=host;x-amz-date, Signature={none}"
     );
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&dummy)?);
-    let scope = AgentScope::read(&headers, "/bucket/key")?;
+    let scope = AgentScope::read(&headers, None)?;
     headers.remove(AUTHORIZATION);
     let mut body = Vec::new();
     for data in random().chunks(64 * 1024) {

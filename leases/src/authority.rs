@@ -16,6 +16,8 @@
 //! time_limit("set_…", "09:00", "17:00", "+02:00", "mon,tue")
 //! open("set_…", period, from, to)        the same window in minutes of the day or week in UTC
 //! cleartext("set_…")
+//! aws_limit("set_…", "service", "s3")    also region, bucket and action; not checked here, see `crate::aws`
+//! aws_presigned("set_…")
 //! unlimited("set_…", "method")           where another set of the lease is limited, and this one is not
 //! ```
 
@@ -34,7 +36,7 @@ use crate::{
     limit::{Limit, host_from, port_term},
     mint::{Binding, MintRequest},
     net,
-    scope::{Action, Keys, Kind, Scope},
+    scope::{Action, AwsScope, Keys, Kind, Scope},
     window::TimeWindow,
 };
 
@@ -143,6 +145,13 @@ fn binding_facts(facts: &mut Vec<Fact>, binding: &Binding, request: &MintRequest
     }
     if scope.cleartext {
         facts.push(fact("cleartext", &[set()]));
+    }
+    for (name, list) in scope.aws.lists() {
+        let limits = list.iter();
+        facts.extend(limits.map(|limit| fact("aws_limit", &[set(), text(name), text(limit)])));
+    }
+    if scope.aws.presigned {
+        facts.push(fact("aws_presigned", &[set()]));
     }
     for (name, is_limited) in DIMENSIONS {
         let others = request.bindings.iter();
@@ -323,7 +332,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The terms of all next facts of this name, each read.
-    fn all<T>(&mut self, name: &str, read: impl Fn(&[Term]) -> Option<T>) -> Option<Vec<T>> {
+    fn all<T>(&mut self, name: &str, read: impl FnMut(&[Term]) -> Option<T>) -> Option<Vec<T>> {
         std::iter::from_fn(|| self.next(name)).map(read).collect()
     }
 
@@ -410,6 +419,7 @@ fn read_binding(reader: &mut Reader<'_>, set: SetId) -> Option<Binding> {
             reader.all("open", |_| Some(()))?;
             reader.next("cleartext").is_some()
         },
+        aws: read_aws(reader)?,
     };
     reader.all("unlimited", |_| Some(()))?;
     Some(Binding {
@@ -420,6 +430,19 @@ fn read_binding(reader: &mut Reader<'_>, set: SetId) -> Option<Binding> {
         keys,
         scope,
     })
+}
+
+fn read_aws(reader: &mut Reader<'_>) -> Option<AwsScope> {
+    let mut aws = AwsScope::default();
+    reader.all("aws_limit", |terms| match terms {
+        [_, Term::Str(name), Term::Str(limit)] => {
+            aws.list_mut(name)?.push(limit.clone());
+            Some(())
+        }
+        _ => None,
+    })?;
+    aws.presigned = reader.next("aws_presigned").is_some();
+    Some(aws)
 }
 
 fn read_host(terms: &[Term]) -> Option<HostPattern> {

@@ -13,6 +13,7 @@ mod net;
 
 pub mod attenuate;
 pub mod authorize;
+pub mod aws;
 pub mod clock;
 pub mod glob;
 pub mod host;

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use crate::{
+    aws::AwsScope,
     glob::{GlobError, PathGlob},
     host::{HostError, HostPattern, Scheme},
     window::{TimeOfDay, TimeWindow, Weekday, WindowError, Zone},
@@ -236,7 +237,7 @@ pub(crate) fn is_forbidden_method(method: &str) -> bool {
 
 /// The limits of a grant, and the `constraints` object of the API. An empty list is no limit.
 ///
-/// JSON: `{hosts[], methods[], paths[], cidrs[], time_window, cleartext}`, each optional, no other.
+/// JSON: `{hosts[], methods[], paths[], cidrs[], time_window, cleartext, aws}`, each optional, no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scope {
@@ -261,6 +262,9 @@ pub struct Scope {
     /// Whether the credential may leave without TLS.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cleartext: bool,
+    /// What is asked of AWS, for sets that sign.
+    #[serde(skip_serializing_if = "AwsScope::is_default")]
+    pub aws: AwsScope,
 }
 
 impl Scope {
@@ -287,6 +291,7 @@ impl Scope {
             crate::net::canonical(*parent).contains(&crate::net::canonical(*net))
         }) && (parent.time_window.is_none() || self.time_window == parent.time_window)
             && (parent.cleartext || !self.cleartext)
+            && self.aws.narrows(&parent.aws)
     }
 
     /// Checks what the types do not: methods and the lengths of lists.

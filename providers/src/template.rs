@@ -257,6 +257,12 @@ impl Template {
         &self.presets
     }
 
+    /// Whether requests are signed for AWS.
+    pub fn signs(&self) -> bool {
+        let signs = |injection: &Injection| matches!(injection.inject, Inject::SigV4(_));
+        self.injections.iter().any(signs)
+    }
+
     /// What is set in a request, in the order of the file.
     pub fn injections(&self) -> &[Injection] {
         &self.injections

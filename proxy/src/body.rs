@@ -18,9 +18,12 @@ use providers::inject::sigv4::{
 };
 use providers::inject::{BodyNeed, SigV4};
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::aws::{self, refused};
 use crate::context::RequestContext;
+use crate::normalize::Target;
 use crate::refuse::{Code, Refusal};
 use crate::stream::chunk_error;
 
@@ -66,13 +69,16 @@ impl HeldBodies {
     }
 }
 
-/// Reads the agent's signature scope, and the body where its hash is signed.
+/// Reads the agent's signature scope, and the body where its hash is signed, and decides on what is asked of AWS.
 pub(crate) async fn hold_if_signed(
     bounds: &HeldBodies,
     session: &mut Session,
     ctx: &mut RequestContext,
+    now: OffsetDateTime,
 ) -> Result<(), Refusal> {
-    let (Some(credential), Some(target)) = (&ctx.credential, &ctx.target) else {
+    let (Some(credential), Some(target), Some(permit)) =
+        (&ctx.credential, &ctx.target, &ctx.permit)
+    else {
         return Ok(());
     };
     let Some(sigv4) = credential.plan.sigv4() else {
@@ -81,41 +87,43 @@ pub(crate) async fn hold_if_signed(
         }
         return answer_expectation(session).await;
     };
-    let scope = read_scope(
-        sigv4,
-        session,
-        target.host.as_str(),
-        &target.path,
-        target.query.as_deref(),
-    )?;
+    let granted = &permit.binding().scope.aws;
+    let scope = read_scope(sigv4, session, target)?;
+    aws::allow_presigned(granted, &scope, now).map_err(|error| refused(&error))?;
     let bound = match credential.plan.reads_body() {
         BodyNeed::HashUpTo(bound) => bound.min(bounds.one),
         BodyNeed::None | BodyNeed::FillUpTo(_) => 0,
     };
-    if scope.needs_body() && content_length(session).is_some_and(|length| length > bound) {
-        return Err(too_large(bound));
-    }
-    if let Payload::Streamed(streamed) = &scope.payload
-        && streamed.form.is_signed()
-    {
-        let length = content_length(session).unwrap_or(LONGEST_SIGNED_CHUNK);
-        ctx.held_room = Some(bounds.take_bytes(length.min(LONGEST_SIGNED_CHUNK))?);
-    }
-    answer_expectation(session).await?;
-    let payload = match &scope.payload {
-        Payload::Unsigned | Payload::Streamed(_) => PayloadHash::Unsigned,
-        Payload::Declared(hash) => PayloadHash::Sha256(declared(hash)?),
-        Payload::Hash if session.is_body_empty() => PayloadHash::Empty,
-        Payload::Hash => {
-            let room = bounds.take(session, bound)?;
-            let body = tokio::time::timeout(READ_DEADLINE, read_body(session, bound))
-                .await
-                .map_err(|_| gone())??;
-            let hash = Sha256::digest(&body).into();
-            ctx.held_body = Some(body);
-            ctx.held_room = Some(room);
-            PayloadHash::Sha256(hash)
+    let allow = |session: &Session, body: &[u8]| {
+        let head = session.req_header();
+        aws::allow(granted, &scope, target, &head.method, &head.headers, body)
+    };
+    let reads = (scope.needs_body() || aws::reads_body(granted, &scope.service))
+        && !session.is_body_empty();
+    let payload = if reads {
+        if content_length(session).is_some_and(|length| length > bound) {
+            return Err(too_large(bound));
         }
+        answer_expectation(session).await?;
+        let room = bounds.take(session, bound)?;
+        let body = tokio::time::timeout(READ_DEADLINE, read_body(session, bound))
+            .await
+            .map_err(|_| gone())??;
+        allow(session, &body)?;
+        let hash = Sha256::digest(&body).into();
+        ctx.held_body = Some(body);
+        ctx.held_room = Some(room);
+        PayloadHash::Sha256(hash)
+    } else {
+        allow(session, &[])?;
+        if let Payload::Streamed(streamed) = &scope.payload
+            && streamed.form.is_signed()
+        {
+            let length = content_length(session).unwrap_or(LONGEST_SIGNED_CHUNK);
+            ctx.held_room = Some(bounds.take_bytes(length.min(LONGEST_SIGNED_CHUNK))?);
+        }
+        answer_expectation(session).await?;
+        PayloadHash::Empty
     };
     ctx.signing = Some((scope, payload));
     Ok(())
@@ -144,17 +152,13 @@ fn odd(error: StreamedError) -> Refusal {
     )
 }
 
-fn read_scope(
-    sigv4: &SigV4,
-    session: &Session,
-    host: &str,
-    path: &str,
-    query: Option<&str>,
-) -> Result<AgentScope, Refusal> {
-    let path_and_query = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    let scope = AgentScope::read(&session.req_header().headers, &path_and_query)
-        .map_err(|e| refused(&e))?;
-    sigv4.check(&scope, host).map_err(|e| refused(&e))?;
+fn read_scope(sigv4: &SigV4, session: &Session, target: &Target) -> Result<AgentScope, Refusal> {
+    let headers = &session.req_header().headers;
+    let scope =
+        AgentScope::read(headers, target.query.as_deref()).map_err(|error| refused(&error))?;
+    sigv4
+        .check(&scope, target.host.as_str())
+        .map_err(|error| refused(&error))?;
     Ok(scope)
 }
 
@@ -228,38 +232,6 @@ fn too_large(limit: usize) -> Refusal {
         Code::BodyTooLarge,
         SigV4Refusal::BodyTooLarge { limit }.to_string(),
     )
-}
-
-fn declared(hash: &str) -> Result<[u8; 32], Refusal> {
-    let mut bytes = [0; 32];
-    let pairs = hash.as_bytes().chunks_exact(2);
-    if hash.len() != 64 {
-        return Err(Refusal::new(
-            Code::AmbiguousRequest,
-            "x-amz-content-sha256 is not 64 hexadecimal digits",
-        ));
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        *byte = std::str::from_utf8(pair)
-            .ok()
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            .ok_or_else(|| {
-                Refusal::new(
-                    Code::AmbiguousRequest,
-                    "x-amz-content-sha256 is not 64 hexadecimal digits",
-                )
-            })?;
-    }
-    Ok(bytes)
-}
-
-fn refused(error: &SigV4Refusal) -> Refusal {
-    let code = match error {
-        SigV4Refusal::BodyTooLarge { .. } => Code::BodyTooLarge,
-        SigV4Refusal::Malformed(_) | SigV4Refusal::Unsignable(_) => Code::AmbiguousRequest,
-        _ => Code::GrantDenied,
-    };
-    Refusal::new(code, error.to_string())
 }
 
 fn gone() -> Refusal {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use leases::token::PREFIX;
 use memchr::memmem;
 use pingora::http::RequestHeader;
-use providers::inject::sigv4::{AgentScope, PayloadHash, Signable, StreamedBody};
+use providers::inject::sigv4::{AgentScope, PayloadHash, Presigned, Signable, StreamedBody};
 use providers::inject::{AgentHead, Cookies, Plan, is_routing_header};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -92,7 +92,8 @@ pub(crate) fn inject(
     }
     join_cookies(request);
     set_cookies(request, plan, target);
-    set_target(request, plan, target)?;
+    let presigned = signing.and_then(|(scope, _)| scope.presigned.as_ref());
+    set_target(request, plan, target, presigned)?;
     // A body that could reflect the credential must come readable. `identity` is asked for, and what comes
     // encoded all the same is decoded before it is scanned.
     set(
@@ -226,18 +227,24 @@ fn is_unwanted_credential(name: &str) -> bool {
     is_usual(name) || (name.contains('_') && is_usual(&name.replace('_', "-")))
 }
 
-/// Sets the target in origin form, with the query as the plan wants it, and one Host.
-fn set_target(request: &mut RequestHeader, plan: &Plan, target: &Target) -> Result<(), Refusal> {
+/// Sets the target in origin form, with the query as the plan wants it or without the agent's signature, and one Host.
+fn set_target(
+    request: &mut RequestHeader,
+    plan: &Plan,
+    target: &Target,
+    presigned: Option<&Presigned>,
+) -> Result<(), Refusal> {
     let query = plan.rewrite_query(target.host.as_str(), &target.path, target.query.as_deref());
     let raw = RawTarget::of(request)?;
     // Over HTTP/2 the path stands alone anyway; in HTTP/1 an absolute form must become one.
     let is_as_decided = raw.path == &*target.written
         && (raw.is_origin_form() || request.version == Version::HTTP_2);
     let filled = plan.fill_path(target.host.as_str(), &target.written);
-    let query = match &query {
-        Some(rewritten) => rewritten.as_str(),
-        None if is_as_decided && filled.is_none() => return set_host(request, target),
-        None => target.query.as_deref(),
+    let query = match (presigned, &query) {
+        (Some(presigned), _) => presigned.query.as_deref(),
+        (None, Some(rewritten)) => rewritten.as_str(),
+        (None, None) if is_as_decided && filled.is_none() => return set_host(request, target),
+        (None, None) => target.query.as_deref(),
     };
     let path = filled
         .as_ref()

@@ -2,6 +2,7 @@
 
 mod account;
 mod authenticate;
+mod aws;
 mod body;
 mod chunk;
 mod connect;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Version};
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
+use providers::inject::sigv4;
 use providers::template::Template;
 
 use crate::refuse::{Code, Refusal};
@@ -32,7 +33,7 @@ pub(crate) struct Target {
 
 impl Target {
     fn new(endpoint: Endpoint, path: &str, query: Option<&str>) -> Result<Self, Refusal> {
-        let has_encoded_slash = check_path(path)?;
+        let has_encoded_slash = check_path(path, endpoint.host.as_str())?;
         if let Some(query) = query {
             check_query(query)?;
         }
@@ -288,7 +289,7 @@ pub(crate) fn check_method(method: &str) -> Result<(), Refusal> {
 }
 
 /// Refuses a path that a server may read otherwise than the policy does. Says whether it holds `%2F`.
-fn check_path(path: &str) -> Result<bool, Refusal> {
+fn check_path(path: &str, host: &str) -> Result<bool, Refusal> {
     let bytes = path.as_bytes();
     if path == "*" {
         return Ok(false);
@@ -311,10 +312,28 @@ fn check_path(path: &str) -> Result<bool, Refusal> {
     if has_encoded_slash {
         let separated = path.replace("%2f", "/").replace("%2F", "/");
         check_segments(&separated)?;
-    } else {
-        check_segments(path)?;
+    } else if check_segments(path).is_err() {
+        check_key(path, host)?;
     }
     Ok(has_encoded_slash)
+}
+
+/// A path with odd segments is one thing to all readers at Amazon S3 alone, which takes a key as it stands, with as many `..`
+/// as segments before them (`AmazonS3/latest/userguide/object-keys.html`). Escaped dots are odd there, too.
+fn check_key(path: &str, host: &str) -> Result<(), Refusal> {
+    let Some(key) = sigv4::object_key(host, path) else {
+        return check_segments(path);
+    };
+    let mut depth = 0_u32;
+    for segment in key.split('/') {
+        depth = match segment {
+            "" | "." => Some(depth),
+            ".." => depth.checked_sub(1),
+            plain => check_segments(plain).ok().map(|()| depth + 1),
+        }
+        .ok_or_else(|| ambiguous("the key's dot segments lead out of it, or are escaped"))?;
+    }
+    Ok(())
 }
 
 /// No segment may be empty, but the last, nor `.` or `..`, however its dots are written.
@@ -527,10 +546,43 @@ mod tests {
             "/a%2",
         ];
         for path in paths {
-            let refusal = check_path(path).unwrap_err();
+            let refusal = check_path(path, "api.example.com").unwrap_err();
             assert_eq!(refusal.code, Code::AmbiguousRequest, "{path}");
         }
-        assert!(check_path("/a\\b").is_err());
+        assert!(check_path("/a\\b", "api.example.com").is_err());
+    }
+
+    #[test]
+    fn keys_at_amazon_s3_are_taken_as_they_stand() {
+        let (by_path, by_host) = (
+            "s3.us-east-1.amazonaws.com",
+            "data.s3.us-east-1.amazonaws.com",
+        );
+        for path in [
+            "/data/a//b",
+            "/data/./a",
+            "/data/a/../b",
+            "/data/a/b/../..",
+            "/data//",
+        ] {
+            assert_eq!(check_path(path, by_path), Ok(false), "{path}");
+        }
+        assert_eq!(check_path("//a", by_host), Ok(false));
+        for (path, host) in [
+            ("/data/../other/key", by_path),
+            ("/data/a/../../b", by_path),
+            ("/data/a//../../b", by_path),
+            ("//data/key", by_path),
+            ("/../data/key", by_path),
+            ("/data/%2e%2e/key", by_path),
+            ("/data/a/..;x/key", by_path),
+            ("/../key", by_host),
+            ("/data/a%2Fb//c", by_path),
+            ("/a//b", "sqs.us-east-1.amazonaws.com"),
+            ("/a//b", "1.s3-control.us-east-1.amazonaws.com"),
+        ] {
+            assert!(check_path(path, host).is_err(), "{host}{path}");
+        }
     }
 
     #[test]
@@ -559,7 +611,7 @@ mod tests {
             "/%2f%2fx",
             "/%2fx",
         ] {
-            assert!(check_path(path).is_err(), "{path}");
+            assert!(check_path(path, "api.example.com").is_err(), "{path}");
         }
     }
 

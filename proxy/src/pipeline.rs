@@ -105,7 +105,7 @@ impl Pipeline {
         inject::check_nominations(&session.req_header().headers, Some(&credential.plan))?;
         inject::check_placeholders(&session.req_header().headers, &credential.plan, target)?;
         ctx.credential = Some(credential);
-        body::hold_if_signed(&self.held_bodies, session, ctx).await
+        body::hold_if_signed(&self.held_bodies, session, ctx, now).await
     }
 
     /// Puts `*` in place of what stands in a path's slot, before policy sees the path. A `custom` set's template is not

@@ -19,7 +19,8 @@ Examples:
   claviger grant create --agent bot --set openai/dev/me --actions proxy_use,mint_workflow_lease
   claviger grant create --agent bot --set stripe/prod/billing \\
       --host api.stripe.com --method GET --path '/v1/charges/**' --expires 8h --rate 60/m
-  claviger grant create --agent bot --set github/prod/org --preset read-only")]
+  claviger grant create --agent bot --set github/prod/org --preset read-only
+  claviger grant create --agent bot --set aws/prod/data --aws-bucket reports --aws-action 's3:Get*,s3:ListBucket'")]
     Create(Box<Create>),
     /// List the grants
     #[command(visible_alias = "ls", after_help = "Example:\n  claviger grant list")]
@@ -107,12 +108,54 @@ pub(crate) struct Create {
     /// Networks the agent may come from [default: all]
     #[arg(long, value_delimiter = ',')]
     cidr: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    aws: AwsLimits,
     /// When it ends: 8h, 30d, or a date [default: never]
     #[arg(long, value_name = "WHEN")]
     expires: Option<Moment>,
     /// Requests per time, as 60/m or 10/30s
     #[arg(long)]
     rate: Option<Rate>,
+}
+
+/// What of AWS the grant is for.
+#[derive(Debug, clap::Args)]
+struct AwsLimits {
+    /// AWS services, as signatures name them: s3, dynamodb [default: all]
+    #[arg(long = "aws-service", value_delimiter = ',', value_name = "SERVICE,…")]
+    services: Vec<String>,
+    /// AWS regions [default: all that the set allows]
+    #[arg(long = "aws-region", value_delimiter = ',', value_name = "REGION,…")]
+    regions: Vec<String>,
+    /// Buckets, by name or prefix*; without --aws-service S3 alone [default: all]
+    #[arg(long = "aws-bucket", value_delimiter = ',', value_name = "BUCKET,…")]
+    buckets: Vec<String>,
+    /// AWS actions, as dynamodb:GetItem, s3:Get* or sqs:* [default: all that hand out no credentials]
+    #[arg(long = "aws-action", value_delimiter = ',', value_name = "ACTION,…")]
+    aws_actions: Vec<String>,
+    /// Take presigned URLs, too; they are sent on signed by header
+    #[arg(long = "aws-presigned")]
+    presigned: bool,
+}
+
+impl AwsLimits {
+    /// The `aws` object of the constraints; empty where nothing was said.
+    fn constraints(&self) -> Map<String, Value> {
+        let lists = [
+            ("services", &self.services),
+            ("regions", &self.regions),
+            ("buckets", &self.buckets),
+            ("actions", &self.aws_actions),
+        ];
+        let given = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        let mut constraints: Map<String, Value> = given
+            .map(|(name, list)| (name.to_owned(), json!(list)))
+            .collect();
+        if self.presigned {
+            constraints.insert("presigned".to_owned(), json!(true));
+        }
+        constraints
+    }
 }
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
@@ -149,6 +192,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 ("SET", "secret_set_id"),
                 ("ACTIONS", "allowed_actions"),
                 ("PRESET", "constraints.preset"),
+                ("AWS", "constraints.aws"),
                 ("EXPIRES", "expires_at"),
                 ("REVOKED", "revoked_at"),
             ];
@@ -210,6 +254,10 @@ fn constraints(create: &Create) -> Map<String, Value> {
         .filter(|(_, list)| list.as_array().is_some_and(|items| !items.is_empty()));
     let mut constraints: Map<String, Value> =
         given.map(|(name, list)| (name.to_owned(), list)).collect();
+    let aws = create.aws.constraints();
+    if !aws.is_empty() {
+        constraints.insert("aws".to_owned(), Value::Object(aws));
+    }
     if let Some(preset) = &create.preset {
         constraints.insert("preset".to_owned(), json!(preset));
     }
@@ -276,6 +324,15 @@ mod tests {
             "60/m",
             "--preset",
             "read-only",
+            "--aws-service",
+            "s3,sqs",
+            "--aws-region",
+            "us-east-1",
+            "--aws-bucket",
+            "data,logs-*",
+            "--aws-action",
+            "s3:Get*",
+            "--aws-presigned",
         ]);
         assert_eq!(
             body,
@@ -285,6 +342,10 @@ mod tests {
                 "constraints": {
                     "hosts": ["a.example"], "methods": ["GET", "POST"], "paths": ["/v1/**"], "cidrs": ["10.0.0.0/8"],
                     "rate": { "requests": 60, "per_seconds": 60 }, "preset": "read-only",
+                    "aws": {
+                        "services": ["s3", "sqs"], "regions": ["us-east-1"], "buckets": ["data", "logs-*"],
+                        "actions": ["s3:Get*"], "presigned": true,
+                    },
                 },
             })
         );

@@ -13,6 +13,7 @@ mod support;
 
 mod address;
 mod audit;
+mod aws_bounds;
 mod aws_chunks;
 mod carriers;
 mod checks;

@@ -17,7 +17,8 @@ fn a_lease_is_minted_and_read_back_as_it_was_asked_for() {
     let mut limited = stripe(scope(
         r#"{"hosts": ["api.stripe.com"], "methods": ["GET", "POST"], "paths": ["/v1/charges", "/v1/charges/*", "/v1/refunds/**"],
             "cidrs": ["10.0.0.0/8", "2001:db8::/32"],
-            "time_window": {"after": "22:00", "before": "06:30", "timezone": "+02:00", "days": ["sun", "mon"]}, "cleartext": true}"#,
+            "time_window": {"after": "22:00", "before": "06:30", "timezone": "+02:00", "days": ["sun", "mon"]}, "cleartext": true,
+            "aws": {"services": ["s3", "sqs"], "regions": ["*"], "buckets": ["a", "b*"], "actions": ["s3:Get*"], "presigned": true}}"#,
     ));
     limited.keys = Keys::Only(vec![
         "STRIPE_SECRET_KEY".to_owned(),

@@ -6,7 +6,7 @@ fn scope(json: &str) -> Scope {
 
 #[test]
 fn the_constraints_object_is_read_and_written() {
-    let json = r#"{"hosts":["api.stripe.com","*.example.com:8443"],"methods":["GET"],"paths":["/v1/**"],"cidrs":["10.0.0.0/8"],"time_window":{"after":"08:00","before":"20:00","timezone":"UTC"},"cleartext":true}"#;
+    let json = r#"{"hosts":["api.stripe.com","*.example.com:8443"],"methods":["GET"],"paths":["/v1/**"],"cidrs":["10.0.0.0/8"],"time_window":{"after":"08:00","before":"20:00","timezone":"UTC"},"cleartext":true,"aws":{"services":["s3"],"presigned":true}}"#;
     assert_eq!(serde_json::to_string(&scope(json)).unwrap(), json);
     assert_eq!(serde_json::to_string(&Scope::default()).unwrap(), "{}");
     assert!(scope("{}").is_unlimited());

@@ -1,6 +1,9 @@
 //! AWS Signature Version 4: the agent's scope is read, checked and signed again with the real keys.
 
+mod action;
 pub(crate) mod endpoint;
+mod presigned;
+mod s3;
 mod scope;
 mod streamed;
 
@@ -8,17 +11,20 @@ use std::fmt;
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
-    UriPathNormalizationMode, sign,
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningParams,
+    SigningSettings, UriPathNormalizationMode, sign,
 };
-use aws_sigv4::sign::v4;
+use aws_sigv4::sign::{v4, v4a};
 use aws_smithy_runtime_api::client::identity::Identity;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-pub use self::scope::{AgentScope, Payload};
+pub use self::action::{Asking, may_mint, may_mint_by, needs_body};
+pub use self::presigned::Presigned;
+pub use self::s3::object_key;
+pub use self::scope::{AgentScope, Algorithm, Payload};
 pub use self::streamed::{
     LONGEST_SIGNED_CHUNK, Streamed, StreamedBody, StreamedError, StreamedForm,
 };
@@ -50,19 +56,38 @@ pub enum SigV4Refusal {
         "the request has no AWS signature to take region and service from; let the SDK sign it with the placeholder keys"
     )]
     Missing,
-    /// The signature stands in the query.
+    /// The signature stands in the query, and the grant does not say that it may.
     #[error(
-        "presigned URLs are not supported here; send a request signed in its Authorization header"
+        "presigned URLs are outside the grant; send a request signed in its Authorization header, or ask for a grant \
+         with `aws.presigned`"
     )]
     Presigned,
+    /// The signature in the query is not good now.
+    #[error(
+        "the presigned URL is not good at this time; sign it again, with a clock that is right"
+    )]
+    PresignedTime,
+    /// The request names its action twice, or so that two readers may read it in two ways.
+    #[error(
+        "the request names its AWS action in two ways, or in one that can be read in two; name it once, as SDKs do"
+    )]
+    TwoActions,
+    /// The action hands out credentials, and the grant does not name it.
+    #[error("{action} hands out new credentials; ask for a grant whose `aws.actions` name it")]
+    Mints {
+        /// `sts:AssumeRole`.
+        action: String,
+    },
     /// A streamed payload of another form or service than Amazon S3's three.
     #[error(
         "a payload streamed as {0} is not supported here; send it whole, or to Amazon S3 as \
          STREAMING-AWS4-HMAC-SHA256-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     )]
     Chunked(String),
-    /// Signature Version 4A, or another algorithm.
-    #[error("the signature algorithm `{0}` is not supported here; sign with AWS4-HMAC-SHA256")]
+    /// Another algorithm than those of versions 4 and 4A.
+    #[error(
+        "the signature algorithm `{0}` is not supported here; sign with AWS4-HMAC-SHA256 or AWS4-ECDSA-P256-SHA256"
+    )]
     Algorithm(String),
     /// The Authorization header cannot be read.
     #[error("the AWS Authorization header is malformed: {0}; let the SDK sign the request")]
@@ -200,7 +225,7 @@ impl SigV4 {
     /// # Errors
     /// [`SigV4Refusal::Mismatch`] or [`SigV4Refusal::NotAllowed`].
     pub fn check(&self, scope: &AgentScope, host: &str) -> Result<(), SigV4Refusal> {
-        let mut is_regional = true;
+        let (mut is_regional, mut own) = (true, None);
         if let Some(endpoint) = Endpoint::of(host) {
             let mismatch = |what: &str, asked: &str, expected: &str| SigV4Refusal::Mismatch {
                 asked: format!("{what} {asked}"),
@@ -210,14 +235,15 @@ impl SigV4 {
             if !endpoint.is_signed_as(&scope.service) {
                 return Err(mismatch("service", &scope.service, &endpoint.services()));
             }
-            match endpoint.region {
-                Region::Named(region) | Region::Global(region) if region != scope.region => {
-                    return Err(mismatch("region", &scope.region, region));
+            if let Region::Named(region) | Region::Global(region) = endpoint.region {
+                let is_other = |asked: &&String| asked.as_str() != region && asked.as_str() != "*";
+                if let Some(asked) = scope.regions.iter().find(is_other) {
+                    return Err(mismatch("region", asked, region));
                 }
-                Region::Named(_) | Region::Any => {}
-                // A global endpoint's region is only a word in the signature, so a set for one region may use it.
-                Region::Global(_) => is_regional = false,
+                own = Some(region);
             }
+            // A global endpoint's region is only a word in the signature, so a set for one region may use it.
+            is_regional = !matches!(endpoint.region, Region::Global(_));
         } else if self.regions.is_empty() || self.services.is_empty() {
             // A customer's server at AWS, since the loader refuses other hosts: nothing would bind the signature.
             return Err(SigV4Refusal::Unsignable(
@@ -225,12 +251,14 @@ impl SigV4 {
             ));
         }
         allowed("service", &scope.service, &self.services)?;
-        allowed("region", &scope.region, &self.regions)?;
-        if is_regional {
-            allowed("region", &scope.region, &self.set_regions)
-        } else {
-            Ok(())
+        let asked = scope.regions.iter().map(String::as_str);
+        for region in own.into_iter().chain(asked.filter(|_| own.is_none())) {
+            allowed("region", region, &self.regions)?;
+            if is_regional {
+                allowed("region", region, &self.set_regions)?;
+            }
         }
+        Ok(())
     }
 
     /// Checks the scope as [`SigV4::check`] does and signs: the headers to set, after the slots were stripped.
@@ -271,19 +299,12 @@ impl SigV4 {
             settings.percent_encoding_mode = PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         }
-        let parameters = v4::SigningParams::builder()
-            .identity(&self.identity)
-            .region(&scope.region)
-            .name(&scope.service)
-            .time(now.into())
-            .settings(settings)
-            .build()
-            .expect("every parameter is given");
+        let parameters = self.parameters(scope, now, settings);
         let uri = format!("https://{}{}", request.host, request.path_and_query);
         let headers = signed(request)?;
         let signable = SignableRequest::new(request.method, uri, headers.into_iter(), body)
             .map_err(|_| SigV4Refusal::Unsignable("its path is not a URI's"))?;
-        let (instructions, signature) = sign(signable, &parameters.into())
+        let (instructions, signature) = sign(signable, &parameters)
             .map_err(|_| SigV4Refusal::Unsignable("a header of it is malformed"))?
             .into_parts();
         let header = |(name, value): (&str, &str)| {
@@ -307,6 +328,34 @@ impl SigV4 {
         })
     }
 
+    fn parameters<'p>(
+        &'p self,
+        scope: &'p AgentScope,
+        now: OffsetDateTime,
+        settings: SigningSettings,
+    ) -> SigningParams<'p> {
+        match scope.algorithm {
+            Algorithm::V4 => v4::SigningParams::builder()
+                .identity(&self.identity)
+                .region(scope.region())
+                .name(&scope.service)
+                .time(now.into())
+                .settings(settings)
+                .build()
+                .expect("every parameter is given")
+                .into(),
+            Algorithm::V4a => v4a::SigningParams::builder()
+                .identity(&self.identity)
+                .region_set(&scope.region_set)
+                .name(&scope.service)
+                .time(now.into())
+                .settings(settings)
+                .build()
+                .expect("every parameter is given")
+                .into(),
+        }
+    }
+
     /// Signs on from the request's own signature.
     fn chunk_signer(&self, scope: &AgentScope, now: OffsetDateTime, seed: String) -> ChunkSigner {
         let credentials = self.credentials();
@@ -317,7 +366,7 @@ impl SigV4 {
         ChunkSigner {
             key: signing_key(credentials, scope, now),
             date_time: format!("{date}T{hour:02}{minute:02}{second:02}Z"),
-            scope: format!("{date}/{}/{}/aws4_request", scope.region, scope.service),
+            scope: format!("{date}/{}/{}/aws4_request", scope.region(), scope.service),
             previous: seed,
         }
     }
@@ -330,12 +379,18 @@ impl SigV4 {
 }
 
 /// The agent's own fields that are taken out and set again.
-pub(crate) const SLOTS: [&str; 3] = ["authorization", "x-amz-date", "x-amz-security-token"];
+pub(crate) const SLOTS: [&str; 5] = [
+    "authorization",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-s3session-token",
+    REGION_SET,
+];
 
 /// The longest body that is hashed, in bytes.
 pub const LONGEST_HASHED_BODY: usize = 8 * 1024 * 1024;
 
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const REGION_SET: &str = "x-amz-region-set";
 const CONTENT_SHA256: &str = "x-amz-content-sha256";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
@@ -345,7 +400,7 @@ fn signing_key(
     now: OffsetDateTime,
 ) -> Zeroizing<[u8; 32]> {
     let secret = credentials.secret_access_key();
-    let derived = v4::generate_signing_key(secret, now.into(), &scope.region, &scope.service);
+    let derived = v4::generate_signing_key(secret, now.into(), scope.region(), &scope.service);
     let mut key = Zeroizing::new([0; 32]);
     key.copy_from_slice(derived.as_ref());
     key
@@ -398,6 +453,11 @@ fn allowed(what: &'static str, asked: &str, list: &[String]) -> Result<(), SigV4
         asked: asked.to_owned(),
         allowed: list.join(", "),
     })
+}
+
+/// Whether a service keeps objects in buckets: Amazon S3 and its kin.
+pub fn has_buckets(service: &str) -> bool {
+    is_s3(service)
 }
 
 /// Amazon S3 and its kin encode paths once, keep them as they are, and check the declared hash of the body.

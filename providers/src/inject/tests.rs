@@ -67,7 +67,8 @@ fn forwarded(plan: &Plan, head: &str) -> String {
     let mut set: Vec<(HeaderName, HeaderValue)> =
         plan.headers(host.as_str(), path).cloned().collect();
     if let Some(signer) = plan.sigv4() {
-        let scope = sigv4::AgentScope::read(&agent, &target).unwrap();
+        let scope = sigv4::AgentScope::read(&agent, target.split_once('?').map(|(_, query)| query))
+            .unwrap();
         let request = sigv4::Signable {
             method,
             host: host.as_str(),

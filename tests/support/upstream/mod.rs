@@ -1,6 +1,7 @@
 //! The upstream of the tests: TLS under its own authority for any number of names, a record of every request that
 //! reaches it, and routes that answer in all the ways in which a provider can.
 
+mod aws;
 pub(crate) mod chunked;
 mod files;
 mod git;

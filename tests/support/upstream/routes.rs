@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Answer, Recorded, Shared, files, git, vendors};
+use super::{Answer, Recorded, Shared, aws, files, git, vendors};
 
 /// The size of the pieces of `/bytes/N`.
 const PIECE: usize = 64 << 10;
@@ -18,6 +18,9 @@ const PIECE: usize = 64 << 10;
 pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Answer {
     if request.authority.starts_with("github.com") && request.path().contains(".git/") {
         return git::answer(request, shared).await;
+    }
+    if let Some(answer) = aws::answer(request) {
+        return answer;
     }
     let path = request.path();
     if let Some(file) = shared.file(path) {

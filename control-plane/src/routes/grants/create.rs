@@ -3,7 +3,8 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use leases::id::{AgentId, SetId};
-use leases::scope::{Action, HostPattern, Keys, PathGlob, Scope};
+use leases::scope::{Action, AwsScope, HostPattern, Keys, PathGlob, Scope};
+use providers::inject::sigv4;
 use providers::{Denial, Template};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,7 +38,8 @@ pub(crate) struct CreateGrant {
     #[schema(value_type = Option<Object>)]
     allowed_keys: Keys,
     expires_at: Option<Timestamp>,
-    /// `{preset, hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds}, cleartext}`. A preset of the
+    /// `{preset, hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds}, cleartext,
+    /// aws{services[], regions[], buckets[], actions[], presigned}}`. A preset of the
     /// provider's template stands for its limits; what else is given must lie within them.
     #[schema(value_type = Option<Object>)]
     constraints: Option<Map<String, Value>>,
@@ -231,8 +233,26 @@ fn warnings(state: &AppState, set: &SecretSet, new: &NewGrant) -> Vec<String> {
                 denial.why()
             ))
         }));
+        if !new.constraints.aws.is_default() && !template.signs() {
+            warnings.push(format!(
+                "provider {} signs nothing for AWS: constraints.aws limits nothing",
+                set.provider
+            ));
+        }
     }
+    warnings.extend(mintable(&new.constraints.aws));
     warnings
+}
+
+/// What of the named AWS actions hands out credentials.
+fn mintable(aws: &AwsScope) -> impl Iterator<Item = String> {
+    let mints = |pattern: &&String| {
+        let (service, name) = pattern.split_once(':').unwrap_or((pattern, ""));
+        sigv4::may_mint_by(service, name)
+    };
+    aws.actions.iter().filter(mints).map(|pattern| {
+        format!("{pattern} names actions that hand out new credentials: no lease bounds what they hand to the agent")
+    })
 }
 
 /// The denial that a path lifts.

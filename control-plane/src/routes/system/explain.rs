@@ -165,6 +165,11 @@ impl Target {
                 Action::ProxyUse
             ))
         };
+        let covers = if grant.constraints.aws.is_default() {
+            "a lease from this grant covers it"
+        } else {
+            "a lease from this grant covers it, as far as its limits on AWS do, which its signature and body decide"
+        };
         Some(Candidate {
             agent_id: grant.agent_id,
             grant_id: grant.id,
@@ -172,9 +177,7 @@ impl Target {
             secret_set: format!("{}/{}/{}", set.provider, set.environment, set.name),
             provider: set.provider,
             decision: if verdict.is_ok() { "allow" } else { "deny" },
-            reason: verdict
-                .err()
-                .unwrap_or_else(|| "a lease from this grant covers it".to_owned()),
+            reason: verdict.err().unwrap_or_else(|| covers.to_owned()),
         })
     }
 

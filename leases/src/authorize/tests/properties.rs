@@ -84,6 +84,7 @@ fn any_scope() -> impl Strategy<Value = Scope> {
                 cidrs,
                 time_window,
                 cleartext,
+                ..Scope::default()
             },
         )
 }

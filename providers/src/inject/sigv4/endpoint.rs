@@ -54,7 +54,8 @@ impl<'h> Endpoint<'h> {
         }
         let second = labels.next();
         let region = match (first, second) {
-            ("s3-accelerate", _) => Region::Any,
+            // Multi-region access points, and global endpoints of EventBridge, are signed for a set of regions.
+            ("s3-accelerate" | "s3-global", _) | ("events", Some("endpoint")) => Region::Any,
             // Domains of these services stand below the region: `search-x.us-east-1.es.amazonaws.com`.
             ("es" | "aoss" | "cloudsearch" | "queue", Some(region)) if is_region(region) => {
                 Region::Named(region)
@@ -81,7 +82,9 @@ impl<'h> Endpoint<'h> {
     /// Whether requests to this endpoint are signed under that service name.
     pub(crate) fn is_signed_as(&self, name: &str) -> bool {
         let others: &[&str] = match self.label {
-            "s3-accelerate" | "s3-accesspoint" | "s3-control" | "s3-external-1" => &["s3"],
+            "s3-accelerate" | "s3-global" | "s3-accesspoint" | "s3-control" | "s3-external-1" => {
+                &["s3"]
+            }
             label if label.starts_with("s3express-") => &["s3express"],
             label if label.starts_with("bedrock-") => &["bedrock"],
             "email" | "email-smtp" => &["ses"],
@@ -113,6 +116,51 @@ impl<'h> Endpoint<'h> {
             label if label.starts_with("bedrock-") => "bedrock".to_owned(),
             "email" => "ses".to_owned(),
             label => label.to_owned(),
+        }
+    }
+}
+
+/// Where requests to a host of Amazon S3's name their bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bucket<'h> {
+    /// In the host.
+    InHost(&'h str),
+    /// First in the path.
+    InPath,
+}
+
+/// Reads a host of Amazon S3's for objects.
+///
+/// `None` for every other host, those of access points and of S3's control plane, too.
+pub(super) fn s3_host(host: &str) -> Option<Bucket<'_>> {
+    let labels = SUFFIXES
+        .iter()
+        .find_map(|(suffix, _)| below(host, suffix))?;
+    let mut end = 0;
+    loop {
+        let rest = &labels[end..];
+        match (names_s3(rest), end) {
+            (Some(takes_path), 0) if takes_path => return Some(Bucket::InPath),
+            (Some(_), 1..) => return Some(Bucket::InHost(&labels[..end - 1])),
+            _ => end += rest.find('.')? + 1,
+        }
+    }
+}
+
+/// Whether labels are S3's own, and then whether the path may name the bucket.
+fn names_s3(labels: &str) -> Option<bool> {
+    let (first, rest) = labels.split_once('.').unwrap_or((labels, ""));
+    let place = rest.strip_prefix("dualstack.").unwrap_or(rest);
+    match first {
+        "s3" | "s3-fips" if place.is_empty() || is_region(place) => Some(true),
+        "s3-external-1" if rest.is_empty() => Some(true),
+        "s3-accelerate" if matches!(rest, "" | "dualstack") => Some(false),
+        name if name.starts_with("s3express-") && is_region(place) => {
+            Some(name == "s3express-control")
+        }
+        name => {
+            let region = name.strip_prefix("s3-")?;
+            (rest.is_empty() && is_region(region)).then_some(true)
         }
     }
 }
@@ -244,7 +292,13 @@ mod tests {
             of("iam.us-gov.amazonaws.com"),
             ("iam".to_owned(), Region::Global("us-gov-west-1"))
         );
-        assert_eq!(of("bucket.s3-accelerate.amazonaws.com").1, Region::Any);
+        for host in [
+            "bucket.s3-accelerate.amazonaws.com",
+            "a.mrap.accesspoint.s3-global.amazonaws.com",
+            "id.endpoint.events.amazonaws.com",
+        ] {
+            assert_eq!(of(host).1, Region::Any, "{host}");
+        }
     }
 
     #[test]

@@ -5,22 +5,39 @@ use http::{HeaderMap, HeaderName};
 use time::Date;
 use time::macros::format_description;
 
+use super::endpoint::{Endpoint, Region};
+use super::presigned::{self, Presigned};
 use super::streamed::Streamed;
-use super::{ALGORITHM, CONTENT_SHA256, SigV4Refusal, UNSIGNED, endpoint, is_s3};
+use super::{CONTENT_SHA256, REGION_SET, SigV4Refusal, UNSIGNED, endpoint, is_s3};
 
 /// What an agent's own (dummy) signature says that it wants to sign for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentScope {
+    /// The version of the signature.
+    pub algorithm: Algorithm,
     /// The date of the agent's scope. It is not used: our own clock signs.
     pub date: Date,
-    /// `us-east-1`.
-    pub region: String,
+    /// `us-east-1`; for version 4A the set of them, in which `*` is every one.
+    pub regions: Vec<String>,
+    /// The same as version 4A signs it.
+    pub region_set: String,
     /// `s3`.
     pub service: String,
     /// The lower-case names that the agent signed.
     pub signed_headers: Vec<String>,
     /// How the body enters the signature.
     pub payload: Payload,
+    /// Where the signature stands in the query: what it says there.
+    pub presigned: Option<Presigned>,
+}
+
+/// A version of the signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// `AWS4-HMAC-SHA256`, for one region.
+    V4,
+    /// `AWS4-ECDSA-P256-SHA256`, for a set of regions.
+    V4a,
 }
 
 /// How the agent's request says that its body enters the signature.
@@ -36,67 +53,124 @@ pub enum Payload {
     Hash,
 }
 
+/// The parts of a signature, from a header or a query.
+pub(super) struct Parts<'s> {
+    pub(super) algorithm: Algorithm,
+    pub(super) credential: &'s str,
+    pub(super) signed_headers: &'s str,
+    pub(super) signature: &'s str,
+    /// Of version 4A.
+    pub(super) region_set: Option<&'s str>,
+    /// Whether they stand in the query.
+    pub(super) is_presigned: bool,
+    /// What the query says in place of `x-amz-content-sha256`.
+    pub(super) content_sha256: Option<&'s str>,
+}
+
 impl AgentScope {
-    /// Reads the scope of the agent's request, before its slots are stripped.
+    /// Reads the scope of the agent's request, before its slots are stripped. `query` has no question mark.
     ///
     /// # Errors
-    /// [`SigV4Refusal`]: missing, presigned, chunked, 4A or malformed.
-    pub fn read(headers: &HeaderMap, path_and_query: &str) -> Result<Self, SigV4Refusal> {
-        if is_presigned(path_and_query) {
-            return Err(SigV4Refusal::Presigned);
+    /// [`SigV4Refusal`]: missing, of an unknown algorithm or malformed.
+    pub fn read(headers: &HeaderMap, query: Option<&str>) -> Result<Self, SigV4Refusal> {
+        let header = one(headers, AUTHORIZATION, "it stands twice")?;
+        match (presigned::read(query.unwrap_or_default())?, header) {
+            (Some(_), Some(_)) => Err(SigV4Refusal::Malformed(
+                "a second signature stands in the query",
+            )),
+            (Some(found), None) => {
+                let mut scope = Self::of_parts(&found.parts(), headers)?;
+                scope.presigned = Some(found.check(scope.date)?);
+                Ok(scope)
+            }
+            (None, Some(text)) => Self::of_parts(&of_header(text, headers)?, headers),
+            (None, None) => Err(SigV4Refusal::Missing),
         }
-        let text = one(headers, AUTHORIZATION, "it stands twice")?.ok_or(SigV4Refusal::Missing)?;
-        let (algorithm, parameters) = text.split_once(' ').unwrap_or((text, ""));
-        if algorithm != ALGORITHM {
-            let is_word = algorithm.len() <= 40
-                && algorithm
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            // A scheme alone: what has no blank after it may be a key.
-            let named = is_word && !parameters.is_empty();
-            return Err(SigV4Refusal::Algorithm(
-                if named { algorithm } else { "unknown" }.to_owned(),
-            ));
-        }
-        let [credential, signed_headers, signature] = parameters_of(parameters)?;
-        if signature.len() != 64 || !signature.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(SigV4Refusal::Malformed(
-                "the signature is not 64 hexadecimal digits",
-            ));
-        }
-        let (date, region, service) = scope_of(credential)?;
-        let payload = Payload::read(headers, service)?;
-        let signed_headers = signed_headers
-            .split(';')
-            .map(str::to_ascii_lowercase)
-            .collect();
-        Ok(Self {
-            date,
-            region: region.to_owned(),
-            service: service.to_owned(),
-            signed_headers,
-            payload,
-        })
     }
 
     /// Whether the body must be hashed before the head can be sent.
     pub fn needs_body(&self) -> bool {
         self.payload == Payload::Hash
     }
+
+    /// The region that version 4 signs for.
+    pub(super) fn region(&self) -> &str {
+        self.regions.first().map_or("", String::as_str)
+    }
+
+    /// The regions that are meant at a host: its own, where it names one.
+    pub fn regions_at(&self, host: &str) -> Vec<String> {
+        match Endpoint::of(host).map(|endpoint| endpoint.region) {
+            Some(Region::Named(region) | Region::Global(region)) => vec![region.to_owned()],
+            Some(Region::Any) | None => self.regions.clone(),
+        }
+    }
+
+    fn of_parts(parts: &Parts<'_>, headers: &HeaderMap) -> Result<Self, SigV4Refusal> {
+        parts.algorithm.check_signature(parts.signature)?;
+        let scope = scope_of(parts)?;
+        let payload = Payload::read(headers, parts, scope.service)?;
+        Ok(Self {
+            algorithm: parts.algorithm,
+            date: scope.date,
+            region_set: scope.regions.join(","),
+            regions: scope.regions.into_iter().map(str::to_owned).collect(),
+            service: scope.service.to_owned(),
+            signed_headers: parts
+                .signed_headers
+                .split(';')
+                .map(str::to_ascii_lowercase)
+                .collect(),
+            payload,
+            presigned: None,
+        })
+    }
+}
+
+impl Algorithm {
+    /// Reads a version's name.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        match name {
+            "AWS4-HMAC-SHA256" => Some(Self::V4),
+            "AWS4-ECDSA-P256-SHA256" => Some(Self::V4a),
+            _ => None,
+        }
+    }
+
+    /// Whether a text has the form of its signatures: a MAC, or an ECDSA signature in DER.
+    fn check_signature(self, text: &str) -> Result<(), SigV4Refusal> {
+        let is_length = match self {
+            Self::V4 => text.len() == 64,
+            Self::V4a => (16..=144).contains(&text.len()),
+        };
+        if is_length && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Ok(())
+        } else {
+            Err(SigV4Refusal::Malformed(
+                "the signature is not 64 hexadecimal digits, or of version 4A at most 144",
+            ))
+        }
+    }
 }
 
 impl Payload {
-    fn read(headers: &HeaderMap, service: &str) -> Result<Self, SigV4Refusal> {
-        let declared = one(
+    fn read(headers: &HeaderMap, parts: &Parts<'_>, service: &str) -> Result<Self, SigV4Refusal> {
+        let in_header = one(
             headers,
             HeaderName::from_static(CONTENT_SHA256),
             "x-amz-content-sha256 stands twice",
         )?;
+        let declared = in_header.or(parts.content_sha256);
         if let Some(name) = declared.filter(|text| text.starts_with("STREAMING-")) {
             if !is_s3(service) {
                 return Err(SigV4Refusal::Chunked(shown(name)));
             }
-            return Streamed::read(name, headers).map(Self::Streamed);
+            let streamed = Streamed::read(name, headers)?;
+            // Chunks are signed with a key of version 4 alone.
+            if streamed.form.is_signed() && parts.algorithm == Algorithm::V4a {
+                return Err(SigV4Refusal::Chunked(shown(name)));
+            }
+            return Ok(Self::Streamed(streamed));
         }
         if is_aws_chunked(headers) {
             return Err(SigV4Refusal::Malformed(
@@ -104,6 +178,8 @@ impl Payload {
             ));
         }
         match declared {
+            // A URL for S3 is signed before there is a body.
+            None if parts.is_presigned && is_s3(service) => Ok(Self::Unsigned),
             None => Ok(Self::Hash),
             Some(UNSIGNED) => Ok(Self::Unsigned),
             Some(text) if is_sha256(text) => Ok(if is_s3(service) {
@@ -116,6 +192,31 @@ impl Payload {
             )),
         }
     }
+}
+
+/// Reads an Authorization header.
+fn of_header<'h>(text: &'h str, headers: &'h HeaderMap) -> Result<Parts<'h>, SigV4Refusal> {
+    let (name, parameters) = text.split_once(' ').unwrap_or((text, ""));
+    let algorithm = Algorithm::of(name).ok_or_else(|| {
+        let is_word = name.len() <= 40
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        // A scheme alone: what has no blank after it may be a key.
+        let named = is_word && !parameters.is_empty();
+        SigV4Refusal::Algorithm(if named { name } else { "unknown" }.to_owned())
+    })?;
+    let [credential, signed_headers, signature] = parameters_of(parameters)?;
+    let region_set = HeaderName::from_static(REGION_SET);
+    Ok(Parts {
+        algorithm,
+        credential,
+        signed_headers,
+        signature,
+        region_set: one(headers, region_set, "x-amz-region-set stands twice")?,
+        is_presigned: false,
+        content_sha256: None,
+    })
 }
 
 fn is_aws_chunked(headers: &HeaderMap) -> bool {
@@ -176,44 +277,49 @@ fn parameters_of(text: &str) -> Result<[&str; 3], SigV4Refusal> {
     Ok([credential, signed, signature])
 }
 
-/// Date, region and service of `AKID/20150830/us-east-1/service/aws4_request`.
-fn scope_of(credential: &str) -> Result<(Date, &str, &str), SigV4Refusal> {
-    let parts: Vec<&str> = credential.split('/').collect();
-    let [_, date, region, service, "aws4_request"] = parts[..] else {
-        return Err(SigV4Refusal::Malformed(
-            "the credential is not KEY/DATE/REGION/SERVICE/aws4_request",
-        ));
+/// What a credential's scope names.
+struct Scope<'s> {
+    date: Date,
+    regions: Vec<&'s str>,
+    service: &'s str,
+}
+
+/// Date, region and service of `AKID/20150830/us-east-1/service/aws4_request`; in version 4A the regions stand elsewhere.
+fn scope_of<'s>(parts: &Parts<'s>) -> Result<Scope<'s>, SigV4Refusal> {
+    let words: Vec<&str> = parts.credential.split('/').collect();
+    let (date, regions, service) = match (parts.algorithm, words.as_slice()) {
+        (Algorithm::V4, [_, date, region, service, "aws4_request"]) => {
+            (date, vec![*region], *service)
+        }
+        (Algorithm::V4a, [_, date, service, "aws4_request"]) => {
+            let set = parts.region_set.ok_or(SigV4Refusal::Malformed(
+                "a signature of version 4A has no x-amz-region-set",
+            ))?;
+            (date, set.split(',').map(str::trim).collect(), *service)
+        }
+        _ => {
+            return Err(SigV4Refusal::Malformed(
+                "the credential is not KEY/DATE/REGION/SERVICE/aws4_request, or of version 4A without the region",
+            ));
+        }
     };
     let date = Date::parse(date, format_description!("[year][month][day]"));
     let date =
         date.map_err(|_| SigV4Refusal::Malformed("the date of the credential is not YYYYMMDD"))?;
-    if !endpoint::is_scope_word(region) || !endpoint::is_scope_word(service) {
+    let is_region = |region: &&str| {
+        endpoint::is_scope_word(region) || (*region == "*" && parts.algorithm == Algorithm::V4a)
+    };
+    if !regions.iter().all(is_region) || !endpoint::is_scope_word(service) {
         return Err(SigV4Refusal::Malformed(
             "the region or the service of the credential is not a name",
         ));
     }
-    Ok((date, region, service))
-}
-
-/// Whether the query holds a signature, of this version or of version 2.
-fn is_presigned(path_and_query: &str) -> bool {
-    let query = path_and_query
-        .split_once('?')
-        .map_or("", |(_, query)| query);
-    query.split('&').any(|pair| {
-        let name = percent_encoding::percent_decode_str(pair.split('=').next().unwrap_or_default());
-        let name: Vec<u8> = name.map(|byte| byte.to_ascii_lowercase()).collect();
-        PRESIGNED.iter().any(|other| name == other.as_bytes())
+    Ok(Scope {
+        date,
+        regions,
+        service,
     })
 }
-
-const PRESIGNED: [&str; 5] = [
-    "x-amz-signature",
-    "x-amz-credential",
-    "x-amz-algorithm",
-    "x-amz-security-token",
-    "awsaccesskeyid",
-];
 
 fn is_sha256(text: &str) -> bool {
     text.len() == 64

@@ -59,7 +59,7 @@ fn scope(region: &str, service: &str, more: &[(&str, &str)]) -> AgentScope {
     let authorization = agent_authorization(region, service);
     AgentScope::read(
         &headers(&[&[("authorization", authorization.as_str())], more].concat()),
-        "/",
+        None,
     )
     .unwrap()
 }
@@ -412,9 +412,9 @@ fn the_agents_own_date_token_and_key_do_not_enter_the_signature() {
         ("x-amz-security-token", "agent"),
         ("authorization", &agent_authorization("us-east-1", "sts")),
     ]);
-    let scope = AgentScope::read(&agent, "/").unwrap();
+    let scope = AgentScope::read(&agent, None).unwrap();
     assert_eq!(
-        (scope.region.as_str(), scope.service.as_str()),
+        (scope.region(), scope.service.as_str()),
         ("us-east-1", "sts")
     );
     assert_eq!(scope.signed_headers, ["host", "x-amz-date"]);
@@ -573,54 +573,208 @@ fn a_custom_host_signs_for_what_the_set_lists() {
 #[test]
 fn forms_that_cannot_be_signed_again_are_refused() {
     let good = agent_authorization("us-east-1", "s3");
-    let read =
-        |pairs: &[(&str, &str)], path: &str| AgentScope::read(&headers(pairs), path).unwrap_err();
-    assert_eq!(read(&[], "/"), SigV4Refusal::Missing);
-    for path in [
-        "/?X-Amz-Signature=00",
-        "/k?a=b&x-amz-credential=c",
-        "/?X%2DAmz%2DAlgorithm=AWS4",
-        "/?AWSAccessKeyId=AKIA&Signature=x",
-    ] {
-        assert_eq!(
-            read(&[("authorization", &good)], path),
-            SigV4Refusal::Presigned,
-            "{path}"
-        );
-    }
+    let read = |pairs: &[(&str, &str)]| AgentScope::read(&headers(pairs), None).unwrap_err();
+    assert_eq!(read(&[]), SigV4Refusal::Missing);
     let unknown = [
         ("authorization", good.as_str()),
         ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS"),
     ];
-    assert!(matches!(read(&unknown, "/"), SigV4Refusal::Chunked(_)));
+    assert!(matches!(read(&unknown), SigV4Refusal::Chunked(_)));
     let elsewhere = agent_authorization("us-east-1", "glacier");
-    let refusal = read(
-        &[
-            ("authorization", &elsewhere),
-            ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
-            ("x-amz-decoded-content-length", "5"),
-        ],
-        "/",
-    );
+    let refusal = read(&[
+        ("authorization", &elsewhere),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("x-amz-decoded-content-length", "5"),
+    ]);
     assert!(matches!(refusal, SigV4Refusal::Chunked(_)), "{refusal}");
     let chunked = [
         ("authorization", good.as_str()),
         ("content-encoding", "gzip, aws-chunked"),
     ];
-    assert!(matches!(read(&chunked, "/"), SigV4Refusal::Malformed(_)));
-    let sigv4a = good.replace("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256");
-    assert_eq!(
-        read(&[("authorization", &sigv4a)], "/"),
-        SigV4Refusal::Algorithm("AWS4-ECDSA-P256-SHA256".to_owned())
+    assert!(matches!(read(&chunked), SigV4Refusal::Malformed(_)));
+    for (text, name) in [
+        (good.replace("AWS4-HMAC-SHA256", "AWS4-X"), "AWS4-X"),
+        ("AWS AKID:sig=".to_owned(), "AWS"),
+        ("sk-secret".to_owned(), "unknown"),
+    ] {
+        let refusal = read(&[("authorization", &text)]);
+        assert_eq!(refusal, SigV4Refusal::Algorithm(name.to_owned()));
+    }
+}
+
+fn agent_4a(region_set: &str) -> [(&'static str, String); 2] {
+    let authorization = format!(
+        "AWS4-ECDSA-P256-SHA256 Credential=AKIACLAVIGERPLACEHLD/20260101/s3/aws4_request, \
+         SignedHeaders=host;x-amz-date;x-amz-region-set, Signature={}",
+        "30".repeat(71)
     );
-    assert_eq!(
-        read(&[("authorization", "AWS AKID:sig=")], "/"),
-        SigV4Refusal::Algorithm("AWS".to_owned())
+    [
+        ("authorization", authorization),
+        ("x-amz-region-set", region_set.to_owned()),
+    ]
+}
+
+fn scope_4a(region_set: &str, more: &[(&str, &str)]) -> Result<AgentScope, SigV4Refusal> {
+    let agent = agent_4a(region_set);
+    let mut pairs: Vec<(&str, &str)> = agent.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    pairs.extend(more);
+    AgentScope::read(&headers(&pairs), None)
+}
+
+#[test]
+fn version_4a_is_read_with_its_set_of_regions() {
+    let scope = scope_4a("us-east-1, us-west-2", &[]).unwrap();
+    assert_eq!(scope.algorithm, Algorithm::V4a);
+    assert_eq!(scope.regions, ["us-east-1", "us-west-2"]);
+    assert_eq!(scope.service, "s3");
+    assert!(scope_4a("*", &[]).is_ok());
+    for set in ["", "us east", "us-east-1,", "us-*"] {
+        assert!(
+            matches!(scope_4a(set, &[]), Err(SigV4Refusal::Malformed(_))),
+            "{set}"
+        );
+    }
+    let streamed = [
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+        ("x-amz-decoded-content-length", "5"),
+    ];
+    assert!(matches!(
+        scope_4a("*", &streamed),
+        Err(SigV4Refusal::Chunked(_))
+    ));
+    let no_set = agent_4a("*")[0].1.clone();
+    let refusal = AgentScope::read(&headers(&[("authorization", &no_set)]), None);
+    assert!(matches!(refusal, Err(SigV4Refusal::Malformed(_))));
+}
+
+#[test]
+fn the_regions_of_version_4a_agree_with_host_and_set() {
+    let check = |set: &str, host: &str, more: &[(&str, &str)]| {
+        let scope = scope_4a(set, &[]).unwrap();
+        plan(more).sigv4().unwrap().check(&scope, host)
+    };
+    let (mrap, regional) = (
+        "a.mrap.accesspoint.s3-global.amazonaws.com",
+        "bucket.s3.us-east-1.amazonaws.com",
     );
+    let bound = [("AWS_REGION", "us-east-1")];
+    assert_eq!(check("*", mrap, &[]), Ok(()));
+    assert_eq!(check("*", regional, &bound), Ok(()));
+    assert_eq!(check("us-east-1", mrap, &bound), Ok(()));
+    assert!(matches!(
+        check("*", mrap, &bound),
+        Err(SigV4Refusal::NotAllowed { .. })
+    ));
+    assert!(matches!(
+        check("us-east-1,eu-west-1", regional, &[]),
+        Err(SigV4Refusal::Mismatch { .. })
+    ));
+}
+
+#[test]
+fn version_4a_is_signed_with_what_verifies_under_the_derived_key() {
+    let plan = plan(&[("AWS_SESSION_TOKEN", TOKEN)]);
+    let scope = scope_4a("*", &[]).unwrap();
+    let request = Signable {
+        method: "GET",
+        host: "a.mrap.accesspoint.s3-global.amazonaws.com",
+        path_and_query: "/key%20with%20blank?list-type=2",
+        headers: &headers(&[("x-amz-meta-a", "b")]),
+        payload: &PayloadHash::Empty,
+    };
+    let signed = plan
+        .sigv4()
+        .unwrap()
+        .sign(&request, &scope, NOW)
+        .unwrap()
+        .headers;
+    assert_eq!(value(&signed, "x-amz-region-set"), Some("*"));
+    let authorization = value(&signed, "authorization").unwrap();
+    let start = "AWS4-ECDSA-P256-SHA256 Credential=AKIDEXAMPLE/20150830/s3/aws4_request, SignedHeaders=\
+                 host;x-amz-content-sha256;x-amz-date;x-amz-meta-a;x-amz-region-set;x-amz-security-token, Signature=30";
+    assert!(authorization.starts_with(start), "{authorization}");
+}
+
+const PRESIGNED: &str = "X-Amz-Algorithm=AWS4-HMAC-SHA256\
+    &X-Amz-Credential=AKIACLAVIGERPLACEHLD%2F20150830%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20150830T120000Z\
+    &X-Amz-Expires=3600&X-Amz-SignedHeaders=host&X-Amz-Signature=0000000000000000000000000000000000000000000000000000000000000000";
+
+#[test]
+fn a_presigned_url_is_read_and_its_parameters_are_taken_out() {
+    let query = format!("versionId=1&{PRESIGNED}&X-Amz-Security-Token=agent&response-expires=%20");
+    let scope = AgentScope::read(&HeaderMap::new(), Some(&query)).unwrap();
     assert_eq!(
-        read(&[("authorization", "sk-secret")], "/"),
-        SigV4Refusal::Algorithm("unknown".to_owned())
+        (scope.region(), scope.service.as_str()),
+        ("us-east-1", "s3")
     );
+    assert_eq!(scope.payload, Payload::Unsigned);
+    let presigned = scope.presigned.unwrap();
+    assert_eq!(
+        presigned.query.as_deref(),
+        Some("versionId=1&response-expires=%20")
+    );
+    let alone = AgentScope::read(&HeaderMap::new(), Some(PRESIGNED)).unwrap();
+    assert_eq!(alone.presigned.unwrap().query, None);
+    let other = PRESIGNED.replace("%2Fs3%2F", "%2Fsqs%2F");
+    let other = AgentScope::read(&HeaderMap::new(), Some(&other)).unwrap();
+    assert_eq!(other.payload, Payload::Hash);
+}
+
+#[test]
+fn a_presigned_url_is_good_for_its_time_alone() {
+    let scope = AgentScope::read(&HeaderMap::new(), Some(PRESIGNED)).unwrap();
+    let presigned = scope.presigned.unwrap();
+    for (now, is_good) in [
+        (datetime!(2015-08-30 11:44:59 UTC), false),
+        (datetime!(2015-08-30 11:45:00 UTC), true),
+        (datetime!(2015-08-30 12:59:59 UTC), true),
+        (datetime!(2015-08-30 13:00:00 UTC), false),
+        (datetime!(2026-01-01 00:00:00 UTC), false),
+    ] {
+        assert_eq!(presigned.check(now).is_ok(), is_good, "{now}");
+    }
+}
+
+#[test]
+fn a_malformed_presigned_url_is_refused() {
+    let read = |query: &str| AgentScope::read(&HeaderMap::new(), Some(query));
+    for (from, to) in [
+        ("X-Amz-Expires=3600", "X-Amz-Expires=0"),
+        ("X-Amz-Expires=3600", "X-Amz-Expires=604801"),
+        ("X-Amz-Expires=3600", "X-Amz-Expires=-1"),
+        ("X-Amz-Expires=3600", "X-Amz-Expires=3600&x-amz-expires=1"),
+        ("&X-Amz-Expires=3600", ""),
+        ("X-Amz-Date=20150830T120000Z", "X-Amz-Date=20150831T120000Z"),
+        ("X-Amz-Date=20150830T120000Z", "X-Amz-Date=now"),
+        ("%2Faws4_request", ""),
+        ("X-Amz-Signature=00", "X-Amz-Signature=zz"),
+        ("&X-Amz-Signature=", "&X-Amz-Sig="),
+        ("X-Amz-Algorithm=AWS4-HMAC-SHA256&", ""),
+        ("SignedHeaders=host", "SignedHeaders=%FF"),
+    ] {
+        assert!(PRESIGNED.contains(from));
+        let refusal = read(&PRESIGNED.replacen(from, to, 1));
+        assert!(
+            matches!(refusal, Err(SigV4Refusal::Malformed(_))),
+            "{to}: {refusal:?}"
+        );
+    }
+    for query in [
+        "AWSAccessKeyId=AKIA&Signature=x&Expires=1",
+        "X-Amz-Algorithm=AWS4-X",
+    ] {
+        assert!(
+            matches!(read(query), Err(SigV4Refusal::Algorithm(_))),
+            "{query}"
+        );
+    }
+    assert!(matches!(
+        read("X%2DAmz%2DSignature=00"),
+        Err(SigV4Refusal::Malformed(_))
+    ));
+    let header = agent_authorization("us-east-1", "s3");
+    let both = AgentScope::read(&headers(&[("authorization", &header)]), Some(PRESIGNED));
+    assert!(matches!(both, Err(SigV4Refusal::Malformed(_))));
 }
 
 #[test]
@@ -633,7 +787,7 @@ fn a_malformed_authorization_is_refused() {
     let malformed = |pairs: &[(&str, &str)]| {
         assert!(
             matches!(
-                AgentScope::read(&headers(pairs), "/"),
+                AgentScope::read(&headers(pairs), None),
                 Err(SigV4Refusal::Malformed(_))
             ),
             "{pairs:?}"
@@ -676,8 +830,9 @@ fn debug_shows_no_key() {
 
 proptest::proptest! {
     #[test]
-    fn no_authorization_makes_the_reader_panic(text in "[ -~]{0,120}", path in "/[ -~]{0,40}") {
-        let _ = AgentScope::read(&headers(&[("authorization", &text)]), &path);
-        let _ = AgentScope::read(&headers(&[("authorization", &format!("AWS4-HMAC-SHA256 {text}"))]), &path);
+    fn no_authorization_makes_the_reader_panic(text in "[ -~]{0,120}", query in "(X-Amz-[A-Z][a-z]{3,9}=[ -~]{0,20}&){0,4}[ -~]{0,40}") {
+        let _ = AgentScope::read(&headers(&[("authorization", &text)]), None);
+        let _ = AgentScope::read(&headers(&[("authorization", &format!("AWS4-HMAC-SHA256 {text}"))]), None);
+        let _ = AgentScope::read(&HeaderMap::new(), Some(&query));
     }
 }

@@ -1,0 +1,715 @@
+//! What a request asks of Amazon S3: its buckets, and its actions by their names in IAM.
+//!
+//! Spec: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>
+
+use http::{HeaderMap, Method};
+
+use super::endpoint::{Bucket, s3_host};
+
+/// A request to S3, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct S3Request<'r> {
+    pub(super) method: &'r Method,
+    /// The canonical host.
+    pub(super) host: &'r str,
+    pub(super) path: &'r str,
+    pub(super) query: Option<&'r str>,
+    pub(super) headers: &'r HeaderMap,
+}
+
+/// The object's key in a path at one of S3's hosts, as it stands there. S3 takes keys as they are: an empty segment or one
+/// of dots is a part of the name.
+///
+/// `None` for other hosts, and for a path whose first segment should be a bucket and is none.
+pub fn object_key<'p>(host: &str, path: &'p str) -> Option<&'p str> {
+    let rest = path.strip_prefix('/')?;
+    if s3_host(host)? != Bucket::InPath {
+        return Some(rest);
+    }
+    let (bucket, key) = rest.split_once('/')?;
+    let is_named = is_bucket(bucket) && bucket.bytes().any(|byte| byte != b'.');
+    is_named.then_some(key)
+}
+
+/// What the path and the host name.
+struct Place<'r> {
+    bucket: Option<&'r str>,
+    has_key: bool,
+}
+
+impl<'r> S3Request<'r> {
+    /// The buckets that it reads or writes, if all can be told; none for a list of all buckets.
+    pub(super) fn buckets(&self) -> Option<Vec<String>> {
+        let mut buckets: Vec<String> = self
+            .place()?
+            .bucket
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
+        for source in self.headers.get_all(COPY_SOURCE) {
+            buckets.push(bucket_of_source(source.to_str().ok()?)?);
+        }
+        Some(buckets)
+    }
+
+    /// The actions that it takes, if all can be told.
+    pub(super) fn actions(&self) -> Option<Vec<String>> {
+        let place = self.place()?;
+        let query = Query::read(self.query)?;
+        let main = match (place.bucket, place.has_key) {
+            (None, _) => (self.method == Method::GET && query.subresource.is_none())
+                .then_some("ListAllMyBuckets")?,
+            (Some(_), false) => bucket_action(self.method, query.subresource)?,
+            (Some(_), true) => object_action(self.method, &query)?,
+        };
+        let mut actions = vec![main];
+        if self.headers.contains_key(COPY_SOURCE) {
+            actions.push("GetObject");
+        }
+        if query.subresource == Some("attributes") {
+            actions.push("GetObject");
+        }
+        let implied = |name: &str| IMPLIED.iter().find(|(start, _)| name.starts_with(start));
+        let names = self.headers.keys().map(http::HeaderName::as_str);
+        for (_, action) in names
+            .chain(query.others.iter().copied())
+            .filter_map(implied)
+        {
+            actions.push(if place.has_key || *action != "PutObjectAcl" {
+                action
+            } else {
+                "PutBucketAcl"
+            });
+        }
+        actions.sort_unstable();
+        actions.dedup();
+        Some(actions.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Whether it asks for credentials of S3's own.
+    pub(super) fn mints(&self) -> Option<&'static str> {
+        if self
+            .path
+            .to_ascii_lowercase()
+            .contains("/accessgrantsinstance/dataaccess")
+        {
+            return Some("GetDataAccess");
+        }
+        let mut names = self.query.unwrap_or_default().split(['&', ';']);
+        let asks = names.any(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            percent_encoding::percent_decode_str(name).eq(b"session".iter().copied())
+        });
+        asks.then_some("CreateSession")
+    }
+
+    fn place(&self) -> Option<Place<'r>> {
+        let rest = self.path.strip_prefix('/')?;
+        match s3_host(self.host)? {
+            Bucket::InHost(bucket) => Some(Place {
+                bucket: Some(bucket),
+                has_key: !rest.is_empty(),
+            }),
+            Bucket::InPath if rest.is_empty() => Some(Place {
+                bucket: None,
+                has_key: false,
+            }),
+            Bucket::InPath => {
+                let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+                Some(Place {
+                    bucket: Some(bucket).filter(|name| is_bucket(name))?.into(),
+                    has_key: !key.is_empty(),
+                })
+            }
+        }
+    }
+}
+
+/// A query's parameters: the one that says which part of a bucket or object is meant, and the others.
+struct Query<'q> {
+    subresource: Option<&'q str>,
+    has_version: bool,
+    has_upload: bool,
+    others: Vec<&'q str>,
+}
+
+impl<'q> Query<'q> {
+    /// `None` if a parameter is not known, or two say which part is meant.
+    fn read(query: Option<&'q str>) -> Option<Self> {
+        let mut read = Self {
+            subresource: None,
+            has_version: false,
+            has_upload: false,
+            others: Vec::new(),
+        };
+        let pairs = query.unwrap_or_default().split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or_default();
+            match name {
+                "versionId" => read.has_version = true,
+                "uploadId" => read.has_upload = true,
+                name if SUBRESOURCES.contains(&name) => {
+                    if read.subresource.is_some_and(|other| other != name) {
+                        return None;
+                    }
+                    read.subresource = Some(name);
+                }
+                name if PARAMETERS.contains(&name) || name.starts_with("response-") => {}
+                name if name.starts_with("x-amz-") => read.others.push(name),
+                name if name.starts_with("X-Amz-") => {}
+                _ => return None,
+            }
+        }
+        Some(read)
+    }
+}
+
+fn bucket_action(method: &Method, subresource: Option<&str>) -> Option<&'static str> {
+    let Some(subresource) = subresource else {
+        return match *method {
+            Method::GET | Method::HEAD => Some("ListBucket"),
+            Method::PUT => Some("CreateBucket"),
+            Method::DELETE => Some("DeleteBucket"),
+            _ => None,
+        };
+    };
+    if subresource == "delete" {
+        return (method == Method::POST).then_some("DeleteObject");
+    }
+    let row = BUCKET.iter().find(|(name, ..)| *name == subresource)?;
+    named(method, row.1, row.2, row.3)
+}
+
+fn object_action(method: &Method, query: &Query<'_>) -> Option<&'static str> {
+    match (query.subresource, query.has_upload) {
+        (None, true) => match *method {
+            Method::GET => Some("ListMultipartUploadParts"),
+            Method::PUT | Method::POST => Some("PutObject"),
+            Method::DELETE => Some("AbortMultipartUpload"),
+            _ => None,
+        },
+        (None, false) => match (method, query.has_version) {
+            (&Method::GET | &Method::HEAD, false) => Some("GetObject"),
+            (&Method::GET | &Method::HEAD, true) => Some("GetObjectVersion"),
+            (&Method::PUT, false) => Some("PutObject"),
+            (&Method::DELETE, false) => Some("DeleteObject"),
+            (&Method::DELETE, true) => Some("DeleteObjectVersion"),
+            _ => None,
+        },
+        (Some(_), true) => None,
+        (Some("uploads"), false) => (method == Method::POST).then_some("PutObject"),
+        (Some("restore"), false) => (method == Method::POST).then_some("RestoreObject"),
+        (Some("select"), false) => (method == Method::POST).then_some("GetObject"),
+        (Some(name), false) => {
+            let is_meant =
+                |row: &&(&str, bool, _, _, _)| row.0 == name && row.1 == query.has_version;
+            let row = OBJECT.iter().find(is_meant)?;
+            named(method, row.2, row.3, row.4)
+        }
+    }
+}
+
+fn named(
+    method: &Method,
+    get: &'static str,
+    put: &'static str,
+    delete: &'static str,
+) -> Option<&'static str> {
+    let name = match *method {
+        Method::GET | Method::HEAD => get,
+        Method::PUT => put,
+        Method::DELETE => delete,
+        _ => "",
+    };
+    (!name.is_empty()).then_some(name)
+}
+
+/// The bucket of `x-amz-copy-source`: `[/]bucket/key`, percent-encoded. An ARN names no bucket.
+fn bucket_of_source(source: &str) -> Option<String> {
+    let source = percent_encoding::percent_decode_str(source)
+        .decode_utf8()
+        .ok()?;
+    let source = source.strip_prefix('/').unwrap_or(&source);
+    let (bucket, _) = source.split_once('/')?;
+    is_bucket(bucket).then(|| bucket.to_owned())
+}
+
+fn is_bucket(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+const COPY_SOURCE: &str = "x-amz-copy-source";
+
+/// Fields that need an action of their own beside the request's.
+const IMPLIED: [(&str, &str); 6] = [
+    ("x-amz-acl", "PutObjectAcl"),
+    ("x-amz-grant-", "PutObjectAcl"),
+    ("x-amz-tagging", "PutObjectTagging"),
+    ("x-amz-object-lock-legal-hold", "PutObjectLegalHold"),
+    ("x-amz-object-lock-", "PutObjectRetention"),
+    (
+        "x-amz-bypass-governance-retention",
+        "BypassGovernanceRetention",
+    ),
+];
+
+/// Parameters that change nothing about which action it is.
+const PARAMETERS: [&str; 21] = [
+    "list-type",
+    "prefix",
+    "delimiter",
+    "marker",
+    "max-keys",
+    "continuation-token",
+    "fetch-owner",
+    "start-after",
+    "encoding-type",
+    "key-marker",
+    "version-id-marker",
+    "upload-id-marker",
+    "max-uploads",
+    "part-number-marker",
+    "max-parts",
+    "max-buckets",
+    "bucket-region",
+    "partNumber",
+    "select-type",
+    "id",
+    "x-id",
+];
+
+const SUBRESOURCES: [&str; 32] = [
+    "accelerate",
+    "acl",
+    "analytics",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "location",
+    "logging",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "session",
+    "tagging",
+    "torrent",
+    "uploads",
+    "versioning",
+    "versions",
+    "website",
+];
+
+/// Of a bucket: GET, PUT and DELETE.
+const BUCKET: [(&str, &str, &str, &str); 24] = [
+    (
+        "accelerate",
+        "GetAccelerateConfiguration",
+        "PutAccelerateConfiguration",
+        "",
+    ),
+    ("acl", "GetBucketAcl", "PutBucketAcl", ""),
+    (
+        "analytics",
+        "GetAnalyticsConfiguration",
+        "PutAnalyticsConfiguration",
+        "PutAnalyticsConfiguration",
+    ),
+    ("cors", "GetBucketCORS", "PutBucketCORS", "PutBucketCORS"),
+    (
+        "encryption",
+        "GetEncryptionConfiguration",
+        "PutEncryptionConfiguration",
+        "PutEncryptionConfiguration",
+    ),
+    (
+        "intelligent-tiering",
+        "GetIntelligentTieringConfiguration",
+        "PutIntelligentTieringConfiguration",
+        "PutIntelligentTieringConfiguration",
+    ),
+    (
+        "inventory",
+        "GetInventoryConfiguration",
+        "PutInventoryConfiguration",
+        "PutInventoryConfiguration",
+    ),
+    (
+        "lifecycle",
+        "GetLifecycleConfiguration",
+        "PutLifecycleConfiguration",
+        "PutLifecycleConfiguration",
+    ),
+    ("location", "GetBucketLocation", "", ""),
+    ("logging", "GetBucketLogging", "PutBucketLogging", ""),
+    (
+        "metrics",
+        "GetMetricsConfiguration",
+        "PutMetricsConfiguration",
+        "PutMetricsConfiguration",
+    ),
+    (
+        "notification",
+        "GetBucketNotification",
+        "PutBucketNotification",
+        "",
+    ),
+    (
+        "object-lock",
+        "GetBucketObjectLockConfiguration",
+        "PutBucketObjectLockConfiguration",
+        "",
+    ),
+    (
+        "ownershipControls",
+        "GetBucketOwnershipControls",
+        "PutBucketOwnershipControls",
+        "PutBucketOwnershipControls",
+    ),
+    (
+        "policy",
+        "GetBucketPolicy",
+        "PutBucketPolicy",
+        "DeleteBucketPolicy",
+    ),
+    ("policyStatus", "GetBucketPolicyStatus", "", ""),
+    (
+        "publicAccessBlock",
+        "GetBucketPublicAccessBlock",
+        "PutBucketPublicAccessBlock",
+        "PutBucketPublicAccessBlock",
+    ),
+    (
+        "replication",
+        "GetReplicationConfiguration",
+        "PutReplicationConfiguration",
+        "PutReplicationConfiguration",
+    ),
+    (
+        "requestPayment",
+        "GetBucketRequestPayment",
+        "PutBucketRequestPayment",
+        "",
+    ),
+    ("session", "CreateSession", "", ""),
+    (
+        "tagging",
+        "GetBucketTagging",
+        "PutBucketTagging",
+        "PutBucketTagging",
+    ),
+    ("uploads", "ListBucketMultipartUploads", "", ""),
+    (
+        "versioning",
+        "GetBucketVersioning",
+        "PutBucketVersioning",
+        "",
+    ),
+    ("versions", "ListBucketVersions", "", ""),
+];
+
+/// Of an object, without and with a version: GET, PUT and DELETE.
+const OBJECT: [(&str, bool, &str, &str, &str); 9] = [
+    ("acl", false, "GetObjectAcl", "PutObjectAcl", ""),
+    (
+        "acl",
+        true,
+        "GetObjectVersionAcl",
+        "PutObjectVersionAcl",
+        "",
+    ),
+    ("attributes", false, "GetObjectAttributes", "", ""),
+    ("attributes", true, "GetObjectVersionAttributes", "", ""),
+    (
+        "legal-hold",
+        false,
+        "GetObjectLegalHold",
+        "PutObjectLegalHold",
+        "",
+    ),
+    (
+        "retention",
+        false,
+        "GetObjectRetention",
+        "PutObjectRetention",
+        "",
+    ),
+    (
+        "tagging",
+        false,
+        "GetObjectTagging",
+        "PutObjectTagging",
+        "DeleteObjectTagging",
+    ),
+    (
+        "tagging",
+        true,
+        "GetObjectVersionTagging",
+        "PutObjectVersionTagging",
+        "DeleteObjectVersionTagging",
+    ),
+    ("torrent", false, "GetObjectTorrent", "", ""),
+];
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const REGIONAL: &str = "s3.us-east-1.amazonaws.com";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn ask(
+        method: &str,
+        host: &str,
+        target: &str,
+        pairs: &[(&'static str, &'static str)],
+    ) -> (Option<Vec<String>>, Option<Vec<String>>) {
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(p, q)| (p, Some(q)));
+        let headers = headers(pairs);
+        let request = S3Request {
+            method: &method.parse().unwrap(),
+            host,
+            path,
+            query,
+            headers: &headers,
+        };
+        (request.buckets(), request.actions())
+    }
+
+    fn actions(method: &str, target: &str, pairs: &[(&'static str, &'static str)]) -> String {
+        ask(method, REGIONAL, target, pairs)
+            .1
+            .map_or("?".to_owned(), |actions| actions.join(" "))
+    }
+
+    #[test]
+    fn the_bucket_stands_in_the_host_or_first_in_the_path() {
+        for (host, path, bucket) in [
+            (REGIONAL, "/data/key", Some("data")),
+            (REGIONAL, "/data", Some("data")),
+            ("s3.amazonaws.com", "/data/", Some("data")),
+            (
+                "s3.dualstack.eu-west-1.amazonaws.com",
+                "/data/k",
+                Some("data"),
+            ),
+            ("s3-us-west-2.amazonaws.com", "/data/k", Some("data")),
+            (
+                "data.s3.us-east-1.amazonaws.com",
+                "/other/key",
+                Some("data"),
+            ),
+            (
+                "a.dotted.data.s3.us-east-1.amazonaws.com",
+                "/k",
+                Some("a.dotted.data"),
+            ),
+            ("data.s3.amazonaws.com", "/", Some("data")),
+            ("data.s3.s3.us-east-1.amazonaws.com", "/", Some("data.s3")),
+            ("data.s3-accelerate.amazonaws.com", "/k", Some("data")),
+            (
+                "data.s3-accelerate.dualstack.amazonaws.com",
+                "/k",
+                Some("data"),
+            ),
+            (
+                "b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
+                "/k",
+                Some("b--use1-az4--x-s3"),
+            ),
+            (REGIONAL, "/arn%3Aaws%3As3%3A1%3Aap", None),
+            (REGIONAL, "/d%61ta/key", None),
+            (REGIONAL, "//key", None),
+            ("ap-123.s3-accesspoint.us-east-1.amazonaws.com", "/k", None),
+            ("123.s3-control.us-east-1.amazonaws.com", "/data/k", None),
+            ("a.mrap.accesspoint.s3-global.amazonaws.com", "/k", None),
+            ("data.vpce-0a.s3.us-east-1.vpce.amazonaws.com", "/k", None),
+            ("minio.example", "/data/k", None),
+        ] {
+            let expected = bucket.map(|name| vec![name.to_owned()]);
+            assert_eq!(ask("GET", host, path, &[]).0, expected, "{host}{path}");
+        }
+        assert_eq!(ask("GET", REGIONAL, "/", &[]).0, Some(vec![]));
+    }
+
+    #[test]
+    fn a_key_is_what_follows_the_bucket() {
+        for (host, path, key) in [
+            (REGIONAL, "/data/a//b", Some("a//b")),
+            (REGIONAL, "/data/", Some("")),
+            (REGIONAL, "/data", None),
+            (REGIONAL, "//data/a", None),
+            (REGIONAL, "/../data/a", None),
+            ("data.s3.amazonaws.com", "//a", Some("/a")),
+            ("sqs.us-east-1.amazonaws.com", "/1/q", None),
+            ("1.s3-control.us-east-1.amazonaws.com", "/a/b", None),
+        ] {
+            assert_eq!(object_key(host, path), key, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_copy_is_a_bucket_of_the_request() {
+        for (source, buckets) in [
+            ("other/key", Some(&["data", "other"][..])),
+            ("/other/a%20b?versionId=1", Some(&["data", "other"])),
+            ("other%2Fkey", Some(&["data", "other"])),
+            ("arn:aws:s3:us-east-1:1:accesspoint/ap/object/k", None),
+            ("other", None),
+            ("%FF/key", None),
+        ] {
+            let expected = buckets.map(|names| names.iter().map(|n| (*n).to_owned()).collect());
+            let told = ask("PUT", REGIONAL, "/data/key", &[(COPY_SOURCE, source)]).0;
+            assert_eq!(told, expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn actions_have_their_names_in_iam() {
+        for (method, target, expected) in [
+            ("GET", "/", "ListAllMyBuckets"),
+            ("GET", "/b", "ListBucket"),
+            (
+                "GET",
+                "/b/?list-type=2&prefix=a&delimiter=%2F",
+                "ListBucket",
+            ),
+            ("HEAD", "/b", "ListBucket"),
+            ("PUT", "/b", "CreateBucket"),
+            ("DELETE", "/b", "DeleteBucket"),
+            ("GET", "/b?policy", "GetBucketPolicy"),
+            ("PUT", "/b?policy=", "PutBucketPolicy"),
+            ("DELETE", "/b?lifecycle", "PutLifecycleConfiguration"),
+            ("POST", "/b?delete", "DeleteObject"),
+            ("GET", "/b?versions&key-marker=a", "ListBucketVersions"),
+            ("GET", "/b?session", "CreateSession"),
+            ("GET", "/b/k", "GetObject"),
+            ("HEAD", "/b/k?partNumber=1", "GetObject"),
+            ("GET", "/b/k?versionId=1&x-id=GetObject", "GetObjectVersion"),
+            ("GET", "/b/k?response-content-type=a%2Fb", "GetObject"),
+            ("PUT", "/b/k", "PutObject"),
+            ("PUT", "/b/k?partNumber=1&uploadId=x", "PutObject"),
+            ("POST", "/b/k?uploads", "PutObject"),
+            ("POST", "/b/k?uploadId=x", "PutObject"),
+            ("GET", "/b/k?uploadId=x", "ListMultipartUploadParts"),
+            ("DELETE", "/b/k?uploadId=x", "AbortMultipartUpload"),
+            ("DELETE", "/b/k", "DeleteObject"),
+            ("DELETE", "/b/k?versionId=1", "DeleteObjectVersion"),
+            ("PUT", "/b/k?acl", "PutObjectAcl"),
+            ("GET", "/b/k?tagging&versionId=1", "GetObjectVersionTagging"),
+            ("GET", "/b/k?attributes", "GetObject GetObjectAttributes"),
+            ("POST", "/b/k?select&select-type=2", "GetObject"),
+            ("POST", "/b/k?restore", "RestoreObject"),
+        ] {
+            assert_eq!(actions(method, target, &[]), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_needs_an_action_of_its_own_adds_it() {
+        for (field, expected) in [
+            ((COPY_SOURCE, "o/k"), "GetObject PutObject"),
+            (("x-amz-acl", "public-read"), "PutObject PutObjectAcl"),
+            (("x-amz-grant-read", "id=1"), "PutObject PutObjectAcl"),
+            (("x-amz-tagging", "a=b"), "PutObject PutObjectTagging"),
+            (
+                ("x-amz-object-lock-mode", "GOVERNANCE"),
+                "PutObject PutObjectRetention",
+            ),
+            (
+                ("x-amz-object-lock-legal-hold", "ON"),
+                "PutObject PutObjectLegalHold",
+            ),
+            (("x-amz-meta-a", "b"), "PutObject"),
+        ] {
+            assert_eq!(actions("PUT", "/b/k", &[field]), expected);
+        }
+        assert_eq!(
+            actions("PUT", "/b/k?x-amz-acl=public-read", &[]),
+            "PutObject PutObjectAcl"
+        );
+        let bucket = actions("PUT", "/b", &[("x-amz-acl", "private")]);
+        assert_eq!(bucket, "CreateBucket PutBucketAcl");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_told() {
+        for (method, target) in [
+            ("GET", "/b/k?unheard"),
+            ("GET", "/b/k?acl&tagging"),
+            ("GET", "/b/k?%61cl"),
+            ("GET", "/b/k?acl&uploadId=x"),
+            ("POST", "/b/k"),
+            ("POST", "/b"),
+            ("PUT", "/b?versions"),
+            ("PATCH", "/b/k"),
+            ("PUT", "/"),
+            ("PUT", "/b/k?versionId=1"),
+            ("PUT", "/b/k?renameObject"),
+        ] {
+            assert_eq!(actions(method, target, &[]), "?", "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_s3_are_told_in_any_spelling() {
+        let mints = |host: &str, path: &str, query: Option<&str>| {
+            let headers = HeaderMap::new();
+            S3Request {
+                method: &Method::GET,
+                host,
+                path,
+                query,
+                headers: &headers,
+            }
+            .mints()
+        };
+        for query in [
+            "session",
+            "session=",
+            "a=b&session",
+            "%73ession",
+            "a;session",
+        ] {
+            assert_eq!(
+                mints(REGIONAL, "/b", Some(query)),
+                Some("CreateSession"),
+                "{query}"
+            );
+        }
+        let control = "1.s3-control.us-east-1.amazonaws.com";
+        let path = "/v20180820/accessgrantsinstance/dataaccess";
+        assert_eq!(
+            mints(control, path, Some("target=x")),
+            Some("GetDataAccess")
+        );
+        assert_eq!(mints(REGIONAL, "/b/session", Some("prefix=session")), None);
+    }
+}
