@@ -15,6 +15,7 @@ mod address;
 mod audit;
 mod aws_bounds;
 mod aws_chunks;
+mod aws_clients;
 mod carriers;
 mod checks;
 mod clients;
