@@ -4,6 +4,7 @@ mod basic;
 mod cookie;
 mod field;
 mod header;
+mod hmac;
 mod misplaced;
 pub(crate) mod names;
 mod path;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
+use time::OffsetDateTime;
 use vault::Secret;
 use zeroize::Zeroizing;
 
@@ -24,6 +26,7 @@ use crate::template::{ClientCertificateKeys, Inject, KeyUse, Template};
 
 pub use cookie::Cookies;
 pub use field::{FieldRefusal, LONGEST_FILLED_BODY};
+pub use hmac::HmacRequest;
 pub use misplaced::{AgentHead, Misplaced};
 pub use names::is_routing_header;
 pub use sigv4::SigV4;
@@ -41,6 +44,7 @@ pub struct Plan {
     cookies: Vec<Slot<Zeroizing<Vec<u8>>>>,
     fields: Vec<Slot<field::Field>>,
     certificate: Option<Slot<ClientCertificate>>,
+    hmacs: Vec<Slot<hmac::Signer>>,
     placeholders: Option<misplaced::Finder>,
     sigv4: Option<SigV4>,
     scrubber: Arc<Scrubber>,
@@ -151,6 +155,7 @@ impl Plan {
             cookies: Vec::new(),
             fields: Vec::new(),
             certificate: None,
+            hmacs: Vec::new(),
             placeholders: misplaced::Finder::of(template),
             sigv4: None,
             scrubber: Arc::new(Scrubber::new([])),
@@ -244,7 +249,8 @@ impl Plan {
             | Inject::Cookie { .. }
             | Inject::Form { .. }
             | Inject::Json { .. }
-            | Inject::ClientCertificate(_) => {
+            | Inject::ClientCertificate(_)
+            | Inject::Hmac(_) => {
                 self.carry(injection, inject, secrets, reflected)?;
             }
         }
@@ -294,6 +300,15 @@ impl Plan {
                 };
                 self.certificate = Some(Slot { injection, set });
                 // The certificate is public, and the private key signs and stays here.
+                reflected.used.extend(inject.keys());
+                return Ok(());
+            }
+            Inject::Hmac(signature) => {
+                let Some(set) = hmac::Signer::of(signature, secrets) else {
+                    return Ok(());
+                };
+                self.hmacs.push(Slot { injection, set });
+                // The key signs and stays here.
                 reflected.used.extend(inject.keys());
                 return Ok(());
             }
@@ -398,11 +413,33 @@ impl Plan {
         cookie::rewrite(fields, &self.strip_cookies, add)
     }
 
-    /// Whether a field of the body is set on this host and path.
-    pub fn fills_body(&self, host: &str, path: &str) -> bool {
-        self.fields
+    /// Whether a field of the body is set on this host and path, or the body signed.
+    pub fn takes_body(&self, host: &str, path: &str) -> bool {
+        let fills = |slot: &Slot<_>| self.applies(slot, host, path);
+        let signs =
+            |slot: &Slot<hmac::Signer>| slot.set.reads_body() && self.applies(slot, host, path);
+        self.fields.iter().any(fills) || self.hmacs.iter().any(signs)
+    }
+
+    /// Whether some request is signed by a keyed hash.
+    pub fn has_hmacs(&self) -> bool {
+        !self.hmacs.is_empty()
+    }
+
+    /// The headers that sign the request as it is about to leave, each marked sensitive but for its time.
+    /// `host` is canonical, without a port.
+    pub fn hmacs(
+        &self,
+        host: &str,
+        path: &str,
+        request: &HmacRequest<'_>,
+        now: OffsetDateTime,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        self.hmacs
             .iter()
-            .any(|slot| self.applies(slot, host, path))
+            .filter(|slot| self.applies(slot, host, path))
+            .flat_map(|slot| slot.set.sign(request, now))
+            .collect()
     }
 
     /// Whether a body of this Content-Type takes every field that is set on this host and path. `None` is no one field of
@@ -483,7 +520,7 @@ impl Plan {
     pub fn reads_body(&self) -> BodyNeed {
         if self.sigv4.is_some() {
             BodyNeed::HashUpTo(sigv4::LONGEST_HASHED_BODY)
-        } else if !self.fields.is_empty() {
+        } else if !self.fields.is_empty() || self.hmacs.iter().any(|slot| slot.set.reads_body()) {
             BodyNeed::FillUpTo(LONGEST_FILLED_BODY)
         } else {
             BodyNeed::None
@@ -630,6 +667,7 @@ impl Inject {
             | Self::Json { value, .. } => value.keys().collect(),
             Self::Path(slot) => vec![&slot.key],
             Self::ClientCertificate(keys) => vec![&keys.certificate, &keys.key],
+            Self::Hmac(signature) => vec![&signature.key],
             Self::Basic { user, password } => user.keys().chain(password.keys()).collect(),
             Self::SigV4(keys) => {
                 let optional = keys.session_token.iter().chain(&keys.region);
@@ -653,6 +691,10 @@ impl Inject {
             | Self::Form { .. }
             | Self::Json { .. }
             | Self::ClientCertificate(_) => Vec::new(),
+            Self::Hmac(signature) => {
+                let time = signature.time_header.iter().cloned();
+                time.chain([signature.header.clone()]).collect()
+            }
             Self::SigV4(_) => sigv4::SLOTS.map(HeaderName::from_static).to_vec(),
         }
     }
@@ -671,6 +713,7 @@ impl Inject {
             Self::Form { name, .. } => format!("the form field `{name}`"),
             Self::Json { pointer, .. } => format!("the JSON field `{pointer}`"),
             Self::ClientCertificate(_) => "the TLS handshake".to_owned(),
+            Self::Hmac(signature) => format!("the signature in the header `{}`", signature.header),
         }
     }
 }

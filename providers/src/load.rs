@@ -77,6 +77,10 @@ pub struct CustomInject {
     /// Certificate and key of the TLS handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<CustomCertificate>,
+    /// A keyed hash over parts of the request: `key`, `over`, `header`, and `prefix`, `encoding`, `algorithm`, `time`,
+    /// `time_header` where the vendor wants them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hmac: Option<BTreeMap<String, String>>,
     /// The hosts that the slot is filled on; empty is all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -214,6 +218,22 @@ struct RawTemplate {
     place: Place,
 }
 
+/// A table of texts, by field.
+#[derive(Debug, Default)]
+struct RawTexts {
+    texts: Vec<(&'static str, At<String>)>,
+    place: Place,
+}
+
+impl RawTexts {
+    fn get(&self, name: &str) -> Option<&At<String>> {
+        let mut texts = self.texts.iter();
+        texts
+            .find(|(other, _)| *other == name)
+            .map(|(_, text)| text)
+    }
+}
+
 /// A `[[make]]`: its texts by field, and its parameters.
 #[derive(Debug, Default)]
 struct RawMake {
@@ -237,6 +257,7 @@ struct RawInject {
     form: Option<At<String>>,
     json: Option<At<String>>,
     client_certificate: Option<At<RawCertificate>>,
+    hmac: Option<RawTexts>,
     hosts: Vec<At<String>>,
     paths: Vec<At<String>>,
     place: Place,

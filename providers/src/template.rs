@@ -117,6 +117,55 @@ pub enum Inject {
     },
     /// The certificate by which we authenticate in the TLS handshake with the provider.
     ClientCertificate(ClientCertificateKeys),
+    /// A keyed hash over declared parts of the request, in a header.
+    Hmac(HmacSignature),
+}
+
+/// What is signed by a keyed hash, and where the signature stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HmacSignature {
+    /// The name of the key that signs. It never travels.
+    pub(crate) key: String,
+    pub(crate) over: Vec<HmacPiece>,
+    pub(crate) header: HeaderName,
+    /// What stands before the signature.
+    pub(crate) prefix: String,
+    pub(crate) encoding: HmacEncoding,
+    /// SHA-512 instead of SHA-256.
+    pub(crate) is_sha512: bool,
+    pub(crate) time: HmacTime,
+    /// Where the time that is signed is sent.
+    pub(crate) time_header: Option<HeaderName>,
+}
+
+/// A part of what is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HmacPiece {
+    Literal(String),
+    Method,
+    Host,
+    Path,
+    Query,
+    /// Path and query, as on the wire.
+    Target,
+    Time,
+    Body,
+    /// In lower-case hex.
+    BodySha256,
+}
+
+/// How a signature is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HmacEncoding {
+    Hex,
+    Base64,
+}
+
+/// The unit of the time since 1970 that is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HmacTime {
+    Seconds,
+    Milliseconds,
 }
 
 /// The keys of a client certificate, both in PEM (RFC 7468).

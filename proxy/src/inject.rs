@@ -10,7 +10,7 @@ use leases::token::PREFIX;
 use memchr::memmem;
 use pingora::http::RequestHeader;
 use providers::inject::sigv4::{AgentScope, PayloadHash, Presigned, Signable, StreamedBody};
-use providers::inject::{AgentHead, Cookies, Plan, is_routing_header};
+use providers::inject::{AgentHead, Cookies, HmacRequest, Plan, is_routing_header};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -73,6 +73,35 @@ pub(crate) fn check_placeholders(
 pub(crate) fn set_length(request: &mut RequestHeader, body: &Bytes) {
     if request.headers.contains_key(CONTENT_LENGTH) {
         set(request, CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+}
+
+/// Sets the keyed hashes over the request as it leaves.
+pub(crate) fn sign_hmacs(
+    request: &mut RequestHeader,
+    plan: &Plan,
+    target: &Target,
+    body: &[u8],
+    now: OffsetDateTime,
+) {
+    if !plan.has_hmacs() {
+        return;
+    }
+    let host = authority(target);
+    let signed = plan.hmacs(
+        target.host.as_str(),
+        &target.path,
+        &HmacRequest {
+            method: request.method.as_str(),
+            host: &host,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            body,
+        },
+        now,
+    );
+    for (name, value) in signed {
+        set(request, name, value);
     }
 }
 

@@ -333,6 +333,8 @@ impl ProxyHttp for Shared {
         if let Some(body) = &ctx.held_body {
             inject::set_length(request, body);
         }
+        let body = ctx.held_body.as_deref().unwrap_or_default();
+        inject::sign_hmacs(request, &credential.plan, target, body, self.clock.now());
         ctx.streamed_body = injected.map_err(|refusal| {
             ctx.refusal = Some(refusal);
             Error::explain(ErrorType::InternalError, "refused at injection")

@@ -1,6 +1,7 @@
 //! Where a credential may go beyond headers and the query: a path's segment, a cookie, a field of the body, the TLS
 //! handshake. And nowhere else: a placeholder outside its slot is refused with a hint.
 
+use hmac::Mac as _;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
@@ -344,4 +345,45 @@ async fn a_client_certificate_is_presented_and_a_set_without_the_right_one_is_tu
     let reply = tunnel.get("/echo").await;
     reply.expect_refusal(403, "grant_denied");
     stack.finish_after_crash().await;
+}
+
+#[tokio::test]
+async fn a_keyed_hash_signs_the_request_as_it_leaves() {
+    let stack = Stack::builder().host(HOST).start().await;
+    let secret = stack.secret("hs_");
+    stack.mark("x-vendor-sign");
+    let hmac = json!({
+        "key": "${VENDOR_KEY}", "over": "{time}{method}{target}{body}", "header": "x-vendor-sign", "prefix": "v1=",
+        "time": "milliseconds", "time_header": "x-vendor-time",
+    });
+    let spec = json!({ "hosts": [HOST], "inject": [{ "hmac": hmac }] });
+    let entries = json!({ "VENDOR_KEY": secret.text() });
+    let access = stack
+        .custom_access("signer", &entries, &spec, &secret)
+        .await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel(HOST, &token).await;
+
+    let forged = ["X-Vendor-Sign: v1=00", "X-Vendor-Time: 1"];
+    for (method, path, body) in [
+        ("POST", "/upload?a=b%20c", &b"{\"n\": 1}"[..]),
+        ("GET", "/upload", b""),
+    ] {
+        let reply = tunnel.request(method, path, &forged, body).await.unwrap();
+        reply.expect_status(200);
+        let sent = stack.upstream.last();
+        assert_eq!(sent.body(), body);
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.bytes()).unwrap();
+        for part in [
+            sent.field("x-vendor-time").as_bytes(),
+            method.as_bytes(),
+            path.as_bytes(),
+            body,
+        ] {
+            mac.update(part);
+        }
+        let expected = format!("v1={}", hex::encode(mac.finalize().into_bytes()));
+        assert_eq!(sent.field("x-vendor-sign"), expected);
+    }
+    stack.finish().await;
 }

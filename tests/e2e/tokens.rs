@@ -10,9 +10,9 @@ use hmac::Mac as _;
 use serde_json::{Value, json};
 
 use crate::support::canary::Canary;
-use crate::support::token_endpoint::Said;
+use crate::support::token_endpoint::{Said, TokenEndpoint};
 use crate::support::tunnel::race;
-use crate::support::{Access, Stack, wait};
+use crate::support::{Access, Ends, Fleet, Stack, wait};
 
 const API: &str = "api.example-vendor.com";
 const AUTH: &str = "auth.example-vendor.com";
@@ -377,16 +377,22 @@ async fn a_token_signed_by_ourselves_needs_nobody() {
     stack.finish().await;
 }
 
-/// A token endpoint that rotates refresh tokens: each is good once, as vendors that watch for theft have it.
-fn rotating(stack: &Stack, first: &Canary, seconds: u64) -> Arc<Vec<(Canary, Canary)>> {
+/// Makes the token endpoint rotate refresh tokens: each is good once, as vendors that watch for theft have it. Gives the pairs
+/// of access and refresh tokens that it hands out, one after the other.
+fn rotating(
+    ends: &Ends,
+    endpoint: &TokenEndpoint,
+    first: &Canary,
+    seconds: u64,
+) -> Arc<Vec<(Canary, Canary)>> {
     let pairs: Vec<_> = (0..20)
-        .map(|_| (stack.secret("at_"), stack.secret("rt_")))
+        .map(|_| (ends.secret("at_"), ends.secret("rt_")))
         .collect();
     let pairs = Arc::new(pairs);
     let given = Arc::clone(&pairs);
     let mut good = first.text().to_owned();
     let mut next = 0;
-    stack.tokens().answers(move |asked| {
+    endpoint.answers(move |asked| {
         if asked.form("refresh_token") != Some(&*good) {
             return Said::Json(400, json!({ "error": "invalid_grant" }));
         }
@@ -412,7 +418,7 @@ async fn refreshing() -> (Scene, Canary) {
 #[tokio::test]
 async fn a_rotated_refresh_token_survives_kill_9_and_is_used_next() {
     let (mut scene, first) = refreshing().await;
-    let pairs = rotating(&scene.stack, &first, 8);
+    let pairs = rotating(&scene.stack, scene.stack.tokens(), &first, 8);
     let mut tunnel = scene.stack.tunnel(API, &scene.token).await;
     tunnel.get("/upload").await.expect_status(200);
     let bearer = scene.stack.upstream.last().field("authorization");
@@ -483,7 +489,7 @@ async fn a_kill_in_the_middle_of_a_refresh_loses_no_token() {
 async fn many_uses_at_once_rotate_a_refresh_token_once() {
     let (scene, first) = refreshing().await;
     let stack = &scene.stack;
-    rotating(stack, &first, 3600);
+    rotating(stack, stack.tokens(), &first, 3600);
     let mut tunnels = Vec::new();
     for _ in 0..32 {
         tunnels.push(stack.tunnel(API, &scene.token).await);
@@ -503,12 +509,12 @@ async fn many_uses_at_once_rotate_a_refresh_token_once() {
 async fn a_refresh_token_that_an_operator_stores_anew_takes_over_at_once() {
     let (scene, first) = refreshing().await;
     let stack = &scene.stack;
-    rotating(stack, &first, 3600);
+    rotating(stack, stack.tokens(), &first, 3600);
     let mut tunnel = stack.tunnel(API, &scene.token).await;
     tunnel.get("/upload").await.expect_status(200);
 
     let other = stack.secret("rt_");
-    let pairs = rotating(stack, &other, 3600);
+    let pairs = rotating(stack, stack.tokens(), &other, 3600);
     let body = json!({ "entries": { "REFRESH_TOKEN": other.text() } });
     let path = format!("/v1/vault/secret-sets/{}", scene.access.set);
     stack.admin().put(&path, &body).await.expect_status(200);
@@ -516,4 +522,39 @@ async fn a_refresh_token_that_an_operator_stores_anew_takes_over_at_once() {
     let bearer = stack.upstream.last().field("authorization");
     assert_eq!(bearer, format!("Bearer {}", pairs[0].0.text()));
     scene.stack.finish().await;
+}
+
+#[tokio::test]
+async fn two_injectors_rotate_a_refresh_token_once_and_share_what_came_of_it() {
+    const VENDOR: &str = "api.linear.app";
+    let fleet = Fleet::builder()
+        .nodes(1, 2)
+        .token_endpoint(AUTH)
+        .start()
+        .await;
+    let first = fleet.secret("rt_");
+    let pairs = rotating(&fleet, fleet.tokens(), &first, 3600);
+    let spec = json!({
+        "hosts": [VENDOR],
+        "make": [{ "key": "TOKEN", "grant": "refresh_token", "url": format!("https://{AUTH}/token"),
+                   "client_id": "public-client", "refresh_token": "${REFRESH_TOKEN}" }],
+        "inject": [{ "header": "authorization", "value": "Bearer ${TOKEN}" }],
+    });
+    let entries = json!({ "REFRESH_TOKEN": first.text() });
+    let access = fleet.custom_access("shared", &entries, &spec, &first).await;
+    let token = fleet.workflow_lease(&access).await;
+    let mut tunnels = Vec::new();
+    for number in 0..16 {
+        let ends = fleet.by(0, number % 2);
+        tunnels.push(ends.tunnel(VENDOR, &token).await);
+    }
+    for reply in race(tunnels, "/upload").await {
+        reply.expect_status(200);
+    }
+    assert_eq!(fleet.tokens().asked().len(), 1);
+    let bearer = format!("Bearer {}", pairs[0].0.text());
+    for request in fleet.upstream.requests() {
+        assert_eq!(request.field("authorization"), bearer);
+    }
+    fleet.finish().await;
 }

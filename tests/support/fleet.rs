@@ -17,6 +17,7 @@ use super::custody::{Custody, private_file};
 use super::ends::Ends;
 use super::node::{Launch, Node};
 use super::stack::{HOSTS, home, install_crypto, loopback, network};
+use super::token_endpoint::TokenEndpoint;
 use super::upstream::Upstream;
 use super::wait;
 use super::wire::Reply;
@@ -31,9 +32,16 @@ pub(crate) struct Builder<'s> {
     log: &'static str,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    token_endpoint: Option<&'static str>,
 }
 
 impl<'s> Builder<'s> {
+    /// Runs a token endpoint of this name beside the upstream.
+    pub(crate) fn token_endpoint(mut self, host: &'static str) -> Self {
+        self.token_endpoint = Some(host);
+        self
+    }
+
     /// Keeps the database on `server` rather than on the one that all stories share.
     pub(crate) fn on(mut self, server: &'s Server) -> Self {
         self.server = server;
@@ -87,6 +95,13 @@ impl<'s> Builder<'s> {
         let upstream = Upstream::start(HOSTS).await;
         self.arguments
             .extend(network(&upstream, home.path(), HOSTS, &[]));
+        let mut tokens = None;
+        if let Some(host) = self.token_endpoint {
+            let endpoint = TokenEndpoint::start(upstream.acceptor_for(&[host])).await;
+            let rule = format!("{host}:443={}", endpoint.addr);
+            self.arguments.extend(["--resolve".to_owned(), rule]);
+            tokens = Some(endpoint);
+        }
         self.arguments.extend(loopback());
         self.variables.extend(database_variables(home.path(), &url));
         let custody = self.custody.variables(home.path()).await;
@@ -121,6 +136,7 @@ impl<'s> Builder<'s> {
             ends,
             recipe,
             database,
+            tokens,
             _pooler: pooler,
         }
     }
@@ -186,6 +202,7 @@ pub(crate) struct Fleet<'s> {
     ends: Ends,
     recipe: Recipe,
     database: Database<'s>,
+    tokens: Option<TokenEndpoint>,
     _pooler: Option<Pooler>,
 }
 
@@ -198,6 +215,11 @@ impl Deref for Fleet<'_> {
 }
 
 impl<'s> Fleet<'s> {
+    /// The token endpoint that it was built with.
+    pub(crate) fn tokens(&self) -> &TokenEndpoint {
+        self.tokens.as_ref().expect("the builder was asked for one")
+    }
+
     /// One control plane and two injectors with software keys, on the server that all stories share.
     pub(crate) fn builder() -> Builder<'s> {
         Builder {
@@ -209,6 +231,7 @@ impl<'s> Fleet<'s> {
             log: "trace",
             arguments: Vec::new(),
             variables: Vec::new(),
+            token_endpoint: None,
         }
     }
 

@@ -116,5 +116,6 @@ fn slot(inject: &Inject) -> String {
         Inject::Form { name, .. } => format!("form {name}"),
         Inject::Json { pointer, .. } => format!("json {pointer}"),
         Inject::ClientCertificate(_) => "client certificate".to_owned(),
+        Inject::Hmac(_) => "hmac".to_owned(),
     }
 }

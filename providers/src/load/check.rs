@@ -1,6 +1,7 @@
 //! What is written in a template to what it means. Every mistake is added to the report; the first one does not stop.
 
 mod carrier;
+mod hmac;
 mod recipe;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::inject::{names, sigv4::endpoint};
 use crate::placeholder;
 use crate::template::{Inject, Injection, KeyUse, PathPattern, Piece, SigV4Keys, Template, Text};
 
+pub(super) use hmac::FIELDS as HMAC_FIELDS;
 pub(super) use recipe::FIELDS as MAKE_FIELDS;
 
 /// Checks a template; what it returns is used only if nothing was added to the report.
@@ -349,7 +351,7 @@ impl Check<'_> {
         }
         self.report.add(
             &raw.place,
-            "must hold exactly one of `header`, `basic`, `query`, `path`, `cookie`, `form`, `json`, `client_certificate` and `sigv4`",
+            "must hold exactly one of `header`, `basic`, `query`, `path`, `cookie`, `form`, `json`, `client_certificate`, `hmac` and `sigv4`",
         );
         None
     }

@@ -1,12 +1,12 @@
 //! TOML, or the spec of a `custom` set, to a [`RawTemplate`]: fields and types.
 
-use super::check::MAKE_FIELDS as FIELDS;
+use super::check::{HMAC_FIELDS, MAKE_FIELDS as FIELDS};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
     At, CustomSpec, Entry, Place, RawBasic, RawCertificate, RawInject, RawMake, RawSigV4,
-    RawTemplate, Report,
+    RawTemplate, RawTexts, Report,
 };
 
 /// Reads the fields of a template; `None` if the file is not TOML, or not a template's size.
@@ -85,6 +85,17 @@ pub(super) fn custom<'a>(
                     key: Some(at(&pair.key, field("client_certificate.key"))),
                 };
                 At::new(raw, Place::new(0, field("client_certificate")))
+            }),
+            hmac: inject.hmac.as_ref().map(|texts| {
+                let texts = texts.iter().map(|(name, value)| {
+                    let known = HMAC_FIELDS.iter().find(|known| *known == name);
+                    let place = field(&format!("hmac.{name}"));
+                    (known.copied().unwrap_or("unknown"), at(value, place))
+                });
+                RawTexts {
+                    texts: texts.collect(),
+                    place: Place::new(0, field("hmac")),
+                }
             }),
             hosts: list(&inject.hosts, &field("hosts")),
             paths: list(&inject.paths, &field("paths")),
@@ -177,7 +188,8 @@ impl RawInject {
             .client_certificate
             .iter()
             .flat_map(|c| c.value.certificate.iter().chain(&c.value.key));
-        let single = self.value.iter().chain(&self.path);
+        let hmac = self.hmac.iter().filter_map(|hmac| hmac.get("key"));
+        let single = self.value.iter().chain(&self.path).chain(hmac);
         single.chain(basic).chain(sigv4).chain(certificate)
     }
 }
@@ -293,6 +305,7 @@ impl Reader<'_, '_> {
                 "cookie" => raw.cookie = self.string(value, place),
                 "form" => raw.form = self.string(value, place),
                 "json" => raw.json = self.string(value, place),
+                "hmac" => raw.hmac = Some(self.hmac(value, place)),
                 "client_certificate" => {
                     raw.client_certificate = Some(self.certificate(value, place));
                 }
@@ -315,6 +328,22 @@ impl Reader<'_, '_> {
             }
         }
         At::new(raw, place)
+    }
+
+    fn hmac(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> RawTexts {
+        let mut texts = Vec::new();
+        for (name, value) in self.table(value, &place) {
+            let place = self.place(name, &place.field);
+            let found = name.get_ref().as_ref();
+            match HMAC_FIELDS.iter().find(|known| **known == found) {
+                Some(known) => {
+                    let text = self.string(value, place);
+                    texts.extend(text.map(|text| (*known, text)));
+                }
+                None => self.unknown(&place, &HMAC_FIELDS.join(", ")),
+            }
+        }
+        RawTexts { texts, place }
     }
 
     fn certificate(&mut self, value: &Spanned<DeValue<'_>>, place: Place) -> At<RawCertificate> {
@@ -459,4 +488,4 @@ impl Reader<'_, '_> {
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
 const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, make, inject, deny, presets";
-const INJECT_FIELDS: &str = "header, query, cookie, form, json (each with value), basic, path, client_certificate, sigv4, hosts, paths";
+const INJECT_FIELDS: &str = "header, query, cookie, form, json (each with value), basic, path, client_certificate, hmac, sigv4, hosts, paths";

@@ -523,3 +523,125 @@ fn places_beyond_headers_are_read_with_their_mistakes() {
         );
     }
 }
+
+#[test]
+fn a_keyed_hash_is_read_with_its_mistakes() {
+    let inject = "header = \"X-Api-Key\"\nvalue  = \"Key ${ACME_KEY}\"";
+    let hmac = |fields: &str| GOOD.replacen(inject, &format!("hmac = {{ {fields} }}"), 1);
+    let good = hmac(
+        "key = \"${ACME_KEY}\", over = \"{time}{method}{target}{body}\", header = \"x-sign\", time_header = \"x-time\"",
+    );
+    let template = parse_template("acme.toml", &good).unwrap();
+    assert_eq!(template.secret_slots()[..2], ["x-time", "x-sign"]);
+    for (bad, mistake) in [
+        ("over = \"{method}\", header = \"x-sign\"", "has no `key`"),
+        (
+            "key = \"${ACME_KEY}\", over = \"constant\", header = \"x-sign\"",
+            "is not what is signed",
+        ),
+        (
+            "key = \"${ACME_KEY}\", over = \"{verb}\", header = \"x-sign\"",
+            "is not what is signed",
+        ),
+        (
+            "key = \"${ACME_KEY}\", over = \"{method\", header = \"x-sign\"",
+            "is not what is signed",
+        ),
+        (
+            "key = \"x${ACME_KEY}\", over = \"{method}\", header = \"x-sign\"",
+            "must be one key",
+        ),
+        (
+            "key = \"${ACME_KEY}\", over = \"{method}\", header = \"host\"",
+            "cannot be a slot",
+        ),
+        (
+            "key = \"${ACME_KEY}\", over = \"{method}\", header = \"x-sign\", encoding = \"rot13\"",
+            "is neither",
+        ),
+        (
+            "key = \"${ACME_KEY}\", over = \"{method}\", header = \"x-sign\", colour = \"red\"",
+            "is not a known field",
+        ),
+    ] {
+        let found = mistakes(&hmac(bad));
+        assert!(
+            found.iter().any(|m| m.contains(mistake)),
+            "{bad}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn recipes_are_read_with_their_mistakes() {
+    let make = |fields: &str| {
+        let text = GOOD.replace("Key ${ACME_KEY}", "Bearer ${MADE}");
+        format!("{text}\n[[make]]\nkey = \"MADE\"\n{fields}\n")
+    };
+    let client =
+        "grant = \"client_credentials\"\nurl = \"https://a.example/t\"\nclient_id = \"id\"\n";
+    let good = format!("{client}client_secret = \"${{ACME_KEY}}\"");
+    let template = parse_template("acme.toml", &make(&good)).unwrap();
+    assert_eq!(template.recipes()[0].key(), "MADE");
+    assert!(!template.keys().contains_key("MADE"), "no set holds it");
+    assert_eq!(template.sent_keys(), ["ACME_KEY", "ACME_TEAM"]);
+    for (bad, mistake) in [
+        ("grant = \"magic\"".to_owned(), "is not a grant"),
+        ("url = \"https://a.example/t\"".to_owned(), "has no `grant`"),
+        (client.to_owned(), "is in no `[[inject]]` and no `[[make]]`"),
+        (
+            good.replace("https", "http"),
+            "is not where tokens are handed out",
+        ),
+        (
+            good.replace("a.example/t", "${ACME_KEY}.example/t"),
+            "is not where tokens are handed out",
+        ),
+        (
+            good.replace("a.example/t", "a.example"),
+            "is not where tokens are handed out",
+        ),
+        (
+            good.replace("${ACME_KEY}", "${ACME_HOOK}"),
+            "which is never sent",
+        ),
+        (
+            good.replace("${ACME_KEY}", "${MADE}"),
+            "which is made itself",
+        ),
+        (
+            format!("{good}\nissuer = \"me\""),
+            "belongs to no `client_credentials`",
+        ),
+        (format!("{good}\nclient_auth = \"magic\""), "does not fit"),
+        (
+            format!(
+                "{client}client_auth = \"private_key_jwt\"\nalgorithm = \"none\"\nprivate_key = \"${{ACME_KEY}}\""
+            ),
+            "is not an algorithm",
+        ),
+        (
+            "grant = \"jwt\"\nalgorithm = \"ES256\"\nprivate_key = \"${ACME_KEY}\"\nttl = \"2d\""
+                .to_owned(),
+            "is not how long",
+        ),
+        (
+            "grant = \"refresh_token\"\nurl = \"https://a.example/t\"\nclient_id = \"${ACME_KEY}\""
+                .to_owned(),
+            "has no `refresh_token`",
+        ),
+        (format!("{good}\ncolour = \"red\""), "is not a known field"),
+    ] {
+        let found = mistakes(&make(&bad));
+        assert!(
+            found.iter().any(|m| m.contains(mistake)),
+            "{bad}: {found:#?}"
+        );
+    }
+    let taken = make(&good).replace("\"MADE\"", "\"ACME_KEY\"");
+    assert!(
+        mistakes(&taken)
+            .iter()
+            .any(|m| m.contains("is a stored key, or made twice"))
+    );
+}

@@ -14,7 +14,7 @@ use crate::refuse::{Code, Refusal};
 
 /// Whether the request has a body in which a field is to be set.
 pub(super) fn is_due(plan: &Plan, target: &Target, session: &mut Session) -> bool {
-    plan.fills_body(target.host.as_str(), &target.path) && !session.is_body_empty()
+    plan.takes_body(target.host.as_str(), &target.path) && !session.is_body_empty()
 }
 
 /// Reads the body and notes it as it is to leave.
@@ -68,7 +68,7 @@ fn too_large(bound: usize) -> Refusal {
     Refusal::new(
         Code::BodyTooLarge,
         format!(
-            "the provider's credential stands in the body, which may have {bound} bytes then, or 65536 if its length is not declared; send a shorter one"
+            "the provider's credential stands in the body or signs it, so it may have {bound} bytes, or 65536 if its length is not declared; send a shorter one"
         ),
     )
 }

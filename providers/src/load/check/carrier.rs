@@ -54,7 +54,11 @@ impl Check<'_> {
             }
             self.certificate(pair).map(Inject::ClientCertificate)
         });
-        let written = [path, cookie, form, json, certificate];
+        let hmac = raw
+            .hmac
+            .as_ref()
+            .map(|texts| self.hmac(texts).map(Inject::Hmac));
+        let written = [path, cookie, form, json, certificate, hmac];
         written.into_iter().flatten().collect()
     }
 
