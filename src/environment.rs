@@ -77,17 +77,42 @@ pub(crate) fn build(
         set(name, facts.trust.bundle.as_os_str());
     }
     set("WGETRC", facts.trust.wgetrc.as_os_str());
+    // What the settings of npm, cargo and git name would lead past our port, or fail at its certificates.
+    let bundle = facts.trust.bundle.as_os_str();
+    for (setting, value) in [
+        ("cafile", bundle),
+        ("proxy", OsStr::new(&proxy)),
+        ("https_proxy", OsStr::new(&proxy)),
+        ("noproxy", OsStr::new(DIRECT)),
+    ] {
+        set(&format!("npm_config_{setting}"), value);
+        set(&format!("npm_config_{setting}").to_ascii_uppercase(), value);
+    }
+    set("CARGO_HTTP_PROXY", OsStr::new(&proxy));
     set("GIT_TERMINAL_PROMPT", OsStr::new("0"));
     // git would try the others first and take 407 for the last word.
     set("GIT_HTTP_PROXY_AUTHMETHOD", OsStr::new("basic"));
     for (name, value) in facts.placeholders {
         set(name, OsStr::new(value));
     }
+    add_git_setting(&mut child, "http.proxy", &proxy);
     child
 }
 
+/// One more setting for git, behind those that variables give it already (git-config(1), `GIT_CONFIG_COUNT`).
+fn add_git_setting(child: &mut BTreeMap<OsString, OsString>, key: &str, value: &str) {
+    let count = child
+        .get(OsStr::new("GIT_CONFIG_COUNT"))
+        .and_then(|count| count.to_str()?.parse::<u16>().ok())
+        .unwrap_or(0);
+    child.insert(format!("GIT_CONFIG_KEY_{count}").into(), key.into());
+    child.insert(format!("GIT_CONFIG_VALUE_{count}").into(), value.into());
+    let count = u32::from(count) + 1;
+    child.insert("GIT_CONFIG_COUNT".into(), count.to_string().into());
+}
+
 /// Variables whose programs replace their roots by the file's.
-const BUNDLES: [&str; 14] = [
+const BUNDLES: [&str; 12] = [
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -100,9 +125,6 @@ const BUNDLES: [&str; 14] = [
     "HTTPLIB2_CA_CERTS",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "NIX_SSL_CERT_FILE",
-    // npm takes either case, and a file in its settings alone would take the place of what Node trusts.
-    "NPM_CONFIG_CAFILE",
-    "npm_config_cafile",
 ];
 
 fn may_pass(name: &OsStr, value: &OsStr, facts: &Facts<'_>) -> bool {
@@ -244,6 +266,33 @@ mod tests {
         assert!(!child.contains_key("SSL_CERT_DIR"));
         assert_eq!(child["GIT_TERMINAL_PROMPT"], "0");
         assert_eq!(child["GIT_HTTP_PROXY_AUTHMETHOD"], "basic");
+    }
+
+    #[test]
+    fn the_settings_of_programs_do_not_lead_past_our_proxy() {
+        let child = child(&[
+            ("NPM_CONFIG_HTTPS_PROXY", "http://other"),
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "core.editor"),
+            ("GIT_CONFIG_VALUE_0", "ed"),
+        ]);
+        for name in [
+            "npm_config_proxy",
+            "npm_config_https_proxy",
+            "NPM_CONFIG_HTTPS_PROXY",
+            "CARGO_HTTP_PROXY",
+            "GIT_CONFIG_VALUE_1",
+        ] {
+            assert_eq!(
+                child[name], "http://lease:clv_token@127.0.0.1:8182",
+                "{name}"
+            );
+        }
+        assert_eq!(child["npm_config_cafile"], "/t/bundle.pem");
+        assert_eq!(child["npm_config_noproxy"], child["NO_PROXY"]);
+        assert_eq!(child["GIT_CONFIG_KEY_0"], "core.editor");
+        assert_eq!(child["GIT_CONFIG_KEY_1"], "http.proxy");
+        assert_eq!(child["GIT_CONFIG_COUNT"], "2");
     }
 
     #[test]

@@ -76,6 +76,9 @@ async fn clone_commit_and_push() {
     hosted(&stack).await;
     github(&stack).await;
     let home = stack.home.path().to_owned();
+    // Another proxy in the user's own settings does not lead past the port of `run`.
+    let settings = "[http]\n\tproxy = http://127.0.0.1:1\n";
+    std::fs::write(home.join(".gitconfig"), settings).unwrap();
 
     run_git(
         &stack,

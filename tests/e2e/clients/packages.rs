@@ -157,7 +157,11 @@ async fn uv_installs_from_a_private_index() {
 async fn npm_views_and_packs_from_a_private_registry() {
     let registry = Registry::token("npm.acme.example", "NPM_TOKEN", "Bearer ").await;
     registry.serve("npm").await;
-    registry.write(".npmrc", "registry=https://npm.acme.example/\n");
+    // Another proxy, or other roots, in the user's own settings would lead past the port of `run`.
+    registry.write(
+        ".npmrc",
+        "registry=https://npm.acme.example/\nhttps-proxy=http://127.0.0.1:1/\ncafile=/nowhere.pem\n",
+    );
 
     let shown = registry.run("npm view acme-widgets version").await;
     registry.run("npm pack acme-widgets").await;
@@ -183,7 +187,8 @@ async fn cargo_fetches_from_a_private_registry() {
     registry.write(
         ".cargo/config.toml",
         "[registries.acme]\nindex = \"sparse+https://crates.acme.example/index/\"\n\
-         [registry]\nglobal-credential-providers = [\"cargo:token\"]\n",
+         [registry]\nglobal-credential-providers = [\"cargo:token\"]\n\
+         [http]\nproxy = \"127.0.0.1:1\"\n",
     );
 
     let rustup_home = ("RUSTUP_HOME", rustup_home());
