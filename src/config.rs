@@ -105,6 +105,10 @@ pub(crate) enum Durability {
 pub(crate) struct Network {
     pub(crate) upstream_ca: Option<PathBuf>,
     pub(crate) resolve: Vec<Resolve>,
+    /// A proxy of the network by which providers are reached, but for those that `resolve` names.
+    pub(crate) upstream_proxy: Option<Url>,
+    /// Holds the password for it.
+    pub(crate) upstream_proxy_password_file: Option<PathBuf>,
     pub(crate) allow_address: Vec<IpNet>,
 }
 
@@ -389,6 +393,32 @@ const SETTINGS: &[Setting] = &[
             each(items, str::parse).map(|resolve| config.network.resolve = resolve)
         },
         show: |config| json!(texts(&config.network.resolve)),
+    },
+    Setting {
+        key: "network.upstream_proxy",
+        variable: "CLAVIGER_UPSTREAM_PROXY",
+        shape: Shape::Text,
+        set: |config, text| {
+            upstream_proxy(text).map(|proxy| config.network.upstream_proxy = Some(proxy))
+        },
+        show: |config| shown(config.network.upstream_proxy.as_ref()),
+    },
+    Setting {
+        key: "network.upstream_proxy_password_file",
+        variable: "CLAVIGER_UPSTREAM_PROXY_PASSWORD_FILE",
+        shape: Shape::Text,
+        set: |config, text| {
+            path(text).map(|file| config.network.upstream_proxy_password_file = Some(file))
+        },
+        show: |config| {
+            shown(
+                config
+                    .network
+                    .upstream_proxy_password_file
+                    .as_deref()
+                    .map(Path::display),
+            )
+        },
     },
     Setting {
         key: "network.allow_address",
@@ -966,6 +996,28 @@ fn url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err("is no URL, as https://10.0.0.7:8181".to_owned()),
+    }
+}
+
+fn upstream_proxy(values: &[&str]) -> Result<Url, String> {
+    // It may carry a password, so no message repeats it.
+    let shape = "is no URL of a proxy, as http://proxy.corp.example:3128 or http://USER@proxy.corp.example:3128";
+    let url = Url::parse(one(values)?).map_err(|_| shape.to_owned())?;
+    if url.password().is_some() {
+        return Err(
+            "carries a password, which others can read; give it as network.upstream_proxy_password_file"
+                .to_owned(),
+        );
+    }
+    let is_plain = url.scheme() == "http"
+        && url.has_host()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if is_plain {
+        Ok(url)
+    } else {
+        Err(shape.to_owned())
     }
 }
 

@@ -21,6 +21,11 @@ pub(crate) fn set_group(org: &OrgId, set: &SetId, version: u64) -> u64 {
     SEED.hash_one((org.as_str(), set.as_str(), version))
 }
 
+/// The same for connections that end at one address, a proxy of the network, and lead on to several ports.
+pub(crate) fn port_group(group: u64, port: u16) -> u64 {
+    SEED.hash_one((group, port))
+}
+
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Counts and logs a finished request.

@@ -151,11 +151,7 @@ impl RequestContext {
                 .map(|t| t.port)
                 .or(endpoint.map(|e| e.port))
                 .unwrap_or(0),
-            address: self
-                .addresses
-                .as_ref()
-                .and_then(|a| a.get(0))
-                .map(|a| a.ip()),
+            address: self.addresses.as_ref().and_then(Addresses::of_provider),
             path: target.map_or_else(String::new, |t| t.path.to_string()),
         }
     }

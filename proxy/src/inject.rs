@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::normalize::{RawTarget, Target, default_port};
 use crate::refuse::{Code, Door, Refusal};
 
+/// Compressions of messages that a gRPC client takes.
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// How many fields `Connection` may name.
 const MAX_NOMINATIONS: usize = 8;
 
@@ -135,6 +137,14 @@ pub(crate) fn inject(
         // sends cannot be reflected into a credential, and its storage services live on ranges.
         request.remove_header(&RANGE);
         request.remove_header(&IF_RANGE);
+    }
+    if request.headers.contains_key(GRPC_ACCEPT_ENCODING) {
+        // Compressed messages could not be scanned either.
+        set(
+            request,
+            GRPC_ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
     }
     if is_upgrade {
         // Compressed WebSocket frames could not be scanned.

@@ -8,6 +8,7 @@ mod chunk;
 mod connect;
 mod context;
 mod credential;
+mod dial;
 mod door;
 mod exchange;
 #[cfg(fuzzing)]
@@ -15,6 +16,7 @@ pub mod fuzz;
 mod h2;
 mod head;
 mod inject;
+mod messages;
 mod meter;
 mod metrics;
 mod normalize;
@@ -30,6 +32,7 @@ pub mod tls;
 mod upstream;
 mod watch;
 
+pub use dial::UpstreamProxy;
 pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};
 pub use tls::listener::{ListenerTls, ListenerTlsError};
 pub use upstream::{Override, ResolverError};

@@ -303,6 +303,9 @@ impl ProxyHttp for Shared {
         if let Some(client) = credential.and_then(|c| c.client(target.host.as_str())) {
             client.present(&mut peer);
         }
+        let to = (&target.host, target.port);
+        self.upstreams
+            .route(&mut peer, addresses, to, protocol, self.timeouts);
         Ok(Box::new(peer))
     }
 

@@ -1,5 +1,7 @@
 //! Step 9: nothing of the credential comes back, in headers, trailers or bodies.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,6 +9,7 @@ use pingora::http::ResponseHeader;
 use providers::inject::Plan;
 use providers::scrub::{BodyDecoder, SHORTEST, ScrubStream, Scrubber};
 
+use crate::messages::{Framing, MessageError, Messages};
 use crate::refuse::{Code, Refusal};
 
 /// Fields of the provider's connection, which are not the agent's.
@@ -21,11 +24,19 @@ const HOP_BY_HOP: [&str; 6] = [
 
 /// The scanning of one response.
 pub(crate) struct ResponseScrub {
-    stream: Option<ScrubStream>,
+    body: Option<Body>,
     decoder: Option<BodyDecoder>,
-    /// Each message must arrive before the next is asked for, so nothing may wait for what follows.
-    is_interactive: bool,
     in_headers: usize,
+}
+
+/// How a body is scanned.
+enum Body {
+    /// As one text: its end is held back while that may begin the credential.
+    Whole(ScrubStream),
+    /// Message by message, since the next is sent when this one has arrived.
+    Messages(Messages),
+    /// Part by part as they come, where messages cannot be told apart and nothing may wait.
+    Parts(ScrubStream),
 }
 
 impl std::fmt::Debug for ResponseScrub {
@@ -52,9 +63,8 @@ impl ResponseScrub {
         let in_headers = clean_head(head, scrubber);
         if scrubber.is_empty() || !has_body {
             return Ok(Self {
-                stream: None,
+                body: None,
                 decoder: None,
-                is_interactive: false,
                 in_headers,
             });
         }
@@ -65,9 +75,8 @@ impl ResponseScrub {
             decoder(head)?
         };
         Ok(Self {
-            stream: Some(scrubber.stream()),
+            body: Some(Body::of(head, scrubber, is_upgrade)),
             decoder,
-            is_interactive: is_upgrade || is_grpc(head),
             in_headers,
         })
     }
@@ -78,7 +87,7 @@ impl ResponseScrub {
         chunk: Option<Bytes>,
         end: bool,
     ) -> Result<Option<Bytes>, Refusal> {
-        let Some(stream) = &mut self.stream else {
+        let Some(body) = &mut self.body else {
             return Ok(chunk);
         };
         let chunk = match (&mut self.decoder, chunk) {
@@ -87,30 +96,64 @@ impl ResponseScrub {
             }
             (_, chunk) => chunk,
         };
-        let mut out = chunk.map(|chunk| stream.push(chunk));
-        if self.is_interactive && !end {
-            let rest = stream.finish();
-            out = Some(join(out, rest));
-        }
+        let mut out = chunk.map(|chunk| body.push(chunk)).transpose()?;
         if end {
             if let Some(decoder) = &mut self.decoder {
                 let rest = decoder.finish().map_err(|error| undecodable(&error))?;
-                out = Some(join(out, stream.push(rest)));
+                out = Some(join(out, body.push(rest)?));
             }
-            out = Some(join(out, stream.finish()));
+            out = Some(join(out, body.finish()));
         }
         Ok(out.filter(|bytes| !bytes.is_empty()))
     }
 
     /// What was held back, for an answer that ends in trailers instead of a last part.
     pub(crate) fn rest(&mut self) -> Option<Bytes> {
-        let rest = self.stream.as_mut()?.finish();
+        let rest = self.body.as_mut()?.finish();
         (!rest.is_empty()).then_some(rest)
     }
 
     /// How often the credential was found and masked.
     pub(crate) fn reflections(&self) -> usize {
-        self.in_headers + self.stream.as_ref().map_or(0, ScrubStream::reflections)
+        self.in_headers + self.body.as_ref().map_or(0, Body::reflections)
+    }
+}
+
+impl Body {
+    fn of(head: &ResponseHeader, scrubber: &Arc<Scrubber>, is_upgrade: bool) -> Self {
+        if is_upgrade {
+            return Self::Messages(Messages::new(Framing::WebSocket, scrubber));
+        }
+        match grpc(head) {
+            None => Self::Whole(scrubber.stream()),
+            Some(Grpc::Binary) => Self::Messages(Messages::new(Framing::Grpc, scrubber)),
+            Some(Grpc::Base64) => Self::Parts(scrubber.stream()),
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) -> Result<Bytes, Refusal> {
+        match self {
+            Self::Whole(stream) => Ok(stream.push(bytes)),
+            Self::Messages(messages) => messages.push(bytes).map_err(unreadable),
+            Self::Parts(stream) => {
+                let part = stream.push(bytes);
+                Ok(join(Some(part), stream.finish()))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Bytes {
+        match self {
+            Self::Whole(stream) | Self::Parts(stream) => stream.finish(),
+            Self::Messages(messages) => messages.finish(),
+        }
+    }
+
+    fn reflections(&self) -> usize {
+        match self {
+            Self::Whole(stream) | Self::Parts(stream) => stream.reflections(),
+            Self::Messages(messages) => messages.reflections(),
+        }
     }
 }
 
@@ -174,10 +217,20 @@ fn named_after(fields: &HeaderMap, scrubber: &Scrubber) -> Vec<HeaderName> {
         .collect()
 }
 
-fn is_grpc(head: &ResponseHeader) -> bool {
-    head.headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// The forms in which gRPC streams its messages.
+enum Grpc {
+    Binary,
+    /// gRPC-Web for browsers of old.
+    Base64,
+}
+
+fn grpc(head: &ResponseHeader) -> Option<Grpc> {
+    let kind = head.headers.get(CONTENT_TYPE)?.as_bytes();
+    if kind.starts_with(b"application/grpc-web-text") {
+        return Some(Grpc::Base64);
+    }
+    kind.starts_with(b"application/grpc")
+        .then_some(Grpc::Binary)
 }
 
 /// The decoder for a body that came encoded although `identity` was asked for; the head then says that it is plain.
@@ -217,6 +270,15 @@ fn unknown_encoding() -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
         "the provider answered in an encoding that cannot be scanned for the credential; the answer is withheld",
+    )
+}
+
+fn unreadable(error: MessageError) -> Refusal {
+    Refusal::new(
+        Code::UpstreamProtocol,
+        format!(
+            "the provider's stream cannot be scanned for the credential: {error}; its rest is withheld"
+        ),
     )
 }
 

@@ -28,6 +28,7 @@ use crate::authenticate::Authenticator;
 use crate::body::HeldBodies;
 use crate::connect::Front;
 use crate::credential::Opener;
+use crate::dial::UpstreamProxy;
 use crate::exchange::{Endpoints, Exchange};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
@@ -56,6 +57,8 @@ pub struct ProxyOptions {
     pub upstream_roots: PathBuf,
     /// Where to dial instead of what a name resolves to.
     pub overrides: Vec<Override>,
+    /// The proxy by which providers are reached, but for those that `overrides` name.
+    pub upstream_proxy: Option<UpstreamProxy>,
     /// Networks for which the address policy is lifted.
     pub allowed_addresses: Vec<IpNet>,
     /// Our own listeners, which are never dialled.
@@ -194,7 +197,8 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         upstream_debug_ssl_keylog: false,
         ..ServerConf::default()
     };
-    let upstreams = Arc::new(Upstreams::new(options.overrides.clone(), policy)?);
+    let via = options.upstream_proxy.clone().map(Arc::new);
+    let upstreams = Arc::new(Upstreams::new(options.overrides.clone(), policy, via)?);
     let exchange = Exchange::new(
         deps.store.clone(),
         deps.vault.clone(),

@@ -6,23 +6,30 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use ipnet::IpNet;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use providers::host::{Host, Scheme};
 use thiserror::Error;
 
+use crate::account;
+use crate::dial::{Dialer, UpstreamProxy, UpstreamProxyError};
 use crate::refuse::{Code, Refusal};
 
 /// How long a name may take to resolve.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long checked addresses are kept; the resolver's own cache follows the records' TTL.
 const KEPT: Duration = Duration::from_secs(5);
+/// With a proxy of the network: how long a name may take to resolve here too, and how long it is not tried again when it
+/// did not. Such networks often resolve no name of the internet.
+const GLANCE: Duration = Duration::from_secs(1);
+const NOT_AGAIN: Duration = Duration::from_mins(1);
 /// How many addresses of a name are tried at most.
 const MAX_ADDRESSES: usize = 8;
 
@@ -170,12 +177,61 @@ pub(crate) struct Upstreams {
     overrides: HashMap<(String, u16), SocketAddr>,
     policy: AddressPolicy,
     kept: Cache<Arc<str>, Arc<[IpAddr]>>,
+    via: Option<Via>,
+}
+
+/// The network's proxy, which resolves names itself.
+#[derive(Debug)]
+struct Via {
+    proxy: Arc<UpstreamProxy>,
+    addresses: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
+    /// Names that do not resolve here.
+    unknown: Cache<Arc<str>, ()>,
+}
+
+impl Via {
+    fn new(proxy: Arc<UpstreamProxy>) -> Self {
+        Self {
+            proxy,
+            addresses: Mutex::default(),
+            unknown: Cache::builder()
+                .max_capacity(4096)
+                .time_to_live(NOT_AGAIN)
+                .build(),
+        }
+    }
+
+    /// Where the proxy is. The address policy is about providers; this one an operator has named.
+    async fn addresses(&self) -> Result<Addresses, Refusal> {
+        let port = self.proxy.port;
+        let kept = self.addresses.lock().clone();
+        if let Some((at, ips)) = kept
+            && at.elapsed() < KEPT
+        {
+            return Ok(Addresses::Via { ips, port });
+        }
+        let named = tokio::net::lookup_host((self.proxy.host.as_str(), port));
+        let found = tokio::time::timeout(RESOLVE_DEADLINE, named).await;
+        let ips: Arc<[IpAddr]> = match found {
+            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+            _ => Arc::new([]),
+        };
+        if ips.is_empty() {
+            return Err(Refusal::new(
+                Code::UpstreamConnect,
+                UpstreamProxyError::Unreachable.to_string(),
+            ));
+        }
+        *self.addresses.lock() = Some((Instant::now(), Arc::clone(&ips)));
+        Ok(Addresses::Via { ips, port })
+    }
 }
 
 impl Upstreams {
     pub(crate) fn new(
         overrides: Vec<Override>,
         policy: AddressPolicy,
+        via: Option<Arc<UpstreamProxy>>,
     ) -> Result<Self, ResolverError> {
         let mut resolver = TokioResolver::builder_tokio()?;
         resolver.options_mut().timeout = RESOLVE_DEADLINE / 2;
@@ -191,12 +247,18 @@ impl Upstreams {
                 .max_capacity(4096)
                 .time_to_live(KEPT)
                 .build(),
+            via: via.map(Via::new),
         })
     }
 
-    /// The addresses of `host`, all of them checked: one that may not be dialled refuses them all.
+    /// The addresses to dial for `host`, all of them checked: one that may not be dialled refuses them all.
     pub(crate) async fn addresses(&self, host: &Host, port: u16) -> Result<Addresses, Refusal> {
-        let addresses = if let Some(address) = self.overridden(host, port) {
+        let overridden = self.overridden(host, port);
+        if let (None, Some(via)) = (overridden, &self.via) {
+            self.glance(via, host, port).await?;
+            return via.addresses().await;
+        }
+        let addresses = if let Some(address) = overridden {
             Addresses::One(address)
         } else if let Some(ip) = host.ip() {
             Addresses::One(SocketAddr::new(ip, port))
@@ -206,17 +268,72 @@ impl Upstreams {
                 port,
             }
         };
-        for address in addresses.iter() {
-            if let Some(reason) = self.policy.blocks(address) {
-                return Err(Refusal::new(
-                    Code::DestinationBlocked,
-                    format!(
-                        "{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"
-                    ),
-                ));
+        self.check(host, &addresses)?;
+        Ok(addresses)
+    }
+
+    fn check(&self, host: &Host, addresses: &Addresses) -> Result<(), Refusal> {
+        let blocked = addresses
+            .iter()
+            .find_map(|address| self.policy.blocks(address));
+        match blocked {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::new(
+                Code::DestinationBlocked,
+                format!(
+                    "{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"
+                ),
+            )),
+        }
+    }
+
+    /// Holds the policy to what is known here of a host that the network's proxy will resolve.
+    async fn glance(&self, via: &Via, host: &Host, port: u16) -> Result<(), Refusal> {
+        if let Some(ip) = host.ip() {
+            return self.check(host, &Addresses::One(SocketAddr::new(ip, port)));
+        }
+        if via.unknown.contains_key(host.as_str()) {
+            return Ok(());
+        }
+        match tokio::time::timeout(GLANCE, self.resolve(host)).await {
+            Ok(Ok(ips)) => self.check(host, &Addresses::Many { ips, port }),
+            _ => {
+                via.unknown.insert(host.to_shared(), ());
+                Ok(())
             }
         }
-        Ok(addresses)
+    }
+
+    /// Has a peer reached the way that its addresses and protocol ask for, where plain TCP will not do.
+    pub(crate) fn route(
+        &self,
+        peer: &mut HttpPeer,
+        addresses: &Addresses,
+        (host, port): (&Host, u16),
+        protocol: Protocol,
+        timeouts: UpstreamTimeouts,
+    ) {
+        let via = match (addresses, &self.via) {
+            (Addresses::Via { .. }, Some(via)) => {
+                // All connections end at one address, and lead on to several ports.
+                peer.group_key = account::port_group(peer.group_key, port);
+                let authority = if host.as_str().contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                };
+                Some((Arc::clone(&via.proxy), authority))
+            }
+            _ => None,
+        };
+        let is_websocket = protocol == Protocol::WebSocket;
+        if via.is_some() || is_websocket {
+            peer.options.custom_l4 = Some(Arc::new(Dialer {
+                via,
+                is_websocket,
+                within: timeouts.connect,
+            }));
+        }
     }
 
     fn overridden(&self, host: &Host, port: u16) -> Option<SocketAddr> {
@@ -266,28 +383,44 @@ impl Upstreams {
 #[derive(Debug, Clone)]
 pub(crate) enum Addresses {
     One(SocketAddr),
-    Many { ips: Arc<[IpAddr]>, port: u16 },
+    Many {
+        ips: Arc<[IpAddr]>,
+        port: u16,
+    },
+    /// Those of the network's proxy.
+    Via {
+        ips: Arc<[IpAddr]>,
+        port: u16,
+    },
 }
 
 impl Addresses {
     pub(crate) fn get(&self, attempt: usize) -> Option<SocketAddr> {
         match self {
             Self::One(address) => (attempt == 0).then_some(*address),
-            Self::Many { ips, port } => ips
+            Self::Many { ips, port } | Self::Via { ips, port } => ips
                 .get(attempt)
                 .filter(|_| attempt < MAX_ADDRESSES)
                 .map(|ip| SocketAddr::new(*ip, *port)),
         }
     }
 
+    /// Where the provider is, as far as that is known here.
+    pub(crate) fn of_provider(&self) -> Option<IpAddr> {
+        match self {
+            Self::Via { .. } => None,
+            Self::One(_) | Self::Many { .. } => self.get(0).map(|address| address.ip()),
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = SocketAddr> {
         let count = match self {
             Self::One(_) => 1,
-            Self::Many { ips, .. } => ips.len(),
+            Self::Many { ips, .. } | Self::Via { ips, .. } => ips.len(),
         };
         (0..count).map(move |at| match self {
             Self::One(address) => *address,
-            Self::Many { ips, port } => SocketAddr::new(ips[at], *port),
+            Self::Many { ips, port } | Self::Via { ips, port } => SocketAddr::new(ips[at], *port),
         })
     }
 }
@@ -357,7 +490,11 @@ pub(crate) fn peer(
         Protocol::Http1 | Protocol::Http2 | Protocol::Http2Only => timeouts.read,
     });
     options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(timeouts.idle);
+    options.idle_timeout = Some(match protocol {
+        // It was dialled for this one request, and the pool could not tell it from others like it.
+        Protocol::WebSocket => Duration::from_millis(1),
+        Protocol::Http1 | Protocol::Http2 | Protocol::Http2Only => timeouts.idle,
+    });
     peer
 }
 
@@ -382,6 +519,9 @@ pub(crate) fn is_connect_failure(error: &Error) -> bool {
 
 /// What the agent is told of a failure on the upstream leg. Addresses and causes stay in the log.
 pub(crate) fn refusal(error: &Error) -> Refusal {
+    if let Some(proxy) = error.root_cause().downcast_ref::<UpstreamProxyError>() {
+        return Refusal::new(Code::UpstreamConnect, proxy.to_string());
+    }
     let (code, detail) = match error.etype() {
         ErrorType::ReadTimedout if *error.esource() == ErrorSource::Downstream => (
             Code::AmbiguousRequest,

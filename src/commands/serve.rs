@@ -91,6 +91,12 @@ pub(crate) struct Args {
     /// Where to dial a name; name, SNI and verification stay; repeatable [env: CLAVIGER_RESOLVE]
     #[arg(long, value_name = "HOST:PORT=IP:PORT", value_parser = config::checked("network.resolve"))]
     resolve: Vec<String>,
+    /// An HTTP proxy by which providers are reached, but for those that --resolve names; TLS goes through it end to end, and it
+    /// resolves names itself, where the address policy cannot look [env: CLAVIGER_UPSTREAM_PROXY,
+    /// CLAVIGER_UPSTREAM_PROXY_PASSWORD_FILE]
+    // A URL may carry a password, and clap repeats what it refuses.
+    #[arg(long, value_name = "http://[USER@]HOST:PORT")]
+    upstream_proxy: Option<String>,
     /// A network that may be dialled although it is private; repeatable [env: CLAVIGER_ALLOW_ADDRESS]
     #[arg(long, value_name = "CIDR", value_parser = config::checked("network.allow_address"))]
     allow_address: Vec<String>,
@@ -186,6 +192,11 @@ impl Args {
                 one(&self.upstream_ca),
             ),
             ("network.resolve", "--resolve", self.resolve.clone()),
+            (
+                "network.upstream_proxy",
+                "--upstream-proxy",
+                one(&self.upstream_proxy),
+            ),
             (
                 "network.allow_address",
                 "--allow-address",

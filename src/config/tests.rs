@@ -45,6 +45,8 @@ fn every_setting_can_stand_in_the_file() {
         durability = "committed"
         [network]
         upstream_ca = "/etc/ca.pem"
+        upstream_proxy = "http://claviger@proxy.corp.example:3128"
+        upstream_proxy_password_file = "/etc/claviger/proxy-password"
         resolve = ["api.stripe.com:443=127.0.0.1:8443"]
         allow_address = ["127.0.0.0/8", "10.1.2.3"]
         [providers]

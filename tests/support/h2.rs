@@ -25,23 +25,26 @@ impl H2 {
         method: &str,
         uri: &str,
         fields: &[(&str, &str)],
-        body: &'static [u8],
+        body: &[u8],
     ) -> Result<Reply, hyper::Error> {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::from(body)).expect("a sound request");
+        let request = request
+            .body(Full::from(Bytes::copy_from_slice(body)))
+            .expect("a sound request");
         let response =
             wait::within("an HTTP/2 response", self.sender.send_request(request)).await?;
         let (parts, body) = response.into_parts();
-        let body = wait::within("an HTTP/2 body", body.collect())
-            .await?
-            .to_bytes()
-            .to_vec();
+        let body = wait::within("an HTTP/2 body", body.collect()).await?;
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let body = body.to_bytes().to_vec();
+        // A story that looks for a trailer finds it among the fields.
         let fields: Vec<(String, String)> = parts
             .headers
             .iter()
+            .chain(trailers.iter())
             .map(|(name, value)| {
                 (
                     name.to_string(),

@@ -52,6 +52,7 @@ pub(crate) struct Builder {
     alpn: &'static [&'static [u8]],
     hosts: Vec<&'static str>,
     unnamed: Option<&'static str>,
+    unresolved: Option<&'static str>,
     resolve: Vec<String>,
     arguments: Vec<String>,
     api: String,
@@ -141,6 +142,12 @@ impl Builder {
         self
     }
 
+    /// The upstream answers to `host`, and the server is not told where that is.
+    pub(crate) fn unresolved(mut self, host: &'static str) -> Self {
+        self.unresolved = Some(host);
+        self
+    }
+
     /// Dials `host` on port 443 at `addr`.
     pub(crate) fn resolve(mut self, host: &str, addr: impl std::fmt::Display) -> Self {
         self.resolve.push(format!("{host}:443={addr}"));
@@ -189,7 +196,13 @@ impl Builder {
         }
         option("--api", self.api.clone());
         option("--proxy", self.proxy.to_owned());
-        arguments.extend(network(&upstream, home.path(), &self.hosts, &self.resolve));
+        let told: Vec<&str> = self
+            .hosts
+            .iter()
+            .copied()
+            .filter(|host| Some(*host) != self.unresolved)
+            .collect();
+        arguments.extend(network(&upstream, home.path(), &told, &self.resolve));
         if self.loopback {
             arguments.extend(loopback());
         }
@@ -272,6 +285,7 @@ impl Stack {
             alpn: &[b"http/1.1"],
             hosts: HOSTS.to_vec(),
             unnamed: None,
+            unresolved: None,
             resolve: Vec::new(),
             arguments: Vec::new(),
             api: "127.0.0.1:0".to_owned(),

@@ -324,6 +324,16 @@ impl Wire {
     }
 
     /// Reads exactly these bytes.
+    pub(crate) async fn take(&mut self, length: usize) -> io::Result<Bytes> {
+        while self.ahead.len() < length {
+            if !within("more bytes", self.fill()).await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(self.ahead.split_to(length).freeze())
+    }
+
+    /// Reads these bytes and nothing else.
     pub(crate) async fn expect(&mut self, bytes: &[u8]) -> io::Result<()> {
         while self.ahead.len() < bytes.len() {
             if !self.fill().await? {

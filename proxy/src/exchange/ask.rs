@@ -109,14 +109,18 @@ impl Endpoints {
         let addresses = addresses.await.map_err(Failure::Refused)?;
         let mut failure = None;
         for address in (0..ADDRESSES).map_while(|at| addresses.get(at)) {
-            let peer = upstream::peer(
+            let protocol = Protocol::Http1;
+            let mut peer = upstream::peer(
                 address,
                 Scheme::Https,
                 &request.host,
-                Protocol::Http1,
+                protocol,
                 account::group(org),
                 self.timeouts,
             );
+            let to = (&request.host, request.port);
+            self.upstreams
+                .route(&mut peer, &addresses, to, protocol, self.timeouts);
             match self.connector.get_http_session(&peer).await {
                 Ok((session, _)) => return Ok(session),
                 Err(error) if upstream::is_connect_failure(&error) => failure = Some(error),

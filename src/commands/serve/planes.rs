@@ -9,15 +9,18 @@ use control_plane::{
     AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, RotationOptions,
 };
 use leases::root_key::RootPublicKeys;
+use percent_encoding::percent_decode_str;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
-use proxy::{ListenerTls, Override, ProxyDeps, ProxyOptions};
+use proxy::{ListenerTls, Override, ProxyDeps, ProxyOptions, UpstreamProxy};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use zeroize::Zeroizing;
 
 use super::plant::{Injection, Means, Plant, Tls};
 use super::{Addresses, Listeners};
 use crate::config::Config;
+use crate::failure::Failure;
 
 /// Open connections from agents, together. Each idle one costs at most 64 KiB.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -61,7 +64,7 @@ impl Planes {
                 clock: Arc::clone(&plant.clock),
                 registry: registry.clone(),
             };
-            let options = options(&injection, config, addresses, tls);
+            let options = options(&injection, config, addresses, tls)?;
             let stop = shutdown.clone();
             let injecting = async move {
                 proxy::serve(listener, deps, options, stop)
@@ -187,15 +190,16 @@ fn options(
     config: &Config,
     addresses: &Addresses,
     tls: Option<ListenerTls>,
-) -> ProxyOptions {
+) -> anyhow::Result<ProxyOptions> {
     let overrides = config.network.resolve.iter().map(|resolve| Override {
         host: resolve.host.clone(),
         port: resolve.port,
         address: resolve.to,
     });
-    ProxyOptions {
+    Ok(ProxyOptions {
         upstream_roots: injection.upstream_roots.clone(),
         overrides: overrides.collect(),
+        upstream_proxy: upstream_proxy(config)?,
         allowed_addresses: config.network.allow_address.clone(),
         own_addresses: std::iter::once(addresses.api)
             .chain(addresses.proxy)
@@ -204,5 +208,30 @@ fn options(
         max_connections: MAX_CONNECTIONS,
         tls,
         allow_plaintext: config.server.allow_plaintext_listener,
-    }
+    })
+}
+
+/// The network's proxy, with its password read.
+fn upstream_proxy(config: &Config) -> anyhow::Result<Option<UpstreamProxy>> {
+    let Some(url) = &config.network.upstream_proxy else {
+        return Ok(None);
+    };
+    let password = match &config.network.upstream_proxy_password_file {
+        None => Zeroizing::default(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::new(format!("cannot read {}: {error}", file.display()))
+                    .hint("name a readable file as network.upstream_proxy_password_file")
+            })?;
+            let text = Zeroizing::new(text);
+            Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    };
+    let user = percent_decode_str(url.username()).decode_utf8_lossy();
+    let host = url.host_str().unwrap_or_default();
+    Ok(Some(UpstreamProxy {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port_or_known_default().unwrap_or(80),
+        credentials: (!user.is_empty()).then(|| (user.into_owned(), password)),
+    }))
 }

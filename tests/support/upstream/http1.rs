@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Answer, Body, Recorded, Shared, routes};
+use super::{Answer, Body, Recorded, Shared, routes, websocket};
 
 /// Answers requests until the client or a route closes the connection.
 pub(super) async fn serve<S>(stream: S, sni: Option<String>, shared: &Arc<Shared>) -> io::Result<()>
@@ -216,17 +216,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Server<S> {
                 self.stream.flush().await?;
                 Ok(false)
             }
-            Answer::Echoing(protocol) => {
-                let head = format!(
-                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
+            Answer::Trailers(value) => {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-echo\r\n\r\n2\r\nok\r\n0\r\nx-echo: {value}\r\n\r\n"
                 );
-                self.stream.write_all(head.as_bytes()).await?;
+                self.stream.write_all(answer.as_bytes()).await?;
                 self.stream.flush().await?;
-                while self.fill().await? {
-                    let bytes = self.ahead.split();
-                    self.stream.write_all(&bytes).await?;
-                    self.stream.flush().await?;
-                }
+                Ok(true)
+            }
+            Answer::WebSocket => {
+                let ahead = self.ahead.split();
+                websocket::serve(&mut self.stream, ahead, request).await?;
                 Ok(false)
             }
             Answer::Silence => {

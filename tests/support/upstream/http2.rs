@@ -9,11 +9,11 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Answer, Body, Recorded, Shared, routes};
+use super::{Answer, Body, Recorded, Shared, grpc, routes};
 
 /// Answers requests until the client goes away.
 pub(super) async fn serve<S>(stream: S, sni: Option<String>, shared: Arc<Shared>)
@@ -38,6 +38,13 @@ async fn respond(
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, std::io::Error> {
     let (parts, mut body) = request.into_parts();
     let recorded = shared.record(record(&parts, sni));
+    let kinds = recorded.fields("content-type");
+    if kinds
+        .iter()
+        .any(|kind| kind.starts_with("application/grpc"))
+    {
+        return Ok(grpc::answer(recorded, body, shared));
+    }
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(std::io::Error::other)?;
         if let Some(data) = frame.data_ref() {
@@ -59,7 +66,17 @@ async fn respond(
             let frames = tokio_stream_of(pieces).map(|piece| Ok(Frame::data(piece)));
             (status, fields, BoxBody::new(StreamBody::new(frames)))
         }
-        Answer::Raw(_) | Answer::Echoing(_) => {
+        Answer::Trailers(value) => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-echo", value.parse().map_err(std::io::Error::other)?);
+            let frames = [
+                Ok(Frame::data(Bytes::from_static(b"ok"))),
+                Ok(Frame::trailers(trailers)),
+            ];
+            let body = StreamBody::new(futures::stream::iter(frames));
+            (200, Vec::new(), BoxBody::new(body))
+        }
+        Answer::Raw(_) | Answer::WebSocket => {
             return Err(std::io::Error::other("the route closes the stream"));
         }
         Answer::Silence => std::future::pending().await,

@@ -5,10 +5,12 @@ mod aws;
 pub(crate) mod chunked;
 mod files;
 mod git;
+mod grpc;
 mod http1;
 mod http2;
 mod routes;
 mod vendors;
+mod websocket;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -183,8 +185,10 @@ enum Answer {
     },
     /// These bytes in place of a response (nothing in HTTP/2), and the connection closed.
     Raw(Vec<u8>),
-    /// 101 to this protocol, and after it every byte comes back (nothing in HTTP/2).
-    Echoing(String),
+    /// The body `ok`, and behind it the trailer `x-echo` with this value.
+    Trailers(String),
+    /// A WebSocket (nothing in HTTP/2).
+    WebSocket,
     /// No answer until the client goes away.
     Silence,
 }
@@ -204,6 +208,8 @@ struct Shared {
     requests: Mutex<Vec<Arc<Recorded>>>,
     connections: AtomicUsize,
     open: AtomicUsize,
+    /// gRPC calls that are under way.
+    calls: AtomicUsize,
     /// Bodies that a test sends piece by piece, by name.
     streams: Mutex<HashMap<String, mpsc::Receiver<Bytes>>>,
     git_root: Mutex<Option<PathBuf>>,
@@ -244,6 +250,11 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
+    /// How many gRPC calls are under way.
+    pub(crate) fn open_calls(&self) -> usize {
+        self.shared.calls.load(Ordering::SeqCst)
+    }
+
     /// An upstream of HTTP/1.1 alone for `hosts`.
     pub(crate) async fn start(hosts: &[&str]) -> Self {
         Self::start_with(hosts, &[b"http/1.1"]).await
@@ -272,6 +283,7 @@ impl Upstream {
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             streams: Mutex::default(),
             git_root: Mutex::default(),
             files: Mutex::default(),

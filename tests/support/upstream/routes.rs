@@ -51,7 +51,15 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
             body: Vec::new(),
         },
         ("status", status) => Answer::json(status.parse().unwrap_or(500), &json!({ "status": status })),
-        ("websocket", name) => websocket(name, shared).await,
+        ("websocket", _) => Answer::WebSocket,
+        ("trailers", _) => Answer::Trailers(request.fields("authorization").concat()),
+        ("hints", _) => Answer::Raw(
+            format!(
+                "HTTP/1.1 103 Early Hints\r\nlink: </{}>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                credential(request)
+            )
+            .into_bytes(),
+        ),
         ("hang", _) => Answer::Silence,
         ("close-before", _) => Answer::Raw(Vec::new()),
         ("close-midway", _) => Answer::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this".to_vec()),
@@ -235,17 +243,4 @@ fn named_stream(name: &str, shared: &Shared) -> Answer {
         },
         None => Answer::json(404, &json!({ "error": "no such stream" })),
     }
-}
-
-/// Accepts a WebSocket as soon as the test says so through the stream of this name.
-async fn websocket(name: &str, shared: &Shared) -> Answer {
-    let gate = shared
-        .streams
-        .lock()
-        .expect("no holder panics")
-        .remove(name);
-    if let Some(mut gate) = gate {
-        gate.recv().await;
-    }
-    Answer::Echoing("websocket".into())
 }
