@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use proxy::Limits;
 use reqwest::Url;
 use serde_json::{Map, Value, json};
 use store::Location;
@@ -30,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) providers: Providers,
     pub(crate) cache: Cache,
     pub(crate) keys: Keys,
+    /// `[limits]`: what may be under way in this process, for all and for each agent and org.
+    pub(crate) limits: Limits,
     pub(crate) log: Log,
 }
 
@@ -552,6 +556,68 @@ const SETTINGS: &[Setting] = &[
         show: |config| shown(config.keys.passphrase_file.as_deref().map(Path::display)),
     },
     Setting {
+        key: "limits.connections",
+        variable: "CLAVIGER_LIMITS_CONNECTIONS",
+        shape: Shape::Integer,
+        set: |config, text| {
+            count(text).map(|count| config.limits.connections = count.get() as usize)
+        },
+        show: |config| json!(config.limits.connections),
+    },
+    Setting {
+        key: "limits.requests",
+        variable: "CLAVIGER_LIMITS_REQUESTS",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.limits.requests = count.get()),
+        show: |config| json!(config.limits.requests),
+    },
+    Setting {
+        key: "limits.tunnels_per_agent",
+        variable: "CLAVIGER_LIMITS_TUNNELS_PER_AGENT",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.limits.agent.tunnels = Some(count)),
+        show: |config| json!(config.limits.agent.tunnels),
+    },
+    Setting {
+        key: "limits.tunnels_per_org",
+        variable: "CLAVIGER_LIMITS_TUNNELS_PER_ORG",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.limits.org.tunnels = Some(count)),
+        show: |config| json!(config.limits.org.tunnels),
+    },
+    Setting {
+        key: "limits.requests_per_agent",
+        variable: "CLAVIGER_LIMITS_REQUESTS_PER_AGENT",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.limits.agent.requests = Some(count)),
+        show: |config| json!(config.limits.agent.requests),
+    },
+    Setting {
+        key: "limits.requests_per_org",
+        variable: "CLAVIGER_LIMITS_REQUESTS_PER_ORG",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.limits.org.requests = Some(count)),
+        show: |config| json!(config.limits.org.requests),
+    },
+    Setting {
+        key: "limits.bytes_per_second_per_agent",
+        variable: "CLAVIGER_LIMITS_BYTES_PER_SECOND_PER_AGENT",
+        shape: Shape::Integer,
+        set: |config, text| {
+            count(text).map(|count| config.limits.agent.bytes_per_second = Some(count))
+        },
+        show: |config| json!(config.limits.agent.bytes_per_second),
+    },
+    Setting {
+        key: "limits.bytes_per_second_per_org",
+        variable: "CLAVIGER_LIMITS_BYTES_PER_SECOND_PER_ORG",
+        shape: Shape::Integer,
+        set: |config, text| {
+            count(text).map(|count| config.limits.org.bytes_per_second = Some(count))
+        },
+        show: |config| json!(config.limits.org.bytes_per_second),
+    },
+    Setting {
         key: "log.level",
         variable: "CLAVIGER_LOG",
         shape: Shape::Text,
@@ -947,6 +1013,12 @@ fn workers(values: &[&str]) -> Result<usize, String> {
         Ok(workers @ 1..=1024) => Ok(workers),
         _ => Err(format!("`{text}` is no number of threads from 1 to 1024")),
     }
+}
+
+fn count(values: &[&str]) -> Result<NonZeroU32, String> {
+    let text = one(values)?;
+    text.parse()
+        .map_err(|_| format!("`{text}` is no number from 1 to {}", u32::MAX))
 }
 
 fn duration(values: &[&str]) -> Result<Duration, String> {

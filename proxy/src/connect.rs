@@ -34,6 +34,7 @@ use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::h2;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
+use crate::limits::Load;
 use crate::normalize::{Endpoint, RawTarget, check_method, parse_authority, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
@@ -306,14 +307,19 @@ impl Front {
         let token = proxy_token(head.values("proxy-authorization"));
         let endpoint = Endpoint::of_connect(head.target)?;
         let lease = self.pipeline.authenticator.verify(&token?)?;
-        let admitted = self.admit_lease(&lease, &endpoint, head.host).await;
+        let load = &self.pipeline.load;
+        let admitted = self
+            .admit_lease(&lease, &endpoint, head.host)
+            .await
+            .and_then(|()| Load::tunnel(load.party(&lease)));
         if let Err(refusal) = &admitted {
             self.record(&lease, &endpoint, client, request_id, refusal)
                 .await;
         }
-        admitted.map(|()| Tunnel {
+        admitted.map(|place| Tunnel {
             endpoint,
             lease,
+            place,
             served: OnceLock::new(),
             path_slots: OnceLock::new(),
         })

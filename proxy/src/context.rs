@@ -16,6 +16,7 @@ use store::ledger::{RecordedUse, RequestFacts};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::credential::Credential;
+use crate::limits::Place;
 use crate::normalize::{Endpoint, Target, scheme_name};
 use crate::refuse::{Door, Refusal};
 use crate::scrub::ResponseScrub;
@@ -39,6 +40,8 @@ pub(crate) struct Link {
 pub(crate) struct Tunnel {
     pub(crate) endpoint: Endpoint,
     pub(crate) lease: Arc<VerifiedLease>,
+    /// What it takes up of its holder's limits.
+    pub(crate) place: Place,
     /// What serves its requests: one host is one set of the lease.
     pub(crate) served: OnceLock<Arc<Served>>,
     /// The templates that put a credential into paths of its host; mostly none.
@@ -86,6 +89,8 @@ pub(crate) struct RequestContext {
     /// The room that it takes, given back with the request's end.
     pub(crate) held_room: Option<OwnedSemaphorePermit>,
     pub(crate) scrub: Option<ResponseScrub>,
+    /// What it takes up of the limits of its holder and of this process.
+    pub(crate) place: Option<Place>,
     pub(crate) watched: Option<Watched>,
     pub(crate) attempts: u32,
     pub(crate) dialled: Option<SocketAddr>,
@@ -112,6 +117,7 @@ impl RequestContext {
             held_body: None,
             held_room: None,
             scrub: None,
+            place: None,
             watched: None,
             attempts: 0,
             dialled: None,

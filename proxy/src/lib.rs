@@ -16,6 +16,7 @@ pub mod fuzz;
 mod h2;
 mod head;
 mod inject;
+mod limits;
 mod messages;
 mod meter;
 mod metrics;
@@ -33,6 +34,7 @@ mod upstream;
 mod watch;
 
 pub use dial::UpstreamProxy;
+pub use limits::{Limits, Share};
 pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};
 pub use tls::listener::{ListenerTls, ListenerTlsError};
 pub use upstream::{Override, ResolverError};

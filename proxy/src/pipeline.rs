@@ -24,6 +24,7 @@ use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
 use crate::head::{self, HeadError};
+use crate::limits::Load;
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::normalize::Target;
@@ -60,6 +61,7 @@ pub(crate) struct Pipeline {
     pub(crate) refusals: RefusalMeter,
     pub(crate) timeouts: UpstreamTimeouts,
     pub(crate) held_bodies: HeldBodies,
+    pub(crate) load: Load,
 }
 
 impl Pipeline {
@@ -93,6 +95,11 @@ impl Pipeline {
         }
         check_upgrade(session, ctx)?;
         inject::check_nominations(&session.req_header().headers, None)?;
+        let party = match tunnel {
+            Some(tunnel) => tunnel.place.party().clone(),
+            None => self.load.party(lease),
+        };
+        ctx.place = Some(self.load.request(party)?);
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
         ctx.permit = Some(permit);
         let permit = ctx.permit.as_ref().expect("set above");
@@ -366,6 +373,9 @@ impl ProxyHttp for Shared {
         if !end {
             self.watch(ctx);
         }
+        if let Some(wait) = pace(ctx, body.as_ref()) {
+            tokio::time::sleep(wait).await;
+        }
         Ok(())
     }
 
@@ -424,7 +434,7 @@ impl ProxyHttp for Shared {
                 .into_up()
             })?;
         }
-        Ok(None)
+        Ok(pace(ctx, body.as_ref()))
     }
 
     async fn response_trailer_filter(
@@ -556,6 +566,11 @@ impl ProxyHttp for Shared {
     fn request_summary(&self, _: &Session, ctx: &RequestContext) -> String {
         format!("request {}", ctx.request_id)
     }
+}
+
+/// How long a part of a body waits for the rate of its agent or org.
+fn pace(ctx: &RequestContext, part: Option<&Bytes>) -> Option<Duration> {
+    ctx.place.as_ref()?.pass(part?.len())
 }
 
 /// Whether the agent speaks HTTP/2. Pingora's own question is about its own sessions.

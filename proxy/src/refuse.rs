@@ -85,8 +85,8 @@ codes! {
     AuthorityMismatch: 421, "caller", "http_request_error", "authority_mismatch", "The request names two hosts";
     /// Too many or too large header fields.
     HeadersTooLarge: 431, "caller", "http_request_error", "headers_too_large", "The header fields are too large";
-    /// The grant's rate is used up.
-    RateLimited: 429, "limit", "http_request_denied", "rate_limited", "The grant's rate is used up";
+    /// A rate is used up, the grant's or a limit of this process.
+    RateLimited: 429, "limit", "http_request_denied", "rate_limited", "A limit is used up";
     /// The upstream could not be reached.
     UpstreamConnect: 502, "upstream", "connection_refused", "upstream_connect", "The provider cannot be reached";
     /// The upstream's certificate or handshake was refused.

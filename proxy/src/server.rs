@@ -30,6 +30,7 @@ use crate::connect::Front;
 use crate::credential::Opener;
 use crate::dial::UpstreamProxy;
 use crate::exchange::{Endpoints, Exchange};
+use crate::limits::{Limits, Load};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
@@ -65,8 +66,8 @@ pub struct ProxyOptions {
     pub own_addresses: Vec<SocketAddr>,
     /// How long an opened credential may be kept; zero opens it for every use.
     pub cache_ttl: Duration,
-    /// How many connections from agents may be open.
-    pub max_connections: usize,
+    /// How much may be under way.
+    pub limits: Limits,
     /// The certificate of the proxy itself; without one it is spoken to in cleartext.
     pub tls: Option<ListenerTls>,
     /// Whether, with a certificate, agents on other machines may speak cleartext all the same.
@@ -147,7 +148,7 @@ pub async fn serve(
         .set_nonblocking(true)
         .map_err(ServeError::Listener)?;
     let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
-    let room = Arc::new(Semaphore::new(options.max_connections));
+    let room = Arc::new(Semaphore::new(options.limits.connections));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -164,7 +165,7 @@ pub async fn serve(
     }
     drop(listener);
     front.proxy.http_cleanup().await;
-    let all = u32::try_from(options.max_connections).unwrap_or(u32::MAX);
+    let all = u32::try_from(options.limits.connections).unwrap_or(u32::MAX);
     if tokio::time::timeout(DRAIN, room.acquire_many(all))
         .await
         .is_err()
@@ -219,6 +220,7 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         metrics: Metrics::register(&deps.registry)?,
         refusals: RefusalMeter::new(),
         timeouts: UpstreamTimeouts::default(),
+        load: Load::new(options.limits),
         held_bodies: HeldBodies::new(MAX_SIGNED_BODY, MAX_HELD_BODIES),
         clock: deps.clock,
         store: deps.store,

@@ -39,6 +39,22 @@ impl Ends {
         .await
     }
 
+    /// Stripe with a fresh key for another agent, whose name and set this is.
+    pub(crate) async fn stripe_of(&self, name: &str) -> Access {
+        let secret = self.secret("sk_live_");
+        let entries = json!({ "STRIPE_SECRET_KEY": secret.text() });
+        let set = self.put_set("stripe", name, &entries).await;
+        let (agent, agent_key) = self.agent(name).await;
+        let grant = self.grant(&agent, &set, &json!({})).await;
+        Access {
+            set,
+            agent,
+            agent_key,
+            grant,
+            secret,
+        }
+    }
+
     /// A set of `provider` with these entries, a new agent, and a grant with these fields on top of the usual ones.
     pub(crate) async fn access(
         &self,

@@ -22,9 +22,6 @@ use super::{Addresses, Listeners};
 use crate::config::Config;
 use crate::failure::Failure;
 
-/// Open connections from agents, together. Each idle one costs at most 64 KiB.
-const MAX_CONNECTIONS: usize = 10_000;
-
 /// The planes as they run. Each is of no use without the others of its process.
 #[derive(Debug)]
 pub(super) struct Planes {
@@ -205,7 +202,7 @@ fn options(
             .chain(addresses.proxy)
             .collect(),
         cache_ttl: config.cache.ttl,
-        max_connections: MAX_CONNECTIONS,
+        limits: config.limits,
         tls,
         allow_plaintext: config.server.allow_plaintext_listener,
     })
