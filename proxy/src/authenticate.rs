@@ -3,6 +3,7 @@
 //! A token's signatures are checked once and the result is kept by the token's digest; whether the lease
 //! still stands is asked of the ledger, at the door and again in every use's own transaction.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use leases::verify::{VerifiedLease, verify};
 use moka::sync::Cache;
 use tokio::sync::watch;
 
+use crate::meter::WrongLeases;
 use crate::refuse::{Code, Refusal};
 
 /// How many verified leases are kept. Each remembers some decisions, so an agent that narrows without end is bounded.
@@ -26,6 +28,7 @@ const IDLE: Duration = Duration::from_mins(15);
 pub(crate) struct Authenticator {
     keys: watch::Receiver<RootPublicKeys>,
     verified: Cache<[u8; 32], Arc<VerifiedLease>>,
+    wrong: WrongLeases,
 }
 
 impl Authenticator {
@@ -36,22 +39,39 @@ impl Authenticator {
                 .max_capacity(CAPACITY)
                 .time_to_idle(IDLE)
                 .build(),
+            wrong: WrongLeases::new(),
         }
     }
 
-    /// Checks the token's form, signatures and blocks. One answer for all that can be wrong with it.
-    pub(crate) fn verify(&self, token: &str) -> Result<Arc<VerifiedLease>, Refusal> {
-        let token = PresentedToken::parse(token).map_err(|_| invalid())?;
-        let digest = token.digest();
-        if let Some(lease) = self.verified.get(&digest) {
+    /// Checks the token's form, signatures and blocks. One answer for all that can be wrong with it, and 429 for a source
+    /// that was wrong too often; leases that were seen before are not held up by that.
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        client: IpAddr,
+    ) -> Result<Arc<VerifiedLease>, Refusal> {
+        let token = PresentedToken::parse(token);
+        if let Ok(token) = &token
+            && let Some(lease) = self.verified.get(&token.digest())
+        {
             return self.check_root_key(&lease).map(|()| lease);
         }
+        if let Some(wait) = self.wrong.shut_out(client) {
+            return Err(too_many(wait));
+        }
+        let verified = token
+            .map_err(|_| invalid())
+            .and_then(|token| self.verify_anew(&token));
+        verified.inspect_err(|_| self.wrong.note(client))
+    }
+
+    fn verify_anew(&self, token: &PresentedToken) -> Result<Arc<VerifiedLease>, Refusal> {
         let keys = self.keys.borrow().clone();
-        let lease = Arc::new(verify(&token, &keys).map_err(|error| {
+        let lease = Arc::new(verify(token, &keys).map_err(|error| {
             tracing::debug!(reason = %error, "a lease was not accepted");
             invalid()
         })?);
-        self.verified.insert(digest, Arc::clone(&lease));
+        self.verified.insert(token.digest(), Arc::clone(&lease));
         Ok(lease)
     }
 
@@ -102,6 +122,16 @@ pub(crate) fn invalid() -> Refusal {
     )
 }
 
+fn too_many(wait: Duration) -> Refusal {
+    Refusal {
+        retry_after: Some(wait),
+        ..Refusal::new(
+            Code::RateLimited,
+            "too many leases that came from this address were wrong; wait as Retry-After says",
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use leases::{
@@ -111,6 +141,8 @@ mod tests {
     use time::{Duration, macros::datetime};
 
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn minted(root: &RootKeyPair) -> String {
         let now = datetime!(2026-11-22 07:00 UTC);
@@ -141,22 +173,22 @@ mod tests {
         let (keys, receiver) = watch::channel(RootPublicKeys::new(vec![old.public()]));
         let authenticator = Authenticator::new(receiver);
         let (kept, unseen, fresh) = (minted(&old), minted(&old), minted(&new));
-        let held = authenticator.verify(&kept).unwrap();
+        let held = authenticator.verify(&kept, HERE).unwrap();
 
         keys.send_replace(RootPublicKeys::new(vec![new.public(), old.public()]));
         for token in [&kept, &unseen, &fresh] {
-            authenticator.verify(token).unwrap();
+            authenticator.verify(token, HERE).unwrap();
         }
         authenticator.check_root_key(&held).unwrap();
 
         keys.send_replace(RootPublicKeys::new(vec![new.public()]));
         for token in [&kept, &unseen] {
-            let refusal = authenticator.verify(token).unwrap_err();
+            let refusal = authenticator.verify(token, HERE).unwrap_err();
             assert_eq!(refusal.code, Code::LeaseInvalid);
         }
         let refusal = authenticator.check_root_key(&held).unwrap_err();
         assert_eq!(refusal.code, Code::LeaseInvalid, "in an open tunnel, too");
-        authenticator.verify(&fresh).unwrap();
+        authenticator.verify(&fresh, HERE).unwrap();
     }
 
     #[test]
@@ -165,11 +197,36 @@ mod tests {
         let (keys, receiver) = watch::channel(RootPublicKeys::new(vec![one.public()]));
         let authenticator = Authenticator::new(receiver);
         let token = minted(&one);
-        authenticator.verify(&token).unwrap();
+        authenticator.verify(&token, HERE).unwrap();
 
         keys.send_replace(RootPublicKeys::new(vec![other.public()]));
 
-        authenticator.verify(&token).unwrap_err();
+        authenticator.verify(&token, HERE).unwrap_err();
+    }
+
+    #[test]
+    fn a_source_that_guesses_is_shut_out_and_neither_others_nor_known_leases_are() {
+        let root = RootKeyPair::generate(1);
+        let (_keys, receiver) = watch::channel(RootPublicKeys::new(vec![root.public()]));
+        let authenticator = Authenticator::new(receiver);
+        let (known, fresh) = (minted(&root), minted(&root));
+        authenticator.verify(&known, HERE).unwrap();
+
+        let guess = |number: u32| authenticator.verify(&format!("clv_{number}"), HERE);
+        let shut = (0..20_000)
+            .find_map(|number| {
+                guess(number)
+                    .err()
+                    .filter(|refusal| refusal.code == Code::RateLimited)
+            })
+            .unwrap();
+        assert!(shut.retry_after.is_some());
+
+        authenticator.verify(&known, HERE).unwrap();
+        let elsewhere = "192.0.2.7".parse().unwrap();
+        authenticator.verify(&fresh, elsewhere).unwrap();
+        let wrong = authenticator.verify("clv_x", elsewhere).unwrap_err();
+        assert_eq!(wrong.code, Code::LeaseInvalid);
     }
 
     fn token(field: &str) -> Result<String, Code> {

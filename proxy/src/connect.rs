@@ -273,7 +273,10 @@ impl Front {
             Err(refusal) => {
                 if matches!(
                     refusal.code,
-                    Code::LeaseMissing | Code::LeaseInvalid | Code::AmbiguousRequest
+                    Code::LeaseMissing
+                        | Code::LeaseInvalid
+                        | Code::RateLimited
+                        | Code::AmbiguousRequest
                 ) {
                     self.count(peer.ip, &request_id, &refusal);
                 }
@@ -306,7 +309,7 @@ impl Front {
         }
         let token = proxy_token(head.values("proxy-authorization"));
         let endpoint = Endpoint::of_connect(head.target)?;
-        let lease = self.pipeline.authenticator.verify(&token?)?;
+        let lease = self.pipeline.authenticator.verify(&token?, client)?;
         let load = &self.pipeline.load;
         let admitted = self
             .admit_lease(&lease, &endpoint, head.host)

@@ -38,15 +38,16 @@ pub(crate) fn enter(
         pipeline.authenticator.check_root_key(&tunnel.lease)?;
         return normalize::inside(&tunnel.endpoint, request);
     }
+    let client = link.map_or_else(unlinked, |link| Ok(link.client))?;
     if RawTarget::of(request)?.is_absolute() {
         let fields = request.headers.get_all(PROXY_AUTHORIZATION);
         let token = proxy_token(fields.iter().map(http::HeaderValue::as_bytes))?;
-        ctx.lease = Some(pipeline.authenticator.verify(&token)?);
+        ctx.lease = Some(pipeline.authenticator.verify(&token, client)?);
         let host = link.and_then(|link| link.host_as_sent.lock().take());
         return normalize::absolute(request, host.as_deref());
     }
     ctx.door = Door::Gateway;
-    gateway(pipeline, request, ctx)
+    gateway(pipeline, request, ctx, client)
 }
 
 /// `/gateway/<provider>/path`: the lease stands where the provider's own key would.
@@ -54,6 +55,7 @@ fn gateway(
     pipeline: &Pipeline,
     request: &RequestHeader,
     ctx: &mut RequestContext,
+    client: IpAddr,
 ) -> Result<Target, Refusal> {
     let RawTarget { path, query, .. } = RawTarget::of(request)?;
     let rest = path.strip_prefix(GATEWAY).ok_or_else(|| {
@@ -74,7 +76,7 @@ fn gateway(
     let token = template
         .gateway_lease(&request.headers)
         .ok_or_else(missing)?;
-    ctx.lease = Some(pipeline.authenticator.verify(&token)?);
+    ctx.lease = Some(pipeline.authenticator.verify(&token, client)?);
     let base = template.gateway_base().ok_or_else(|| {
         Refusal::new(Code::NotFound, "this provider has no single base URL; set HTTPS_PROXY instead of using the gateway form")
     })?;

@@ -254,3 +254,38 @@ async fn an_odd_authority_is_400() {
     assert_eq!(stack.upstream.connections(), 0);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_source_of_wrong_leases_waits_and_leases_known_by_then_do_not() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    stack
+        .get("api.stripe.com", "/v1/known", &token)
+        .await
+        .expect_status(200);
+    let ask = |fields: &str| {
+        format!("CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com:443\r\n{fields}\r\n")
+    };
+
+    let mut wire = stack.proxy_wire().await;
+    let mut waits = None;
+    for number in 0..20_000 {
+        let wrong = ask(&bearer(&format!("clv_{number}")));
+        wire.send(wrong).await.unwrap();
+        let reply = wire.reply("CONNECT").await.unwrap();
+        if reply.status == 429 {
+            waits = Some(reply.expect_refusal(429, "rate_limited"));
+            break;
+        }
+        expect_407(reply, "lease_invalid");
+    }
+
+    let waits = waits.expect("guessing comes to an end");
+    assert_eq!(waits.field("retry-after"), Some("1"));
+    stack
+        .get("api.stripe.com", "/v1/known", &token)
+        .await
+        .expect_status(200);
+    stack.finish().await;
+}

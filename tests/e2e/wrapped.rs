@@ -112,23 +112,25 @@ async fn a_lease_is_renewed_ahead_of_its_end_and_a_busy_connection_does_not_noti
         "--set",
         SET,
         "--ttl",
-        "3s",
+        "8s",
         "--",
         &environment("CLAVIGER_TEST_PYTHON"),
         &script("session_loop.py"),
         &stop_at,
     ];
 
-    let renewals = async {
-        wait::until_after(
-            Duration::from_mins(1),
-            "the use of a third lease",
-            async || (leases_used(&stack).await.len() >= 3).then_some(()),
-        )
-        .await;
-        std::fs::write(&stop, "").unwrap();
-    };
-    let (ran, ()) = tokio::join!(stack.cli(&arguments), renewals);
+    let program = stack.cli(&arguments);
+    tokio::pin!(program);
+    let third = wait::until_after(
+        Duration::from_mins(1),
+        "the use of a third lease",
+        async || (leases_used(&stack).await.len() >= 3).then_some(()),
+    );
+    tokio::select! {
+        ran = &mut program => panic!("it ended too early: {ran:#?}"),
+        () = third => std::fs::write(&stop, "").unwrap(),
+    }
+    let ran = program.await;
 
     let ran = ran.expect_success();
     assert!(ran.stdout.contains("session: ok"), "{ran:#?}");
