@@ -88,26 +88,38 @@ Examples:
     Injector(serve::Args),
     Init(init::Args),
     Demo(demo::Args),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger set put openai/dev/me OPENAI_API_KEY=-"
+    )]
     Set(set::Command),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger agent create billing-bot > billing-bot.key"
+    )]
     Agent(agent::Command),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger grant create --agent billing-bot --set stripe/prod/billing --expires 8h"
+    )]
     Grant(grant::Command),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  LEASE=$(claviger lease mint --agent billing-bot --set stripe/prod/billing)"
+    )]
     Lease(lease::Command),
     Run(run::Args),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  claviger audit list")]
     Audit(audit::Command),
     Ca(ca::Args),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  claviger keys list")]
     Keys(keys::Command),
     Migrate(migrate::Args),
     ExportDatabase(transfer::ExportArgs),
     ImportDatabase(transfer::ImportArgs),
     Doctor(doctor::Args),
     Explain(explain::Args),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  claviger config check")]
     Config(config_check::Command),
     Completions(completions::Args),
 }
@@ -187,7 +199,7 @@ mod tests {
                 .get_after_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            if subcommands.is_empty() && !example.contains("Example") {
+            if !example.contains("Example") {
                 missing.push(path.clone());
             }
             for command in subcommands {

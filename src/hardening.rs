@@ -1,6 +1,6 @@
 //! What this process asks of the kernel so that secrets stay in its memory.
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 /// Files of this process are its user's alone, and its memory is in no core dump.
@@ -25,6 +25,13 @@ pub(crate) fn harden() -> Vec<String> {
         }
     }
     refused
+}
+
+/// How many files this process may have open, after asking for as many as it may ask for; `None` where nobody tells.
+pub(crate) fn open_files() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    Some(if raised { hard } else { soft })
 }
 
 /// Keeps other processes of the same user from reading this one's memory, and it from core dumps.

@@ -33,7 +33,7 @@ use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::h2;
-use crate::head::{Head, HeadError, MAX_HEAD, end_of_head};
+use crate::head::{Head, HeadError, MAX_HEAD, end_of_head, has_bare_line_end};
 use crate::limits::Load;
 use crate::normalize::{Endpoint, RawTarget, check_method, parse_authority, scheme_name};
 use crate::pipeline::{Pipeline, Shared};
@@ -157,10 +157,10 @@ impl Front {
                 .with_cut(cut),
         );
         loop {
-            let Some((head, read)) = self.next_head(&mut conn, door, shutdown).await else {
+            let Some(next) = self.next_head(&mut conn, door, shutdown).await else {
                 return;
             };
-            if read.starts_with(b"CONNECT ") {
+            if let Next::Connect { head, read } = next {
                 match self
                     .connect(*conn, &read[..head], &read[head..], peer, shutdown)
                     .await
@@ -170,7 +170,6 @@ impl Front {
                 }
                 continue;
             }
-            conn.put_back(read);
             match self.request(conn, shutdown).await {
                 Some(kept) => conn = kept,
                 None => return,
@@ -185,8 +184,7 @@ impl Front {
         inside: &Link,
         shutdown: &watch::Receiver<bool>,
     ) {
-        while let Some((_, read)) = self.next_head(&mut conn, inside, shutdown).await {
-            conn.put_back(read);
+        while self.next_head(&mut conn, inside, shutdown).await.is_some() {
             match self.request(conn, shutdown).await {
                 Some(kept) => conn = kept,
                 None => return,
@@ -195,13 +193,13 @@ impl Front {
     }
 
     /// Waits for the next whole head and reads it strictly. What is no proper HTTP/1 head is answered here, so
-    /// that Pingora's parser never has to repair one. Gives the head's length and all bytes read so far.
+    /// that Pingora's parser never has to repair one.
     async fn next_head<S: Transport>(
         &self,
         conn: &mut Conn<S>,
         link: &Link,
         shutdown: &watch::Receiver<bool>,
-    ) -> Option<(usize, Bytes)> {
+    ) -> Option<Next> {
         let mut down = shutdown.clone();
         let mut read = BytesMut::new();
         let end = tokio::select! {
@@ -247,7 +245,8 @@ impl Front {
         session.set_keepalive((!*shutdown.borrow()).then_some(IDLE.as_secs()));
         let reused = self.proxy.process_new_http(session, shutdown).await?;
         let (stream, _) = reused.consume();
-        stream.into_any().downcast().ok()
+        let conn: Box<Conn<S>> = stream.into_any().downcast().ok()?;
+        conn.next_request()
     }
 
     /// A CONNECT: admit it, then serve the tunnel to its end. A refused one gives the connection back for a retry.
@@ -467,7 +466,7 @@ impl Front {
                 scheme: scheme_name(endpoint.scheme),
                 host: endpoint.host.to_shared(),
                 port: endpoint.port,
-                address: None,
+                address: refusal.address,
                 path: String::new(),
             },
         };
@@ -505,10 +504,16 @@ pub(crate) fn prepare<S: Transport>(
     read: BytesMut,
     end: usize,
     link: &Link,
-) -> Result<(usize, Bytes), Refusal> {
+) -> Result<Next, Refusal> {
     let head = Head::parse(&read[..end])?;
     let authority = check_names(&head, link.tunnel.as_ref())?;
-    conn.expect_body(head.is_chunked, &read[end..])?;
+    if head.method == "CONNECT" && link.tunnel.is_none() {
+        return Ok(Next::Connect {
+            head: end,
+            read: read.freeze(),
+        });
+    }
+    let framing = head.framing;
     // Pingora compares an absolute target with Host byte by byte. For us two spellings of one name are one, and whether
     // they are is said with the target, by the pipeline, which records what it refuses.
     if let (Some(authority), Some(host)) = (authority, head.host)
@@ -516,11 +521,21 @@ pub(crate) fn prepare<S: Transport>(
     {
         link.host_as_sent.lock().replace(host.to_owned());
         let mut same = head.with_host(authority);
-        let head_length = same.len();
+        let length = same.len();
         same.extend_from_slice(&read[end..]);
-        return Ok((head_length, same.into()));
+        conn.begin(same.into(), length, framing)?;
+    } else {
+        conn.begin(read.freeze(), end, framing)?;
     }
-    Ok((end, read.freeze()))
+    Ok(Next::Request)
+}
+
+/// What a connection goes on with.
+pub(crate) enum Next {
+    /// A request, which the connection holds.
+    Request,
+    /// A CONNECT whose head has so many bytes of what was read.
+    Connect { head: usize, read: Bytes },
 }
 
 /// Checks what a head names as far as the connection tells. Gives the authority of an absolute target.
@@ -605,6 +620,9 @@ async fn read_head<S: Transport>(
         }
         if read.len() > MAX_HEAD {
             return Err(HeadError::TooLarge);
+        }
+        if has_bare_line_end(read) {
+            return Err(HeadError::LineEnd);
         }
         let until = *deadline.get_or_insert_with(|| Instant::now() + HEAD_DEADLINE);
         read.reserve(HEAD_BUFFER);

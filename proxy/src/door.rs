@@ -18,6 +18,7 @@ use crate::context::{Link, RequestContext};
 use crate::normalize::{self, RawTarget, Target};
 use crate::pipeline::Pipeline;
 use crate::refuse::{Code, Door, Refusal};
+use crate::strays;
 
 /// The path under which the gateway form is served.
 const GATEWAY: &str = "/gateway/";
@@ -30,6 +31,7 @@ pub(crate) fn enter(
     ctx: &mut RequestContext,
 ) -> Result<Target, Refusal> {
     let request = session.req_header();
+    strays::check_target(&RawTarget::of(request)?)?;
     let link = ctx.link.as_ref().map(Arc::clone);
     let link = link.as_deref().and_then(Link::in_digest);
     if let Some(tunnel) = link.and_then(|link| link.tunnel.as_ref()) {

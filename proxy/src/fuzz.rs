@@ -51,10 +51,9 @@ pub fn front(data: &[u8]) {
     }
     let link = Link::new(IpAddr::from([127, 0, 0, 1]), Arc::default(), None);
     let mut conn = Conn::new(tokio::io::join(tokio::io::empty(), tokio::io::sink()), 0);
-    let Ok((_, bytes)) = prepare(&mut conn, data.into(), end, &link) else {
+    if prepare(&mut conn, data.into(), end, &link).is_err() {
         return;
-    };
-    conn.put_back(bytes);
+    }
     let mut session = ServerSession::new_http1(Box::new(conn));
     let read = futures::executor::block_on(session.read_request());
     assert!(read.is_ok_and(|read| read), "Pingora refuses the head");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::Stream as Messages;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use pingora::apps::HttpServerApp;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -39,6 +39,8 @@ use crate::pipeline::Shared;
 const IDLE: Duration = Duration::from_mins(1);
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 100;
+/// How long the first part of a body is waited for before the request is looked at.
+const FIRST_PART: Duration = Duration::from_secs(10);
 /// What is kept of a body to be sent again, as Pingora does for its own sessions.
 const REPLAYED: usize = 64 * 1024;
 
@@ -83,6 +85,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let session = Stream::new(request, respond, Arc::clone(&digest));
         let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
         streams.spawn(async move {
+            let mut session = session;
+            if !session.begins_as_declared().await {
+                return;
+            }
             let session = ServerSession::new_custom(Box::new(session));
             proxy.process_new_http(session, &shutdown).await;
         });
@@ -95,6 +101,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Stream {
     request: RequestHeader,
     body: RecvStream,
+    /// Of a body with a declared length, what came first.
+    first: Option<Bytes>,
     respond: SendResponse<Bytes>,
     /// There once the response's head is written.
     writer: Option<SendStream<Bytes>>,
@@ -119,6 +127,7 @@ impl Stream {
         Self {
             request: head.into(),
             body,
+            first: None,
             respond,
             writer: None,
             written: None,
@@ -133,9 +142,33 @@ impl Stream {
         }
     }
 
+    /// Waits for the first of a body whose length is declared: one that belies it at once has the stream reset by the `h2`
+    /// library, and nothing of the request may have left by then (threats.md D7).
+    async fn begins_as_declared(&mut self) -> bool {
+        let headers = &self.request.headers;
+        if self.body.is_end_stream()
+            || !headers.contains_key(CONTENT_LENGTH)
+            || headers.contains_key(EXPECT)
+        {
+            return true;
+        }
+        match timeout(FIRST_PART, self.body.data()).await {
+            Ok(Some(Ok(part))) => {
+                self.first = Some(part);
+                true
+            }
+            // What the agent may not do takes too long, or is none: the pipeline says so.
+            Ok(None) | Err(_) => true,
+            Ok(Some(Err(_))) => false,
+        }
+    }
+
     /// Waits for more of the body. Until the response begins, an agent may not be silent for longer than its timeout; then
     /// it may, since in a call that streams both ways it may have nothing to say for long.
     async fn next_part(&mut self) -> Result<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         let part = self.body.data();
         let part = match self.read_timeout {
             Some(bound) if self.written.is_none() => timeout(bound, part).await.or_err(
@@ -382,7 +415,7 @@ impl Session for Stream {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.is_body_empty() || self.body.is_end_stream()
+        self.first.is_none() && (self.is_body_empty() || self.body.is_end_stream())
     }
 
     async fn finish(&mut self) -> Result<()> {

@@ -4,7 +4,7 @@
 //! Transfer-Encoding, an escaped request target). What was repaired is not what policy saw, so such a
 //! head is refused here from its raw bytes. This module also reads the proxy's own CONNECT.
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 use thiserror::Error;
 
 /// The most bytes a request head may have, request line included.
@@ -35,6 +35,12 @@ pub(crate) enum HeadError {
     TransferEncoding,
     #[error("Content-Length and Transfer-Encoding are both given")]
     BothLengths,
+    #[error(
+        "a field reads like Content-Length or Transfer-Encoding to servers that take `_` for `-`"
+    )]
+    FramingTwin,
+    #[error("an HTTP/1.0 body has no Content-Length")]
+    Undelimited,
     #[error("Host is missing or given twice")]
     Host,
     #[error("the request target is longer than {MAX_TARGET} bytes")]
@@ -48,6 +54,14 @@ pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
 }
 
+/// Whether what was read of a head has a line that ends with LF or CR alone: its end may never come.
+pub(crate) fn has_bare_line_end(bytes: &[u8]) -> bool {
+    let bare_lf = memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r');
+    let bare_cr =
+        memchr_iter(b'\r', bytes).any(|at| bytes.get(at + 1).is_some_and(|next| *next != b'\n'));
+    bare_lf || bare_cr
+}
+
 /// The parts of a request head that the injector's door decides on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
@@ -55,8 +69,8 @@ pub(crate) struct Head<'a> {
     pub(crate) target: &'a str,
     pub(crate) host: Option<&'a str>,
     pub(crate) has_body: bool,
-    /// Whether the body comes in chunks.
-    pub(crate) is_chunked: bool,
+    /// How far the bytes of this request reach.
+    pub(crate) framing: Framing,
     line: &'a [u8],
     fields: &'a [u8],
 }
@@ -69,8 +83,9 @@ impl<'a> Head<'a> {
         }
         let (line, fields) = split_line(head)?;
         let (method, target) = request_line(line)?;
-        let mut seen = Framing::default();
+        let mut seen = Lengths::default();
         let mut host = None;
+        let mut is_upgrade = false;
         let mut count = 0;
         for field in Fields(fields) {
             let (name, value) = field?;
@@ -82,14 +97,15 @@ impl<'a> Head<'a> {
             if name.eq_ignore_ascii_case(b"host") && host.replace(text(value)?).is_some() {
                 return Err(HeadError::Host);
             }
+            is_upgrade |= name.eq_ignore_ascii_case(b"upgrade");
         }
-        seen.check(line.ends_with(b"1.0"))?;
+        seen.check(line.ends_with(b"1.0"), method)?;
         Ok(Self {
             method,
             target,
             host,
             has_body: seen.chunked || seen.length.is_some_and(|length| length > 0),
-            is_chunked: seen.chunked,
+            framing: seen.framing(is_upgrade),
             line,
             fields,
         })
@@ -120,14 +136,37 @@ impl<'a> Head<'a> {
     }
 }
 
+/// How far the bytes of a request reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// The body has so many bytes.
+    Length(u64),
+    /// The body ends with its last chunk.
+    Chunked,
+    /// To the connection's end: it may become another protocol's.
+    Open,
+}
+
+/// Whether a field is read as one that frames the message where `_` is taken for `-`.
+pub(crate) fn is_framing_twin(name: &[u8]) -> bool {
+    memchr(b'_', name).is_some()
+        && [&b"content_length"[..], b"transfer_encoding"]
+            .iter()
+            .any(|twin| {
+                let same =
+                    |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'-' && *b == b'_');
+                name.len() == twin.len() && name.iter().zip(*twin).all(same)
+            })
+}
+
 /// What a head says of its body's length.
 #[derive(Default)]
-struct Framing {
+struct Lengths {
     length: Option<u64>,
     chunked: bool,
 }
 
-impl Framing {
+impl Lengths {
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
         if name.eq_ignore_ascii_case(b"content-length") {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -141,16 +180,30 @@ impl Framing {
                 return Err(HeadError::TransferEncoding);
             }
             self.chunked = true;
+        } else if is_framing_twin(name) {
+            return Err(HeadError::FramingTwin);
         }
         Ok(())
     }
 
-    fn check(&self, http_10: bool) -> Result<(), HeadError> {
+    fn framing(&self, is_upgrade: bool) -> Framing {
+        match self.length {
+            _ if is_upgrade => Framing::Open,
+            _ if self.chunked => Framing::Chunked,
+            length => Framing::Length(length.unwrap_or(0)),
+        }
+    }
+
+    fn check(&self, http_10: bool, method: &str) -> Result<(), HeadError> {
         if self.chunked && self.length.is_some() {
             return Err(HeadError::BothLengths);
         }
         if self.chunked && http_10 {
             return Err(HeadError::TransferEncoding);
+        }
+        // It would end with the connection, and so could an answer never be awaited.
+        if http_10 && self.length.is_none() && matches!(method, "POST" | "PUT" | "PATCH") {
+            return Err(HeadError::Undelimited);
         }
         Ok(())
     }
@@ -354,6 +407,43 @@ mod tests {
         assert_eq!(parse(both), Err(HeadError::BothLengths));
         let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(parse(old), Err(HeadError::TransferEncoding));
+        let endless = "POST / HTTP/1.0\r\nHost: a\r\n\r\n";
+        assert_eq!(parse(endless), Err(HeadError::Undelimited));
+        for twin in [
+            "Transfer_Encoding: chunked",
+            "content_length: 9",
+            "Transfer-Encoding_: x",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nContent-Length: 5\r\n{twin}\r\n\r\n");
+            let is_twin = !twin.contains("-E");
+            assert_eq!(parse(&head).is_err(), is_twin, "{twin}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_oddly_is_seen_before_the_head_is_whole() {
+        for odd in [
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "\n",
+            "GET / HTTP/1.1\rHost: a",
+        ] {
+            assert!(has_bare_line_end(odd.as_bytes()), "{odd:?}");
+        }
+        for begun in ["GET / HTTP/1.1\r", "GET / HTTP/1.1\r\nHost: a", ""] {
+            assert!(!has_bare_line_end(begun.as_bytes()), "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_says_how_far_its_request_reaches() {
+        let framing = |fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            parse(&head).unwrap().framing
+        };
+        assert_eq!(framing("Content-Length: 7\r\n"), Framing::Length(7));
+        assert_eq!(framing(""), Framing::Length(0));
+        assert_eq!(framing("Transfer-Encoding: chunked\r\n"), Framing::Chunked);
+        assert_eq!(framing("Upgrade: websocket\r\n"), Framing::Open);
     }
 
     #[test]

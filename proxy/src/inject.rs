@@ -6,8 +6,6 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
-use leases::token::PREFIX;
-use memchr::memmem;
 use pingora::http::RequestHeader;
 use providers::inject::sigv4::{AgentScope, PayloadHash, Presigned, Signable, StreamedBody};
 use providers::inject::{AgentHead, Cookies, HmacRequest, Plan, is_routing_header};
@@ -15,7 +13,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::normalize::{RawTarget, Target, default_port};
-use crate::refuse::{Code, Door, Refusal};
+use crate::refuse::{Code, Refusal};
+use crate::strays::drop_leases;
 
 /// Compressions of messages that a gRPC client takes.
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -110,7 +109,6 @@ pub(crate) fn sign_hmacs(
 /// Rewrites the head that goes upstream. `signing` is there for a scheme that signs; what comes back, the body passes.
 pub(crate) fn inject(
     request: &mut RequestHeader,
-    door: Door,
     plan: &Plan,
     target: &Target,
     signing: Option<&(AgentScope, PayloadHash)>,
@@ -118,9 +116,8 @@ pub(crate) fn inject(
     now: OffsetDateTime,
 ) -> Result<Option<StreamedBody>, Refusal> {
     drop_unwanted(request, plan);
-    if door == Door::Gateway {
-        drop_lease(request);
-    }
+    // In the gateway form the lease stood in a slot of the URL's provider, which need not be one of the set's.
+    drop_leases(request);
     join_cookies(request);
     set_cookies(request, plan, target);
     let presigned = signing.and_then(|(scope, _)| scope.presigned.as_ref());
@@ -232,19 +229,6 @@ fn set_cookies(request: &mut RequestHeader, plan: &Plan, target: &Target) {
         Cookies::Removed => {
             request.remove_header(&COOKIE);
         }
-    }
-}
-
-/// In the gateway form the lease stood in a slot of the URL's provider, which need not be one of the set's.
-fn drop_lease(request: &mut RequestHeader) {
-    let bearing: Vec<HeaderName> = request
-        .headers
-        .iter()
-        .filter(|(_, value)| memmem::find(value.as_bytes(), PREFIX.as_bytes()).is_some())
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in bearing {
-        request.remove_header(&name);
     }
 }
 

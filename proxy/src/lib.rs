@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod account;
+mod answer;
 mod authenticate;
 mod aws;
 mod body;
@@ -28,6 +29,7 @@ pub mod refuse;
 mod scrub;
 mod served;
 mod server;
+mod strays;
 mod stream;
 pub mod tls;
 mod upstream;

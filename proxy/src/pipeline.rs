@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TE;
-use http::{HeaderMap, StatusCode};
+use http::header::{MAX_FORWARDS, TE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use leases::authorize::Permit;
 use leases::clock::Clock;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -15,7 +15,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use providers::template::Template;
 use store::Store;
-use store::ledger::Refused;
+use store::ledger::{Refused, RequestFacts};
 
 use crate::account;
 use crate::authenticate::Authenticator;
@@ -34,7 +34,7 @@ use crate::served::Served;
 use crate::stream::chunk_error;
 use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
-use crate::{body, inject, permit, record, upstream};
+use crate::{answer, body, inject, permit, record, upstream};
 
 /// How long an idle connection from an agent is kept, in seconds.
 const KEEPALIVE: u64 = 60;
@@ -93,6 +93,7 @@ impl Pipeline {
         if target.has_encoded_slash {
             target.check_encoded_slash(served.template())?;
         }
+        check_max_forwards(&session.req_header().headers)?;
         check_upgrade(session, ctx)?;
         inject::check_nominations(&session.req_header().headers, None)?;
         let party = match tunnel {
@@ -177,7 +178,10 @@ impl Pipeline {
             lease: Some(lease.lease().clone()),
             set: None,
             grant: None,
-            request: ctx.facts(session.req_header().method.as_str()),
+            request: RequestFacts {
+                address: refusal.address,
+                ..ctx.facts(session.req_header().method.as_str())
+            },
         };
         self.write_refusal(refused).await;
     }
@@ -333,7 +337,6 @@ impl ProxyHttp for Shared {
         }
         let injected = inject::inject(
             request,
-            ctx.door,
             &credential.plan,
             target,
             ctx.signing.as_ref(),
@@ -388,6 +391,11 @@ impl ProxyHttp for Shared {
         let Some(credential) = &ctx.credential else {
             return Err(Error::explain(ErrorType::InternalError, "no credential"));
         };
+        answer::check(head, session.is_upgrade_req()).map_err(|refusal| {
+            ctx.refusal = Some(refusal);
+            Error::explain(ErrorType::InvalidHTTPHeader, "the answer is odd").into_up()
+        })?;
+        answer::drop_hop_by_hop(head);
         let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let has_body = session.req_header().method != http::Method::HEAD
             && !matches!(
@@ -596,6 +604,10 @@ fn check_h2_head(session: &Session) -> Result<(), Refusal> {
     if session.req_header().headers.len() > head::MAX_FIELDS {
         return Err(HeadError::TooLarge.into());
     }
+    let mut names = session.req_header().headers.keys();
+    if names.any(|name| head::is_framing_twin(name.as_str().as_bytes())) {
+        return Err(HeadError::FramingTwin.into());
+    }
     let lengths = session
         .req_header()
         .headers
@@ -610,6 +622,19 @@ fn check_h2_head(session: &Session) -> Result<(), Refusal> {
         .map_or(0, |p| p.as_str().len());
     if target > head::MAX_TARGET {
         return Err(HeadError::TargetTooLong.into());
+    }
+    Ok(())
+}
+
+/// A request that may go no further asks for us and not for the provider (RFC 9110 section 7.6.2), and would show what we
+/// add to it.
+fn check_max_forwards(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_last = |value: &HeaderValue| value.as_bytes().iter().all(|digit| *digit == b'0');
+    if headers.get_all(MAX_FORWARDS).iter().any(is_last) {
+        return Err(Refusal::new(
+            Code::MethodNotAllowed,
+            "Max-Forwards: 0 ends here, and nothing is answered to it; leave the field out",
+        ));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! our answer from the provider's. The codes and statuses are the contract's.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -135,6 +136,8 @@ pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) detail: Cow<'static, str>,
     pub(crate) retry_after: Option<Duration>,
+    /// The address that was not dialled, for the record alone.
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl Refusal {
@@ -143,6 +146,7 @@ impl Refusal {
             code,
             detail: detail.into(),
             retry_after: None,
+            address: None,
         }
     }
 
@@ -228,6 +232,8 @@ impl From<HeadError> for Refusal {
             | HeadError::ContentLength
             | HeadError::TransferEncoding
             | HeadError::BothLengths
+            | HeadError::FramingTwin
+            | HeadError::Undelimited
             | HeadError::Host => Code::AmbiguousRequest,
         };
         Self::new(

@@ -3,11 +3,13 @@
 //! Pingora asks its transport for a handful of small traits; [`Conn`] answers them, hands Pingora the
 //! bytes which were read ahead, and carries the tunnel that the connection belongs to. It also does
 //! three things which Pingora leaves open: it joins a response's head and a small body into one TLS
-//! record, it can be cut from outside when the lease behind it ends, and it reads the framing of a
-//! chunked request strictly.
+//! record, it can be cut from outside when the lease behind it ends, and it gives Pingora the bytes of
+//! one request and no more: what follows, as a pipelined request, waits for its turn, and the framing of
+//! a chunked one is read strictly.
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +28,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use crate::chunk::{ChunkError, Chunks};
+use crate::head::Framing;
 
 /// Written bytes wait for a flush until there are this many, so that a head and a small body leave in one record.
 const COALESCE: usize = 16 * 1024;
+/// How much is read ahead of requests that wait behind the one that is served.
+const MAX_NEXT: usize = 64 * 1024;
 /// How long a closed connection's leftovers are read away.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -59,7 +64,18 @@ pub(crate) struct Conn<S> {
     cut: Arc<Cut>,
     id: UniqueIDType,
     digest: Option<Arc<ProxyDigest>>,
-    chunks: Option<Chunks>,
+    request: Extent,
+    /// What came behind the request, for the next one.
+    next: BytesMut,
+}
+
+/// How much of the request that is being served is still to come.
+#[derive(Debug)]
+enum Extent {
+    /// All that comes is its.
+    Open,
+    Length(u64),
+    Chunked(Chunks),
 }
 
 impl<S> Conn<S> {
@@ -71,7 +87,8 @@ impl<S> Conn<S> {
             cut: Arc::default(),
             id,
             digest: None,
-            chunks: None,
+            request: Extent::Open,
+            next: BytesMut::new(),
         }
     }
 
@@ -85,18 +102,45 @@ impl<S> Conn<S> {
         };
     }
 
-    /// Says how the next body is framed, of which `start` was read with its head. Where a chunked one is odd already,
-    /// that is told at once; where it is odd later, the read which brings it fails.
-    pub(crate) fn expect_body(&mut self, is_chunked: bool, start: &[u8]) -> Result<(), ChunkError> {
-        self.chunks = None;
-        if !is_chunked {
-            return Ok(());
-        }
-        let mut chunks = Chunks::default();
-        chunks.read(start)?;
-        chunks.read(&self.read_ahead)?;
-        self.chunks = (!chunks.is_done()).then_some(chunks);
+    /// Serves the request that `read` begins with, its head being `head` bytes long. What `read` has beyond it waits for
+    /// [`Conn::next_request`]. A chunked body that is odd already is told of at once; where it is odd later, the read which
+    /// brings it fails.
+    pub(crate) fn begin(
+        &mut self,
+        read: Bytes,
+        head: usize,
+        framing: Framing,
+    ) -> Result<(), ChunkError> {
+        self.put_back(read);
+        let body = &self.read_ahead[head..];
+        let (here, extent) = match framing {
+            Framing::Open => (body.len(), Extent::Open),
+            Framing::Length(length) => {
+                let here =
+                    usize::try_from(length).map_or(body.len(), |length| length.min(body.len()));
+                (here, Extent::Length(length - here as u64))
+            }
+            Framing::Chunked => {
+                let mut chunks = Chunks::default();
+                chunks.read(body)?;
+                (body.len(), Extent::chunked(chunks))
+            }
+        };
+        let next = self.read_ahead.split_off(head + here);
+        self.next.extend_from_slice(&next);
+        self.request = extent;
         Ok(())
+    }
+
+    /// Makes what came behind a request that was served to its end the start of the next. `None` if something of the request
+    /// is left: then nothing behind it can be told apart.
+    pub(crate) fn next_request(mut self: Box<Self>) -> Option<Box<Self>> {
+        if !self.read_ahead.is_empty() || !self.request.has_ended() {
+            return None;
+        }
+        self.request = Extent::Open;
+        self.read_ahead = self.next.split().freeze();
+        Some(self)
     }
 
     /// The context that every request on this connection finds in its session.
@@ -178,24 +222,85 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
             this.read_ahead.advance(n);
             return Poll::Ready(Ok(()));
         }
+        if this.request.has_ended() {
+            return this.poll_beyond(cx);
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(cx, buf);
-        if read.is_pending() {
-            this.cut.waker.register(cx.waker());
-            if this.cut.is_done() {
-                return Poll::Ready(Err(cut()));
+        ready!(this.poll_io(cx, buf))?;
+        match this.request.take(&buf.filled()[before..]) {
+            Ok(taken) => {
+                this.next.extend_from_slice(&buf.filled()[before + taken..]);
+                buf.set_filled(before + taken);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                buf.set_filled(before);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
             }
         }
-        if let Some(chunks) = &mut this.chunks {
-            if let Err(error) = chunks.read(&buf.filled()[before..]) {
-                buf.set_filled(before);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-            }
-            if chunks.is_done() {
-                this.chunks = None;
-            }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Conn<S> {
+    fn poll_io(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if read.is_pending() {
+            self.cut.waker.register(cx.waker());
+            self.check_cut()?;
         }
         read
+    }
+
+    /// Behind a request's last byte its server reads on, to learn when the agent goes away. It does, and of what the agent
+    /// sends meanwhile it learns nothing.
+    fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.next.len() < MAX_NEXT {
+            let mut space = [MaybeUninit::uninit(); 2048];
+            let mut buf = ReadBuf::uninit(&mut space);
+            ready!(self.poll_io(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.next.extend_from_slice(buf.filled());
+        }
+        // Full: the agent waits, until this request is served. Only a cut is still heard of.
+        self.cut.waker.register(cx.waker());
+        self.check_cut()?;
+        Poll::Pending
+    }
+}
+
+impl Extent {
+    /// What is left of a chunked body.
+    fn chunked(chunks: Chunks) -> Self {
+        if chunks.is_done() {
+            Self::Length(0)
+        } else {
+            Self::Chunked(chunks)
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self, Self::Length(0))
+    }
+
+    /// How many of these bytes are the request's.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
+        match self {
+            Self::Open => Ok(bytes.len()),
+            Self::Length(left) => {
+                let here = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= here as u64;
+                Ok(here)
+            }
+            Self::Chunked(chunks) => {
+                chunks.read(bytes)?;
+                if chunks.is_done() {
+                    *self = Self::Length(0);
+                }
+                Ok(bytes.len())
+            }
+        }
     }
 }
 

@@ -71,7 +71,11 @@ impl AddressPolicy {
         if self.own.iter().any(|own| is_own(*own, ip, address.port())) {
             return Some("a listener of Claviger itself");
         }
-        let reason = special_purpose(ip)?;
+        // A mapped address on the wire is another spelling of an IPv4 one, and of no use but to hide it.
+        let reason = match address.ip() {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4-mapped address",
+            _ => special_purpose(ip)?,
+        };
         // A translated address is judged by what it leads to, so the allow list must name that.
         let allowed = self
             .allowed
@@ -275,16 +279,20 @@ impl Upstreams {
     fn check(&self, host: &Host, addresses: &Addresses) -> Result<(), Refusal> {
         let blocked = addresses
             .iter()
-            .find_map(|address| self.policy.blocks(address));
-        match blocked {
-            None => Ok(()),
-            Some(reason) => Err(Refusal::new(
-                Code::DestinationBlocked,
-                format!(
-                    "{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"
-                ),
-            )),
-        }
+            .find_map(|address| Some((address.ip(), self.policy.blocks(address)?)));
+        let Some((address, reason)) = blocked else {
+            return Ok(());
+        };
+        let refusal = Refusal::new(
+            Code::DestinationBlocked,
+            format!(
+                "{host} leads to {reason}; an operator can allow its network with --allow-address, but never a metadata service or Claviger itself"
+            ),
+        );
+        Err(Refusal {
+            address: Some(address),
+            ..refusal
+        })
     }
 
     /// Holds the policy to what is known here of a host that the network's proxy will resolve.
@@ -544,7 +552,7 @@ pub(crate) fn refusal(error: &Error) -> Refusal {
         | ErrorType::HandshakeError
         | ErrorType::TLSWantX509Lookup => (
             Code::UpstreamTls,
-            "the provider's certificate or handshake was not accepted; nothing was sent",
+            "the provider's certificate or handshake was not accepted, and nothing was sent",
         ),
         ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
@@ -553,7 +561,7 @@ pub(crate) fn refusal(error: &Error) -> Refusal {
         | ErrorType::SocketError
         | ErrorType::ConnectProxyFailure => (
             Code::UpstreamConnect,
-            "the provider cannot be reached; nothing was sent, so try again",
+            "the provider cannot be reached, and nothing was sent; try again, with a new lease if this one was for one request",
         ),
         _ => (
             Code::UpstreamProtocol,

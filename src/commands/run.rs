@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use leases::clock::{Clock as _, SystemClock};
 use providers::Catalog;
+use providers::template::Template;
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -281,7 +282,12 @@ pub(crate) fn lives(grant: &Value, now: OffsetDateTime) -> bool {
 /// Placeholders by variable, and the other variables in which the sets' real keys may stand.
 async fn variables(client: &Client, sets: &[SetName]) -> (BTreeMap<String, String>, Vec<String>) {
     let builtin = Catalog::builtin();
-    let (mut placeholders, mut withheld) = (BTreeMap::new(), Vec::new());
+    let mut placeholders = BTreeMap::new();
+    // Also of providers that no set of this run is for: what the caller may do there is not the program's.
+    let mut withheld: Vec<String> = builtin
+        .iter()
+        .flat_map(|template| keys_of(template))
+        .collect();
     for set in sets {
         // The keys as they are stored name variables too, whatever the template says. An agent's key may not ask.
         let stored = client.set(set).await.unwrap_or_default();
@@ -293,9 +299,7 @@ async fn variables(client: &Client, sets: &[SetName]) -> (BTreeMap<String, Strin
             .map(str::to_owned);
         if let Some(template) = builtin.get(&set.provider) {
             placeholders.extend(template.placeholders());
-            // An account's name opens nothing, and the agent writes it into paths and bodies itself.
-            let opens = |key: &String| !template.identifiers().contains(key);
-            withheld.extend(template.keys().keys().cloned().chain(stored).filter(opens));
+            withheld.extend(stored.filter(|key| !template.identifiers().contains(key)));
         } else {
             let template = client
                 .get(&format!("/v1/providers/{}", segment(&set.provider)))
@@ -314,6 +318,20 @@ async fn variables(client: &Client, sets: &[SetName]) -> (BTreeMap<String, Strin
         }
     }
     (placeholders, withheld)
+}
+
+/// The variables in which a provider's real keys may stand. An account's name opens nothing, and the agent writes it into paths
+/// and bodies itself.
+fn keys_of(template: &Template) -> impl Iterator<Item = String> {
+    let opens = |key: &&String| !template.identifiers().contains(key);
+    let variables = template.env().iter().filter(move |(_, key)| opens(key));
+    let variables = variables.map(|(variable, _)| variable.clone());
+    template
+        .keys()
+        .keys()
+        .filter(opens)
+        .cloned()
+        .chain(variables)
 }
 
 /// For a template that gives no shape of its own.

@@ -48,6 +48,7 @@ async fn inner_addresses_are_blocked_whatever_name_leads_there() {
         "[fe80::1]",
         "[fc00::1]",
         "[::ffff:10.0.0.1]",
+        "[::ffff:8.8.8.8]",
         "[64:ff9b::a00:1]",
         "[2002:a00:1::]",
         "[ff02::1]",
@@ -66,6 +67,20 @@ async fn inner_addresses_are_blocked_whatever_name_leads_there() {
             (403, "destination_blocked"),
             "{address}: {}",
             reply.text()
+        );
+        let events = stack.events().await;
+        let refused = events
+            .iter()
+            .find(|event| event["action"] == "lease.refuse");
+        let recorded = refused.unwrap()["address"]
+            .as_str()
+            .unwrap()
+            .parse::<std::net::IpAddr>();
+        let named = address.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        assert_eq!(
+            recorded.unwrap(),
+            named.unwrap(),
+            "the record tells where it led"
         );
     }
 }

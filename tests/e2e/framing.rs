@@ -58,6 +58,14 @@ async fn requests_with_two_readings_are_400() {
             "POST /a HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
         ),
         format!("POST /a HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("POST /a HTTP/1.0\r\n{host}\r\nabc"),
+        format!(
+            "POST /a HTTP/1.1\r\n{host}Content-Length: 3\r\nTransfer_Encoding: chunked\r\n\r\nabc"
+        ),
+        format!("POST /a HTTP/1.1\r\n{host}Content-Length: 3\r\nContent_Length: 9\r\n\r\nabc"),
+        // Lines that end with LF or CR alone.
+        "GET /a HTTP/1.1\nHost: api.stripe.com\n\n".to_owned(),
+        "GET /a HTTP/1.1\rHost: api.stripe.com\r\r".to_owned(),
         // Names of the authority.
         format!("GET /a HTTP/1.1\r\n{host}{host}\r\n"),
         "GET /a HTTP/1.1\r\n\r\n".to_owned(),
@@ -251,6 +259,7 @@ async fn tracing_and_nested_tunnels_are_405() {
         "TRACE /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
         "TRACK /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
         "CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+        "OPTIONS /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\nMax-Forwards: 0\r\n\r\n",
     ] {
         send(&stack, &token, request)
             .await
@@ -386,6 +395,65 @@ async fn bytes_after_a_refused_request_are_no_request() {
 
     assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_served_one_after_the_other() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let filler = "f".repeat(3_000);
+    let request = |path: &str, body: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: api.stripe.com\r\nX-Filler: {filler}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let paths = ["/v1/one", "/v1/two", "/v1/three", "/v1/four"];
+    let all: String = paths.iter().map(|path| request(path, path)).collect();
+
+    tunnel.wire.send(&all).await.unwrap();
+    for path in paths {
+        let reply = tunnel.wire.reply("POST").await.unwrap().expect_status(200);
+        assert_eq!(reply.json()["path"], path);
+    }
+    // The connection goes on.
+    tunnel
+        .request("GET", "/v1/five", &[], b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    let seen = stack.upstream.requests();
+    for (request, path) in seen.iter().zip(paths) {
+        assert_eq!(
+            (request.path(), request.body()),
+            (path, path.as_bytes().to_vec())
+        );
+    }
+    assert_eq!(seen.len(), 5);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn what_follows_a_request_in_flight_waits_for_its_answer() {
+    let (stack, token) = ready().await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let answer = stack.upstream.stream("slow");
+
+    tunnel.send("GET", "/stream/slow", &[], b"").await.unwrap();
+    stack.upstream.reached(1).await;
+    tunnel.send("GET", "/v1/next", &[], b"").await.unwrap();
+    answer
+        .send(bytes::Bytes::from_static(b"first"))
+        .await
+        .unwrap();
+    drop(answer);
+    let first = tunnel.wire.reply("GET").await.unwrap().expect_status(200);
+    let next = tunnel.wire.reply("GET").await.unwrap().expect_status(200);
+
+    assert_eq!(first.text(), "first");
+    assert_eq!(next.json()["path"], "/v1/next");
     stack.finish().await;
 }
 

@@ -223,3 +223,36 @@ async fn a_stream_that_its_agent_gives_up_leaves_the_others_be() {
     .await;
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_body_that_belies_its_length_leaves_with_nothing() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut frames = stack.frames("api.stripe.com", &token).await;
+
+    for declared in ["0", "3", "10"] {
+        let mut request = post("/v1/charges");
+        let declared = http::HeaderValue::from_static(declared);
+        request
+            .headers_mut()
+            .insert(http::header::CONTENT_LENGTH, declared);
+        let (response, mut body) = frames.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        let answer = wait::within("an answer or a reset", response).await;
+        assert!(answer.map_or(true, |answer| answer.status() == StatusCode::BAD_REQUEST));
+    }
+
+    assert_eq!(stack.upstream.count(), 0);
+    // The connection is as good as before.
+    let mut honest = post("/v1/charges");
+    let length = http::HeaderValue::from_static("5");
+    honest
+        .headers_mut()
+        .insert(http::header::CONTENT_LENGTH, length);
+    let (response, mut body) = frames.send_request(honest, false).unwrap();
+    body.send_data(Bytes::from_static(b"a=b&c"), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(stack.upstream.last().body(), b"a=b&c");
+    stack.finish().await;
+}

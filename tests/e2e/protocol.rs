@@ -197,3 +197,40 @@ async fn many_http2_streams_of_one_tunnel_pass_at_once() {
     assert_eq!(stack.upstream.count(), 40);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn answers_that_cannot_be_passed_on_are_502_and_their_connections_are_not_used_again() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+
+    for path in ["/unasked-switch", "/two-framings"] {
+        stack
+            .get("api.stripe.com", path, &token)
+            .await
+            .expect_refusal(502, "upstream_protocol");
+        stack
+            .get("api.stripe.com", "/v1/balance", &token)
+            .await
+            .expect_status(200);
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_provider_says_of_its_connection_stays_with_it() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+
+    let reply = stack
+        .get("api.stripe.com", "/hop-by-hop", &token)
+        .await
+        .expect_status(200);
+
+    for gone in ["x-nominated", "upgrade", "te", "trailer", "keep-alive"] {
+        assert_eq!(reply.field(gone), None, "{gone}");
+    }
+    assert_eq!(reply.field("x-kept"), Some("1"));
+    stack.finish().await;
+}

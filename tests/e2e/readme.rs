@@ -105,7 +105,8 @@ async fn run_gives_its_child_proxy_and_trust_and_no_key() {
     command
         .env("CLAVIGER_KEY", &stack.admin_key)
         .env_remove("CLAVIGER_KEY_FILE")
-        .env("STRIPE_API_KEY", "sk-real-one");
+        .env("STRIPE_API_KEY", "sk-real-one")
+        .env("OPENAI_API_KEY", "sk-real-two");
     let ran = stack.run(command).await.expect_success();
 
     let value = |name: &str| {
@@ -156,7 +157,13 @@ async fn run_gives_its_child_proxy_and_trust_and_no_key() {
     assert!(
         value("STRIPE_API_KEY").is_some_and(|key| key != "sk-real-one" && key.starts_with("sk_"))
     );
-    for key in [secret.as_str(), &stack.admin_key, "ocv_", "sk-real-one"] {
+    for key in [
+        secret.as_str(),
+        &stack.admin_key,
+        "ocv_",
+        "sk-real-one",
+        "sk-real-two",
+    ] {
         assert!(
             !ran.stdout.contains(key),
             "a key is in the child's environment"

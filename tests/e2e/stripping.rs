@@ -146,3 +146,36 @@ async fn a_field_nominated_as_hop_by_hop_does_not_go_upstream() {
 
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_lease_beside_its_slot_neither_travels_nor_is_recorded() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    let cookie = format!("Cookie: a=1; lease={token}; b=2");
+    let fields = [&format!("X-Lease: {token}")[..], &cookie];
+
+    tunnel
+        .request("GET", "/v1/balance", &fields, b"")
+        .await
+        .unwrap()
+        .expect_status(200);
+    let request = stack.upstream.last();
+    assert!(
+        request.fields("x-lease").is_empty(),
+        "{:?}",
+        request.names()
+    );
+    assert_eq!(request.field("cookie"), "a=1; b=2");
+
+    for target in [format!("/v1/{token}"), format!("/v1/balance?lease={token}")] {
+        tunnel
+            .request("GET", &target, &[], b"")
+            .await
+            .unwrap()
+            .expect_refusal(400, "ambiguous_request");
+    }
+    assert_eq!(stack.upstream.count(), 1);
+    stack.finish().await;
+}

@@ -22,6 +22,9 @@ use super::{Addresses, Listeners};
 use crate::config::Config;
 use crate::failure::Failure;
 
+/// Open files that are not connections from agents: listeners, database, logs, the API's own connections.
+const OTHER_FILES: u64 = 128;
+
 /// The planes as they run. Each is of no use without the others of its process.
 #[derive(Debug)]
 pub(super) struct Planes {
@@ -202,7 +205,13 @@ fn options(
             .chain(addresses.proxy)
             .collect(),
         cache_ttl: config.cache.ttl,
-        limits: config.limits,
+        limits: Limits {
+            connections: within_files(
+                config.limits.connections,
+                crate::hardening::open_files(),
+            ),
+            ..config.limits
+        },
         tls,
         allow_plaintext: config.server.allow_plaintext_listener,
     })
@@ -231,4 +240,29 @@ fn upstream_proxy(config: &Config) -> anyhow::Result<Option<UpstreamProxy>> {
         port: url.port_or_known_default().unwrap_or(80),
         credentials: (!user.is_empty()).then(|| (user.into_owned(), password)),
     }))
+}
+
+/// No more connections than there are files for, two for each, since it leads to a provider: an agent that finds no room is told
+/// so, and neither it nor the API waits for a file that nobody closes.
+fn within_files(connections: usize, open_files: Option<u64>) -> usize {
+    let Some(files) = open_files else {
+        return connections;
+    };
+    let room = files.saturating_sub(OTHER_FILES.min(files / 2)) / 2;
+    connections.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        assert_eq!(within_files(10_000, None), 10_000);
+        assert_eq!(within_files(10_000, Some(1 << 20)), 10_000);
+        assert_eq!(within_files(10_000, Some(1024)), 448);
+        assert_eq!(within_files(100, Some(1024)), 100);
+        assert_eq!(within_files(10_000, Some(256)), 64);
+        assert_eq!(within_files(10_000, Some(2)), 1);
+    }
 }

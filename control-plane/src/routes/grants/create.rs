@@ -173,6 +173,7 @@ fn read_constraints(mut constraints: Map<String, Value>) -> Result<Limits, ApiEr
         Some(rate) => Some(read_rate(rate)?),
     };
     constraints.retain(|_, value| !value.is_null());
+    check_lists(&constraints)?;
     let scope = serde_json::from_value(Value::Object(constraints)).map_err(|error| {
         let text = error.to_string();
         let code = if text.starts_with("unknown field") {
@@ -187,6 +188,18 @@ fn read_constraints(mut constraints: Map<String, Value>) -> Result<Limits, ApiEr
         preset,
         rate,
     })
+}
+
+/// An empty list would mean no limit, where its writer may have meant that nothing is allowed.
+fn check_lists(constraints: &Map<String, Value>) -> Result<(), ApiError> {
+    let mut lists = constraints.iter();
+    match lists.find(|(_, value)| value.as_array().is_some_and(Vec::is_empty)) {
+        None => Ok(()),
+        Some((name, _)) => Err(ApiError::invalid(
+            format!("constraints.{name}"),
+            "is empty and so would limit nothing; leave it out for no limit, or name what is allowed",
+        )),
+    }
 }
 
 fn read_rate(rate: Value) -> Result<Rate, ApiError> {
@@ -307,6 +320,14 @@ mod tests {
                 .0
                 .is_unlimited()
         );
+    }
+
+    #[test]
+    fn an_empty_list_is_refused_by_name() {
+        for name in ["hosts", "methods", "paths", "cidrs"] {
+            let (_, detail) = read(json!({ name: [] })).expect_err(name);
+            assert!(detail.contains(name), "{detail}");
+        }
     }
 
     #[test]

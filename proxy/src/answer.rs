@@ -1,0 +1,102 @@
+//! Step 9, first half: the head of a provider's answer. What it says of our connection with it is ours alone, and an
+//! answer that two readers could end in two places ends here.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, StatusCode, Version};
+use pingora::http::ResponseHeader;
+
+use crate::refuse::{Code, Refusal};
+
+/// Refuses an answer that cannot be passed on as it is. Its connection is used no more.
+pub(crate) fn check(head: &ResponseHeader, asked_for_upgrade: bool) -> Result<(), Refusal> {
+    let odd = |detail: &'static str| Err(Refusal::new(Code::UpstreamProtocol, detail));
+    if head.status == StatusCode::SWITCHING_PROTOCOLS && !asked_for_upgrade {
+        return odd("the provider switched to another protocol that nobody had asked for");
+    }
+    // RFC 9112 section 6.1 suspects an attack on whoever reads the next answer.
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        return odd("the provider framed its answer in two ways at once");
+    }
+    Ok(())
+}
+
+/// Takes out what concerns one connection (RFC 9110 section 7.6.1), and what the provider says is such.
+pub(crate) fn drop_hop_by_hop(head: &mut ResponseHeader) {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    for name in nominated(head) {
+        head.remove_header(&name);
+    }
+    for name in [CONNECTION, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION] {
+        head.remove_header(&name);
+    }
+    if head.version != Version::HTTP_2 {
+        // Trailers of HTTP/1 are not passed on.
+        head.remove_header(&TRAILER);
+    }
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// The fields that `Connection` names, but for those without which the answer could not be read.
+fn nominated(head: &ResponseHeader) -> Vec<HeaderName> {
+    head.headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter(|name| !name.as_str().starts_with("content-") && *name != TRANSFER_ENCODING)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn an_unasked_switch_and_two_framings_are_no_answers() {
+        let switch = head(101, &[("upgrade", "websocket")]);
+        assert!(check(&switch, true).is_ok());
+        assert_eq!(
+            check(&switch, false).unwrap_err().code,
+            Code::UpstreamProtocol
+        );
+        let both = head(
+            200,
+            &[("content-length", "1"), ("transfer-encoding", "chunked")],
+        );
+        assert!(check(&both, false).is_err());
+        assert!(check(&head(200, &[("content-length", "1")]), false).is_ok());
+    }
+
+    #[test]
+    fn what_concerns_the_connection_stays_here() {
+        let mut answer = head(
+            200,
+            &[
+                ("connection", "X-Foo, close, content-length"),
+                ("x-foo", "1"),
+                ("upgrade", "h2c"),
+                ("te", "trailers"),
+                ("trailer", "x-sum"),
+                ("keep-alive", "timeout=9"),
+                ("content-length", "3"),
+                ("x-kept", "1"),
+            ],
+        );
+        drop_hop_by_hop(&mut answer);
+        let left: Vec<&str> = answer.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["content-length", "x-kept"]);
+    }
+}
