@@ -370,7 +370,8 @@ impl ProxyHttp for Shared {
                 .map(Some)
                 .map_err(|refusal| {
                     ctx.refusal = Some(refusal);
-                    Error::explain(ErrorType::InternalError, "the body is malformed")
+                    // It is the agent's: with another source, Pingora waits for an HTTP/2 upstream to answer what never ends.
+                    Error::explain(ErrorType::InternalError, "the body is malformed").into_down()
                 })?;
         }
         if !end {

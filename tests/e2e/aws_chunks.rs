@@ -12,6 +12,9 @@ const SIGNED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 const SIGNED_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
 const UNSIGNED_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 const CHUNK: usize = 64 << 10;
+/// What the upstream offers.
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// The head's fields of an upload in `form`, without how HTTP frames it.
 fn fields(form: &str, decoded_length: u64) -> String {
@@ -120,6 +123,52 @@ async fn every_form_is_signed_again_over_a_length_and_over_http_chunks() {
 
     aws.expect_signed(&stack.upstream.requests()).await;
     stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_over_http2_is_signed_again_to_either_kind_of_upstream() {
+    let data: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let good: &'static [u8] = body(SIGNED_TRAILER, &data).leak();
+    let cut = &good[..good.len() - 1];
+    let all = fields(SIGNED_TRAILER, data.len() as u64).to_ascii_lowercase();
+    // The form and the algorithm are words in upper case.
+    let all = all
+        .replace(&SIGNED_TRAILER.to_ascii_lowercase(), SIGNED_TRAILER)
+        .replace("aws4-hmac-sha256 credential", "AWS4-HMAC-SHA256 Credential")
+        .replace("signedheaders=", "SignedHeaders=")
+        .replace("signature=", "Signature=");
+    let fields: Vec<(&str, &str)> = all
+        .split("\r\n")
+        .filter_map(|line| line.split_once(": "))
+        .collect();
+    for alpn in [HTTP2, HTTP1] {
+        let stack = Stack::builder().upstream_alpn(alpn).start().await;
+        let aws = Aws::grant(&stack, false, &json!({})).await;
+        let token = stack.workflow_lease(&aws.access).await;
+        let mut h2 = stack.tunnel_h2(S3, &token).await;
+        let uri = format!("https://{S3}/bucket/key");
+
+        let reply = h2.request("PUT", &uri, &fields, good).await.unwrap();
+        reply.expect_status(200);
+        let request = stack.upstream.last();
+        assert_eq!(request.body_length(), good.len() as u64);
+        assert_eq!(
+            request.chunked().sha256(),
+            hex::encode(Sha256::digest(&data))
+        );
+        aws.expect_chunks_signed(&request);
+        aws.expect_signed(&[request]).await;
+
+        if let Ok(reply) = h2.request("PUT", &uri, &fields, cut).await {
+            reply.expect_refusal(400, "ambiguous_request");
+        }
+        let whole = stack.upstream.requests().into_iter();
+        assert_eq!(
+            whole.filter(|request| request.chunked().is_whole()).count(),
+            1
+        );
+        stack.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -276,16 +276,17 @@ fn target_of(text: &str) -> Name {
     }
 }
 
+/// Whether the body is a form in UTF-8: in another charset, other bytes would name the action.
 fn is_form(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;
     };
     value.to_str().is_ok_and(|text| {
-        let media = text.split(';').next().unwrap_or_default();
-        media
-            .trim()
-            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            && parts.all(|part| part.eq_ignore_ascii_case("charset=utf-8"))
     })
 }
 

@@ -76,6 +76,17 @@ fn each_protocol_says_its_action_in_its_own_place() {
     for (case, action) in [
         (
             Case {
+                fields: &[(
+                    "content-type",
+                    "application/x-www-form-urlencoded; charset=UTF-8",
+                )],
+                body: "Action=ListUsers",
+                ..POST
+            },
+            "ListUsers",
+        ),
+        (
+            Case {
                 body: "Action=ListUsers&Version=2010-05-08",
                 ..POST
             },
@@ -255,6 +266,14 @@ fn an_action_that_is_named_twice_or_oddly_is_refused() {
 #[test]
 fn what_the_service_would_not_look_at_names_nothing() {
     for case in [
+        Case {
+            fields: &[(
+                "content-type",
+                "application/x-www-form-urlencoded; charset=utf-16",
+            )],
+            body: "Action=ListUsers",
+            ..POST
+        },
         Case { body: "", ..POST },
         Case {
             target: "/?Action=ListUsers",
