@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::host::Scheme;
 use crate::load::{Mistake, TemplateErrors, parse_template};
@@ -36,11 +36,16 @@ pub enum CatalogError {
 }
 
 impl Catalog {
-    /// The templates that come with the product.
+    /// The templates that come with the product, read once a process.
     ///
     /// # Panics
     /// Never: a test loads every one of them.
     pub fn builtin() -> Self {
+        static LOADED: LazyLock<Catalog> = LazyLock::new(Catalog::load_builtin);
+        LOADED.clone()
+    }
+
+    fn load_builtin() -> Self {
         let mut catalog = Self {
             templates: BTreeMap::new(),
             with_path_slots: Vec::new(),
@@ -163,32 +168,131 @@ macro_rules! builtin {
     };
 }
 
-const BUILTIN: [(&str, &str); 26] = builtin!(
+const BUILTIN: [(&str, &str); 125] = builtin!(
+    "adyen",
+    "ai21",
+    "airtable",
+    "algolia",
     "anthropic",
+    "apify",
+    "asana",
+    "assemblyai",
+    "atlassian",
     "aws",
+    "axiom",
+    "azure-openai",
+    "bitbucket",
+    "brave-search",
+    "brevo",
+    "buildkite",
+    "cerebras",
+    "circleci",
+    "clickup",
+    "cloudflare",
+    "codeberg",
     "cohere",
+    "crates-io",
     "datadog",
+    "deepgram",
+    "deepseek",
+    "digitalocean",
+    "discord",
     "dropbox",
+    "elevenlabs",
+    "exa",
+    "figma",
+    "firecrawl",
+    "fireworks",
+    "fly",
     "gemini",
+    "gitea",
     "github",
     "github-app",
     "gitlab",
     "google-service-account",
+    "grafana-cloud",
     "groq",
+    "heroku",
+    "hetzner",
+    "honeycomb",
+    "hubspot",
+    "huggingface",
+    "intercom",
+    "jina",
+    "klaviyo",
+    "langfuse",
+    "langsmith",
+    "launchdarkly",
+    "lemonsqueezy",
     "linear",
+    "linode",
+    "mailchimp",
+    "mailgun",
+    "mailjet",
     "mistral",
+    "mixpanel",
+    "mollie",
+    "monday",
+    "moonshot",
+    "neon",
+    "netlify",
+    "new-relic",
     "notion",
+    "npm",
+    "nvidia",
     "openai",
     "openrouter",
+    "opsgenie",
+    "paddle",
+    "pagerduty",
     "paypal",
+    "perplexity",
+    "pinecone",
+    "planetscale",
+    "plivo",
+    "posthog",
+    "postmark",
+    "pypi",
+    "qdrant",
+    "railway",
+    "razorpay",
+    "render",
+    "replicate",
+    "resend",
+    "rollbar",
+    "rubygems",
     "salesforce",
+    "sambanova",
+    "scaleway",
+    "segment",
     "sendgrid",
+    "sentry",
+    "serpapi",
+    "serper",
+    "shopify",
     "slack",
     "snowflake",
     "spotify",
+    "square",
+    "stability",
     "stripe",
+    "supabase",
+    "tavily",
     "telegram",
+    "telnyx",
+    "terraform-cloud",
+    "todoist",
+    "together",
+    "trello",
+    "turso",
     "twilio",
+    "upstash",
+    "vercel",
+    "voyage",
+    "vultr",
+    "weaviate",
+    "xai",
+    "zendesk",
     "zoom",
 );
 

@@ -57,7 +57,8 @@ impl Template {
 }
 
 /// What an Authorization header holds: of Basic both halves, of SigV4 the key id, of any other scheme what follows it
-/// (`Bearer`, GitHub's `token`), and of no scheme the whole (Linear).
+/// (`Bearer`, GitHub's `token`), and of no scheme the whole (Linear). Where a key has a name before it (`PagerDuty`'s
+/// `token=KEY`, `PlanetScale`'s `ID:KEY`), the key alone, too.
 fn authorization(value: &str, signs: bool) -> Vec<String> {
     let Some((scheme, rest)) = value.split_once(' ') else {
         // A scheme with nothing after it is an empty slot.
@@ -67,7 +68,7 @@ fn authorization(value: &str, signs: bool) -> Vec<String> {
         return if is_scheme {
             Vec::new()
         } else {
-            vec![value.to_owned()]
+            with_named(value)
         };
     };
     let rest = rest.trim_start();
@@ -84,7 +85,16 @@ fn authorization(value: &str, signs: bool) -> Vec<String> {
             .into_iter()
             .collect();
     }
-    vec![rest.to_owned()]
+    with_named(rest)
+}
+
+/// What stands behind a name in the text, and the text.
+fn with_named(text: &str) -> Vec<String> {
+    let named = text.split_once(['=', ':']).map(|(_, key)| key.to_owned());
+    named
+        .into_iter()
+        .chain(std::iter::once(text.to_owned()))
+        .collect()
 }
 
 fn basic(encoded: &str) -> Option<Vec<String>> {

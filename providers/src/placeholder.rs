@@ -21,12 +21,14 @@ impl Template {
     }
 }
 
-/// Whether a text is one of ours.
+/// Whether a text is one of ours: it holds the word `claviger`, or where only a UUID has the shape, one that no generator makes.
 pub fn is_placeholder(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    lower.contains("claviger")
+    lower.contains("claviger") || lower.contains(UUID)
 }
 
+/// The beginning of the UUIDs that are placeholders: `claviger` as hexadecimal digits can spell it.
+const UUID: &str = "c1a519e4-0000-4000-8000-";
 /// Where the provider's keys have no shape.
 const DEFAULT: &str = "claviger-placeholder-00000000000000000000";
 
@@ -70,5 +72,7 @@ mod tests {
     #[test]
     fn a_key_is_not_a_placeholder() {
         assert!(!is_placeholder("sk-proj-abcdef"));
+        assert!(!is_placeholder("c1a519e4-8d2f-4b6a-9c3e-1f2a3b4c5d6e"));
+        assert!(is_placeholder("xaat-C1A519E4-0000-4000-8000-000000000000"));
     }
 }

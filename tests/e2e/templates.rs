@@ -1,12 +1,13 @@
 //! Every built-in template: what it puts where, as the provider receives it. (AWS has its own story, `sigv4`.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::support::Stack;
+use crate::support::stack::HOSTS;
 
 /// An entry of the set: a secret with this prefix, or a value that is none.
 enum Entry {
@@ -314,6 +315,104 @@ async fn datadog() {
         &[("api.datadoghq.com", "/api/v1/validate", fields)],
     )
     .await;
+}
+
+/// What the vendors' own clients send, as it was recorded: name of the template, host, method, target and fields.
+fn recordings() -> Vec<(String, String, String, String, Vec<String>)> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/providers/recordings");
+    let files = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let heads = files.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "http")
+    });
+    let mut all: Vec<_> = heads
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut lines = text.lines().skip(1);
+            let mut start = lines.next().unwrap().split(' ').map(str::to_owned);
+            let (method, target) = (start.next().unwrap(), start.next().unwrap());
+            let is_host = |line: &&str| line.to_ascii_lowercase().starts_with("host: ");
+            let (host, fields): (Vec<&str>, Vec<&str>) = lines.partition(is_host);
+            let host = host[0]["host: ".len()..].to_owned();
+            let own = |line: &&&str| !line.to_ascii_lowercase().starts_with("connection:");
+            let fields = fields
+                .iter()
+                .filter(own)
+                .map(|&line| line.to_owned())
+                .collect();
+            (name, host, method, target, fields)
+        })
+        // The upstream of the stories serves port 443 alone.
+        .filter(|(_, host, ..)| !host.contains(':'))
+        .collect();
+    all.sort();
+    all
+}
+
+/// A head in which what stands in Basic is decoded.
+fn decoded(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let decode = |line: &str| match line.split_once(": Basic ") {
+        Some((name, pair)) => {
+            let pair = STANDARD.decode(pair.trim()).unwrap();
+            format!("{name}: {}", String::from_utf8(pair).unwrap())
+        }
+        None => line.to_owned(),
+    };
+    head.lines().map(decode).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn what_each_vendors_client_sends_reaches_its_provider_with_the_sets_key() {
+    let recordings = recordings();
+    assert!(recordings.len() >= 100, "{}", recordings.len());
+    let hosts: BTreeSet<&str> = recordings
+        .iter()
+        .map(|(_, host, ..)| host.as_str())
+        .collect();
+    let mut builder = Stack::builder();
+    for host in hosts.iter().filter(|host| !HOSTS.contains(host)) {
+        builder = builder.host((*host).to_owned().leak());
+    }
+    let stack = builder.start().await;
+    let secret = stack.secret("key-");
+    let (mut sent, mut wrong) = (0, Vec::new());
+
+    for (name, host, method, target, fields) in &recordings {
+        let view = stack.admin().get(&format!("/v1/providers/{name}")).await;
+        let view = view.expect_status(200).json();
+        let is_sent = |(_, value): &(&String, &serde_json::Value)| *value != "never_sent";
+        let keys = view["keys"].as_object().unwrap().iter().filter(is_sent);
+        let entries: BTreeMap<&String, &str> = keys.map(|(key, _)| (key, secret.text())).collect();
+        let access = stack
+            .access(name, &json!(entries), &secret, &json!({}))
+            .await;
+        let token = stack.workflow_lease(&access).await;
+        let mut tunnel = stack.tunnel(host, &token).await;
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let reply = tunnel.request(method, target, &fields, b"").await;
+        let reply = reply.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        if stack.upstream.count() != sent + 1 {
+            wrong.push(format!("{name}: {}", reply.text()));
+            continue;
+        }
+        sent += 1;
+
+        let request = stack.upstream.last();
+        assert_eq!(request.authority, *host, "{name}");
+        let received = decoded(&request.head);
+        let lower = received.to_ascii_lowercase();
+        let is_left = lower.contains("claviger") || lower.contains("c1a519e4-0000-4000-8000");
+        if is_left || !received.contains(secret.text()) {
+            wrong.push(format!("{name}: {received}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(stack.upstream.count(), recordings.len());
+    stack.finish().await;
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+mod recordings;
+
 use std::fmt::Write as _;
 
 use super::*;
@@ -302,12 +304,10 @@ recorded! {
 fn every_built_in_template_has_a_recorded_request() {
     let source = include_str!("tests.rs");
     for template in Catalog::builtin().iter() {
-        assert!(
-            source.contains(&format!(": \"{}\", ", template.name()))
-                || source.contains(&format!(": \"{}\",\n", template.name())),
-            "{}",
-            template.name()
-        );
+        let is_here = source.contains(&format!(": \"{}\", ", template.name()))
+            || source.contains(&format!(": \"{}\",\n", template.name()));
+        let is_recorded = recordings::file_of(template.name()).exists();
+        assert!(is_here || is_recorded, "{}", template.name());
     }
 }
 
