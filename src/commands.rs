@@ -13,6 +13,7 @@ mod init;
 mod keys;
 mod lease;
 mod migrate;
+mod providers;
 mod run;
 mod serve;
 mod set;
@@ -109,7 +110,11 @@ Examples:
     )]
     Lease(lease::Command),
     Run(run::Args),
-    #[command(subcommand, after_help = "Example:\n  claviger audit list")]
+    #[command(subcommand, after_help = "Example:
+  claviger providers list")]
+    Providers(providers::Command),
+    #[command(subcommand, after_help = "Example:
+  claviger audit list")]
     Audit(audit::Command),
     Ca(ca::Args),
     #[command(subcommand, after_help = "Example:\n  claviger keys list")]
@@ -148,6 +153,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Grant(command) => block_on(grant::run(&context, command)).map(done),
         Command::Lease(command) => block_on(lease::run(&context, command)).map(done),
         Command::Run(args) => run::run(&context, &args),
+        Command::Providers(command) => block_on(providers::run(&context, command)).map(done),
         Command::Audit(command) => block_on(audit::run(&context, command)).map(done),
         Command::Ca(args) => block_on(ca::run(&context, &args)).map(done),
         Command::Keys(command) => block_on(keys::run(&context, command)).map(done),
@@ -228,6 +234,7 @@ mod tests {
             "grant",
             "lease",
             "run",
+            "providers",
             "audit",
             "ca",
             "keys",

@@ -61,6 +61,7 @@ pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey, Signers, Ver
 pub use metrics::Metrics;
 pub use operator_templates::{OperatorTemplatesError, load_templates};
 pub use rotation::RotationOptions;
+pub use routes::providers::provider_view;
 pub use server::serve;
 
 /// The REST API as a router, ready to be served.

@@ -9,6 +9,7 @@ mod misplaced;
 pub(crate) mod names;
 mod path;
 mod query;
+pub mod sample;
 pub mod sigv4;
 
 use std::collections::{BTreeMap, BTreeSet};

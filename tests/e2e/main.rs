@@ -41,6 +41,7 @@ mod nodes;
 mod outage;
 mod permission;
 mod protocol;
+mod providers;
 mod proxy_tls;
 mod readme;
 mod reflection;

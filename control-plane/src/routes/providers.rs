@@ -74,6 +74,14 @@ impl From<&Template> for ProviderView {
     }
 }
 
+/// A template as the API shows it, for those who have one without a server.
+///
+/// # Panics
+/// Never: names and texts are JSON.
+pub fn provider_view(template: &Template) -> serde_json::Value {
+    serde_json::to_value(ProviderView::from(template)).expect("names and texts are JSON")
+}
+
 impl From<&Denial> for DenialView {
     fn from(denial: &Denial) -> Self {
         let paths = denial.paths().iter();

@@ -205,7 +205,7 @@ fn options(
             .chain(addresses.proxy)
             .collect(),
         cache_ttl: config.cache.ttl,
-        limits: Limits {
+        limits: proxy::Limits {
             connections: within_files(
                 config.limits.connections,
                 crate::hardening::open_files(),
