@@ -110,11 +110,17 @@ Examples:
     )]
     Lease(lease::Command),
     Run(run::Args),
-    #[command(subcommand, after_help = "Example:
-  claviger providers list")]
+    #[command(
+        subcommand,
+        after_help = "Example:
+  claviger providers list"
+    )]
     Providers(providers::Command),
-    #[command(subcommand, after_help = "Example:
-  claviger audit list")]
+    #[command(
+        subcommand,
+        after_help = "Example:
+  claviger audit list"
+    )]
     Audit(audit::Command),
     Ca(ca::Args),
     #[command(subcommand, after_help = "Example:\n  claviger keys list")]

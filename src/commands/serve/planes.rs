@@ -206,10 +206,7 @@ fn options(
             .collect(),
         cache_ttl: config.cache.ttl,
         limits: proxy::Limits {
-            connections: within_files(
-                config.limits.connections,
-                crate::hardening::open_files(),
-            ),
+            connections: within_files(config.limits.connections, crate::hardening::open_files()),
             ..config.limits
         },
         tls,
@@ -249,7 +246,9 @@ fn within_files(connections: usize, open_files: Option<u64>) -> usize {
         return connections;
     };
     let room = files.saturating_sub(OTHER_FILES.min(files / 2)) / 2;
-    connections.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
+    connections
+        .min(usize::try_from(room).unwrap_or(usize::MAX))
+        .max(1)
 }
 
 #[cfg(test)]
