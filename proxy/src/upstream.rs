@@ -303,13 +303,11 @@ impl Upstreams {
         if via.unknown.contains_key(host.as_str()) {
             return Ok(());
         }
-        match tokio::time::timeout(GLANCE, self.resolve(host)).await {
-            Ok(Ok(ips)) => self.check(host, &Addresses::Many { ips, port }),
-            _ => {
-                via.unknown.insert(host.to_shared(), ());
-                Ok(())
-            }
+        if let Ok(Ok(ips)) = tokio::time::timeout(GLANCE, self.resolve(host)).await {
+            return self.check(host, &Addresses::Many { ips, port });
         }
+        via.unknown.insert(host.to_shared(), ());
+        Ok(())
     }
 
     /// Has a peer reached the way that its addresses and protocol ask for, where plain TCP will not do.

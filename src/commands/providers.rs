@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_list_shows_the_first_host_and_how_many_follow() {
-        let row = row(&view(&*find("twilio").unwrap()));
+        let row = row(&view(&find("twilio").unwrap()));
         assert_eq!(row["hosts"], "api.twilio.com +23");
         assert_eq!(row["variables"], json!(["TWILIO_AUTH_TOKEN"]));
     }

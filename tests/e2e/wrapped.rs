@@ -119,8 +119,7 @@ async fn a_lease_is_renewed_ahead_of_its_end_and_a_busy_connection_does_not_noti
         &stop_at,
     ];
 
-    let program = stack.cli(&arguments);
-    tokio::pin!(program);
+    let mut program = Box::pin(stack.cli(&arguments));
     let third = wait::until_after(
         Duration::from_mins(1),
         "the use of a third lease",

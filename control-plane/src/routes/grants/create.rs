@@ -196,7 +196,7 @@ fn check_lists(constraints: &Map<String, Value>) -> Result<(), ApiError> {
     match lists.find(|(_, value)| value.as_array().is_some_and(Vec::is_empty)) {
         None => Ok(()),
         Some((name, _)) => Err(ApiError::invalid(
-            format!("constraints.{name}"),
+            &format!("constraints.{name}"),
             "is empty and so would limit nothing; leave it out for no limit, or name what is allowed",
         )),
     }

@@ -115,7 +115,7 @@ fn the_client_takes_the_placeholder_for_a_key_and_sends_it_where_the_template_sa
             .any(|(field, value)| plan.is_slot(field) && is_placeholder(&plain(value)));
         let target = recording.head.lines().next().unwrap();
         let query = target.split_once('?').map(|(_, query)| query);
-        let in_query = query.is_some_and(|query| is_placeholder(query));
+        let in_query = query.is_some_and(is_placeholder);
         assert!(in_slot || in_query, "{name}: {}", recording.head);
     }
 }
