@@ -238,19 +238,11 @@ async fn verify(context: &Context) -> anyhow::Result<()> {
         Err(error) if is_absent(&error) => offline(context).await?.ok_or(error)?,
         answer => answer?,
     };
-    if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
+    if let Some(finding) = finding(&report) {
         if context.output.is_json() {
             context.output.value(&report);
         }
-        let place = format!(
-            "stream {} record {}",
-            clean(text(bad, "stream")),
-            bad["seq"]
-        );
-        return Err(Failure::new(format!("the audit trail was changed: {place}: {}", clean(text(bad, "why"))))
-            .code("audit_tampered")
-            .hint("keep the database and audit.checkpoint as they are, and compare with an earlier `claviger audit export`")
-            .into());
+        return Err(finding.into());
     }
     let streams: Vec<String> = report["streams"]
         .as_array()
@@ -263,6 +255,33 @@ async fn verify(context: &Context) -> anyhow::Result<()> {
         format!("the audit trail is whole: {}", streams.join(", ")),
     );
     Ok(())
+}
+
+/// What is not as it was written, and what to do about it.
+fn finding(report: &Value) -> Option<Failure> {
+    if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
+        let why = clean(text(bad, "why"));
+        if text(bad, "reason") == "unanchored" {
+            return Some(Failure::new(why).code("audit_unanchored").hint(
+                "put audit.checkpoint back into the data directory, from a copy kept elsewhere; if there is none, compare with an earlier `claviger audit export`",
+            ));
+        }
+        let place = format!(
+            "stream {} record {}",
+            clean(text(bad, "stream")),
+            bad["seq"]
+        );
+        return Some(Failure::new(format!("the audit trail was changed: {place}: {why}"))
+            .code("audit_tampered")
+            .hint("keep the database and audit.checkpoint as they are, and compare with an earlier `claviger audit export`"));
+    }
+    let set = report["rolled_back"].as_array()?.first()?;
+    Some(Failure::new(format!(
+        "secret set {} was put back: its version is {}, and the audit trail tells of {}",
+        clean(text(set, "secret_set_id")), set["stored"], set["recorded"]
+    ))
+    .code("audit_tampered")
+    .hint("store the set's current values again with `claviger set put`, and find out who wrote to the database"))
 }
 
 /// Whether there was no server to ask, rather than one that refused.
@@ -286,18 +305,27 @@ async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
     let streams: Vec<Value> = report
         .streams
         .iter()
-        .map(|stream| json!({ "stream": stream.stream, "events": stream.events }))
+        .map(|stream| json!({ "stream": stream.stream, "events": stream.events, "checkpoint_seq": stream.checkpoint_seq }))
+        .collect();
+    let rolled_back: Vec<Value> = report
+        .rolled_back
+        .iter()
+        .map(|set| json!({ "secret_set_id": set.secret_set_id, "recorded": set.recorded, "stored": set.stored }))
         .collect();
     Ok(Some(json!({
         "intact": report.is_intact(), "first_bad": report.first_bad.as_ref().map(bad), "streams": streams,
-        "checkpoint_key": report.checkpoint_key,
+        "checkpoint_key": report.checkpoint_key, "rolled_back": rolled_back,
     })))
 }
 
 fn stream(stream: &Value) -> String {
-    format!(
-        "{} {} records",
-        clean(text(stream, "stream")),
-        stream["events"]
-    )
+    let name = clean(text(stream, "stream"));
+    let events = &stream["events"];
+    // Another node's signed head lies on its own machine.
+    let anchor = if stream["checkpoint_seq"].is_null() && *events != json!(0) {
+        " (no signed head here)"
+    } else {
+        ""
+    };
+    format!("{name} {events} records{anchor}")
 }

@@ -78,6 +78,8 @@ pub enum BadReason {
     Rewritten,
     /// The checkpoint's signature is not by the trusted key.
     BadSignature,
+    /// Heads were signed, and no signed head is at hand: whether records are missing at the end cannot be told.
+    Unanchored,
 }
 
 impl BadReason {
@@ -92,6 +94,7 @@ impl BadReason {
             Self::Unlinked => "unlinked",
             Self::Rewritten => "rewritten",
             Self::BadSignature => "bad_signature",
+            Self::Unanchored => "unanchored",
         }
     }
 }
@@ -213,6 +216,7 @@ pub async fn verify_offline(
         pool: pool.clone(),
         checkpoint: checkpoint_path.to_owned(),
         trusted_key: options.trusted_key,
+        expects_signed: None,
         in_memory: std::collections::BTreeMap::new(),
     })
     .await;
@@ -276,6 +280,7 @@ impl Audit<'_> {
             pool: inner.pool.clone(),
             checkpoint: inner.checkpoint.clone(),
             trusted_key: inner.ledger.checkpoint_key(),
+            expects_signed: Some(inner.ledger.has_signed()),
             in_memory: inner
                 .heads
                 .each()

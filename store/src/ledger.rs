@@ -426,6 +426,11 @@ impl Ledger {
         self.shared.keeper.checkpoint_key()
     }
 
+    /// Whether heads were signed in this run.
+    pub(crate) fn has_signed(&self) -> bool {
+        self.shared.keeper.has_signed()
+    }
+
     /// Tells the threads to write what is queued and end.
     pub(crate) fn end(&self) {
         self.shared.queue.end();

@@ -26,6 +26,8 @@ pub(super) struct Evidence {
     pub(super) checkpoint: PathBuf,
     /// The key that must have signed; without it one of those in the database.
     pub(super) trusted_key: Option<[u8; 32]>,
+    /// Whether a signed head has to be at hand; without an answer, if the database holds a key for them.
+    pub(super) expects_signed: Option<bool>,
     /// Heads that a live writer holds.
     pub(super) in_memory: BTreeMap<String, Link>,
 }
@@ -52,6 +54,9 @@ pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyErr
         .map_err(database)?;
     let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
     let mut untrusted = None;
+    // The key is stored before the first head is signed, which happens at once.
+    let is_unanchored =
+        checkpoints.is_empty() && evidence.expects_signed.unwrap_or(!trusted.is_empty());
     for checkpoint in &checkpoints {
         let is_trusted =
             trusted.is_empty() || checkpoint.key().is_some_and(|key| trusted.contains(&key));
@@ -85,7 +90,13 @@ pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyErr
     let first_bad = streams
         .iter()
         .find_map(|stream: &StreamReport| stream.first_bad.clone())
-        .or(untrusted);
+        .or(untrusted)
+        .or_else(|| {
+            streams
+                .iter()
+                .find_map(unanchored)
+                .filter(|_| is_unanchored)
+        });
     Ok(VerifyReport {
         streams,
         first_bad,
@@ -306,6 +317,9 @@ fn bad(stream: &Stream, seq: u64, reason: BadReason) -> BadRecord {
         BadReason::BadSignature => {
             format!("the checkpoint of {name} at record {seq} is signed by an unknown key")
         }
+        BadReason::Unanchored => format!(
+            "no signed head is at hand: whether {name} ends with record {seq} or was cut there cannot be told"
+        ),
     };
     BadRecord {
         stream: name.to_string(),
@@ -313,6 +327,15 @@ fn bad(stream: &Stream, seq: u64, reason: BadReason) -> BadRecord {
         reason,
         why,
     }
+}
+
+/// A stream that has records, of which nobody can tell whether they are all.
+fn unanchored(report: &StreamReport) -> Option<BadRecord> {
+    let stream = Stream {
+        number: 0,
+        name: report.stream.as_str().into(),
+    };
+    (report.events > 0).then(|| bad(&stream, report.head_seq, BadReason::Unanchored))
 }
 
 fn bad_signature(stream: &str, link: Link) -> BadRecord {

@@ -30,6 +30,8 @@ const CHANGE_BYTES: u64 = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     signer: Mutex<Option<Arc<CheckpointSigner>>>,
+    /// Whether the checkpoint was written in this run, and so has to be there.
+    has_signed: AtomicBool,
     written: AtomicU64,
     wants_log_restart: AtomicBool,
     ended: Mutex<bool>,
@@ -44,6 +46,11 @@ impl Keeper {
 
     pub(super) fn checkpoint_key(&self) -> Option<[u8; 32]> {
         self.signer.lock().as_ref().map(|signer| signer.public())
+    }
+
+    /// Whether a checkpoint was written in this run.
+    pub(super) fn has_signed(&self) -> bool {
+        self.has_signed.load(Relaxed)
     }
 
     /// So many bytes, roughly, went into the log.
@@ -123,7 +130,10 @@ impl Keeping {
             &self.carried,
             at,
         ) {
-            Ok(()) => *signed_links = links,
+            Ok(()) => {
+                *signed_links = links;
+                self.shared.keeper.has_signed.store(true, Relaxed);
+            }
             Err(error) => tracing::error!(%error, "the audit checkpoint could not be written"),
         }
     }

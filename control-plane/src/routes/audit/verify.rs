@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use store::audit::RolledBack;
 use store::{BadRecord, StreamReport, VerifyReport};
 use utoipa::ToSchema;
 
@@ -19,6 +20,28 @@ pub(crate) struct VerifyAnswer {
     streams: Vec<StreamView>,
     /// The key that signed the checkpoint, hex.
     checkpoint_key: Option<String>,
+    /// Secret sets that lie below a version that the chain recorded.
+    rolled_back: Vec<RolledBackView>,
+}
+
+/// A secret set whose rows were put back behind the service's back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RolledBackView {
+    secret_set_id: String,
+    /// The highest version that the chain recorded.
+    recorded: u64,
+    /// The version in the database.
+    stored: u64,
+}
+
+impl From<RolledBack> for RolledBackView {
+    fn from(found: RolledBack) -> Self {
+        Self {
+            secret_set_id: found.secret_set_id,
+            recorded: found.recorded,
+            stored: found.stored,
+        }
+    }
 }
 
 /// A record that is not as it was written.
@@ -26,7 +49,7 @@ pub(crate) struct VerifyAnswer {
 pub(crate) struct BadView {
     stream: String,
     seq: u64,
-    /// `edited`, `missing`, `out_of_order`, `truncated`, `column_differs`, `rewritten` or `bad_signature`.
+    /// `edited`, `missing`, `out_of_order`, `truncated`, `column_differs`, `rewritten`, `bad_signature` or `unanchored`.
     reason: &'static str,
     why: String,
 }
@@ -74,6 +97,11 @@ impl From<VerifyReport> for VerifyAnswer {
             first_bad: report.first_bad.map(BadView::from),
             streams: report.streams.into_iter().map(StreamView::from).collect(),
             checkpoint_key: report.checkpoint_key,
+            rolled_back: report
+                .rolled_back
+                .into_iter()
+                .map(RolledBackView::from)
+                .collect(),
         }
     }
 }
