@@ -56,7 +56,7 @@ BEGIN
 
     -- What every node calls: its name, its streams, its heartbeat.
     FOR f IN SELECT p.oid::REGPROCEDURE AS name FROM pg_proc p WHERE p.pronamespace = 'public'::REGNAMESPACE
-        AND p.proname IN ('ledger_clock', 'ledger_resume', 'ledger_note', 'ledger_open_uses', 'node_begin', 'node_end',
+        AND p.proname IN ('ledger_clock', 'ledger_resume', 'ledger_note', 'ledger_open_uses', 'node_begin', 'node_begin_epoch', 'node_end',
             'node_announce', 'audit_append', 'audit_stream_hold', 'audit_stream_end', 'audit_stream_link')
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO claviger_control_plane, claviger_injector', f.name);

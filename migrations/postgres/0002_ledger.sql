@@ -16,13 +16,15 @@ CREATE TABLE rate_windows (
 
 -- What a ledger remembers across starts, one row a node.
 -- `time_seen`: the latest time it has acted on. `open_from`: uses before this seq all have their
--- outcome. `is_open`: 1 while a process runs.
+-- outcome. `is_open`: 1 while a process runs. `restore_epochs`: epochs that it began because the database
+-- had been put back to an earlier state.
 CREATE TABLE ledger_state (
     node           TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     time_seen      BIGINT           NOT NULL,
     open_from      BIGINT           NOT NULL,
     is_open        BIGINT           NOT NULL,
-    unclean_starts BIGINT           NOT NULL
+    unclean_starts BIGINT           NOT NULL,
+    restore_epochs BIGINT           NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- `owner` is the role that began it first; '' while only the schema's owner has. `run` names the process: who knows it can
@@ -248,7 +250,7 @@ $$;
 -- command before the first server does), and takes none for itself.
 CREATE FUNCTION node_begin(p_node TEXT, p_run TEXT) RETURNS TABLE (
     control BIGINT, control_seq BIGINT, control_hash BYTEA, ledger BIGINT, ledger_seq BIGINT, ledger_hash BYTEA,
-    time_seen BIGINT, clock BIGINT, open_from BIGINT, unclean_starts BIGINT
+    time_seen BIGINT, clock BIGINT, open_from BIGINT, unclean_starts BIGINT, restore_epochs BIGINT
 )
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 #variable_conflict use_column
@@ -280,13 +282,53 @@ BEGIN
         FROM audit_stream_take(p_node || '/ledger', p_run) t;
     INSERT INTO ledger_state AS s (node, time_seen, open_from, is_open, unclean_starts) VALUES (p_node, 0, 1, 1, 0)
         ON CONFLICT (node) DO UPDATE SET unclean_starts = s.unclean_starts + s.is_open, is_open = 1
-        RETURNING s.open_from, s.unclean_starts INTO open_from, unclean_starts;
+        RETURNING s.open_from, s.unclean_starts, s.restore_epochs INTO open_from, unclean_starts, restore_epochs;
     -- What this node itself recorded counts too, but for a time that its clock made up: a record stays for ever.
     SELECT greatest(max(s.time_seen), (SELECT max(l.time_seen) FROM ledger_state l), least(v_clock + 30000, greatest(0,
             (SELECT e.created_at FROM audit_events e WHERE e.position = (control << 40) | control_seq),
             (SELECT e.created_at FROM audit_events e WHERE e.position = (ledger << 40) | ledger_seq))))
         INTO time_seen FROM audit_streams s;
     clock := v_clock;
+    RETURN NEXT;
+END
+$$;
+
+-- Begins an epoch for a node whose streams are not what it signed: the database was put back to an earlier state. Every
+-- lease ends, since those that were used or revoked meanwhile are good again; kept answers go, since one may hold such a
+-- lease. The records that tell of it come as the node has linked them; that it writes both streams is looked at first:
+-- `p_writer` is the name by which it writes the ledger's.
+-- `restored_to`: the time of the last record of its streams that is still there.
+CREATE FUNCTION node_begin_epoch(
+    p_node TEXT, p_run TEXT, p_writer TEXT, p_now BIGINT,
+    p_positions BIGINT[], p_orgs TEXT[], p_prevs BYTEA[], p_hashes BYTEA[], p_bodies TEXT[]
+) RETURNS TABLE (restored_to BIGINT, ended_leases BIGINT, epochs BIGINT)
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+#variable_conflict use_column
+DECLARE
+    v_control BIGINT;
+    v_ledger  BIGINT;
+BEGIN
+    PERFORM ledger_isolated();
+    SELECT s.number INTO v_control FROM audit_streams s WHERE s.stream = p_node || '/control'
+        AND s.writer = p_run AND s.owner = session_user FOR NO KEY UPDATE;
+    SELECT s.number INTO v_ledger FROM audit_streams s WHERE s.stream = p_node || '/ledger'
+        AND s.writer = p_writer AND s.owner = session_user FOR NO KEY UPDATE;
+    IF v_control IS NULL OR v_ledger IS NULL OR p_run IN ('', 'closed') OR p_writer IN ('', 'closed') THEN
+        RAISE EXCEPTION 'another process runs as the node %', p_node USING ERRCODE = 'CV001';
+    END IF;
+    PERFORM ledger_changing();
+    SELECT max(last.created_at) INTO restored_to FROM audit_streams s, LATERAL (
+        SELECT e.created_at FROM audit_events e WHERE e.position > s.number << 40 AND e.position < (s.number + 1) << 40
+        ORDER BY e.position DESC LIMIT 1) AS last
+        WHERE s.number IN (v_control, v_ledger);
+    -- A node whose clock runs ahead does not take for ended what others still honour.
+    UPDATE leases SET revoked_at = p_now WHERE revoked_at IS NULL AND expires_at > least(p_now, ledger_clock());
+    GET DIAGNOSTICS ended_leases = ROW_COUNT;
+    DELETE FROM idempotency_keys;
+    PERFORM audit_append(CASE e.position >> 40 WHEN v_ledger THEN p_writer ELSE p_run END, e.position, e.org, p_now, 'restore.epoch', NULL, NULL, NULL, e.prev, e.hash, e.body)
+        FROM unnest(p_positions, p_orgs, p_prevs, p_hashes, p_bodies) AS e (position, org, prev, hash, body);
+    UPDATE ledger_state l SET restore_epochs = l.restore_epochs + 1 WHERE l.node = p_node
+        RETURNING l.restore_epochs INTO epochs;
     RETURN NEXT;
 END
 $$;

@@ -200,11 +200,13 @@ CREATE TABLE audit_events (
 
 -- What a ledger remembers across starts, one row a node.
 -- `time_seen`: the latest time it has acted on. `open_from`: uses before this seq all have their
--- outcome. `is_open`: 1 while a process runs.
+-- outcome. `is_open`: 1 while a process runs. `restore_epochs`: epochs that it began because the database
+-- had been put back to an earlier state.
 CREATE TABLE ledger_state (
     node           TEXT   NOT NULL PRIMARY KEY,
     time_seen      BIGINT NOT NULL,
     open_from      BIGINT NOT NULL,
     is_open        BIGINT NOT NULL,
-    unclean_starts BIGINT NOT NULL
+    unclean_starts BIGINT NOT NULL,
+    restore_epochs BIGINT NOT NULL DEFAULT 0
 );

@@ -55,6 +55,7 @@ pub(crate) async fn run(context: &Context, _: &Args) -> anyhow::Result<()> {
             for (name, fix) in PARTS {
                 report.add(name, part(&health, name, fix));
             }
+            report.add("restore", restore(&health));
             report.add("clock skew", clock(date));
             match context.connection.client().await {
                 Err(error) => report.add("key", broken(&error)),
@@ -219,6 +220,18 @@ const PARTS: [(&str, &str); 4] = [
     ("clock", "the machine's clock went back: set it by NTP"),
 ];
 
+/// Whether the server began an epoch when it started, and what is left to do by hand.
+fn restore(health: &Value) -> Finding {
+    match health["restored_to"].as_str() {
+        None => Fine("ok".to_owned()),
+        Some(time) => Note(
+            format!("the database was put back to its state of {}; every lease was revoked", clean(time)),
+            "make again what was changed since, above all revocations of agents, grants and keys; then restart the server"
+                .to_owned(),
+        ),
+    }
+}
+
 fn part(health: &Value, name: &str, fix: &str) -> Finding {
     let is_degraded = health["degraded"]
         .as_array()
@@ -303,6 +316,20 @@ async fn proxy(context: &Context, client: &Client) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_is_noted_with_its_time_and_what_to_do() {
+        let health = json!({ "status": "degraded", "degraded": ["restore"], "restored_to": "2026-11-22T07:00:00.000Z" });
+        let Note(found, fix) = restore(&health) else {
+            panic!("a note");
+        };
+        assert!(found.contains("2026-11-22T07:00:00.000Z"), "{found}");
+        assert!(
+            fix.contains("revocations of agents, grants and keys"),
+            "{fix}"
+        );
+        assert!(matches!(restore(&json!({ "status": "ok" })), Fine(_)));
+    }
 
     #[test]
     fn a_part_is_fine_unless_the_server_names_it_degraded() {

@@ -58,6 +58,11 @@ impl Stream {
         (position & ((1 << SEQ_BITS) - 1)).cast_unsigned()
     }
 
+    /// Whether a record at `position` is one of this stream.
+    pub(crate) const fn holds(&self, position: i64) -> bool {
+        position >> SEQ_BITS == self.number
+    }
+
     /// Just below the first record.
     pub(crate) fn floor(&self) -> i64 {
         self.position(0)

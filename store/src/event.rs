@@ -119,6 +119,12 @@ pub struct Event {
     /// The preset that a grant was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
+    /// Of a `restore.epoch`: where the stream ended in the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_seq: Option<u64>,
+    /// Of a `restore.epoch`: the signed head that the database does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_seq: Option<u64>,
 }
 
 /// An event to be appended; who did it comes from the [`Actor`](crate::Actor).
@@ -220,6 +226,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) duration_ms: Option<u64>,
     pub(crate) attempts: Option<u32>,
     pub(crate) preset: Option<&'a str>,
+    pub(crate) found_seq: Option<u64>,
+    pub(crate) signed_seq: Option<u64>,
 }
 
 impl Draft<'_> {
@@ -259,6 +267,8 @@ impl Draft<'_> {
         optional_number(out, ",\"duration_ms\":", self.duration_ms);
         optional_number(out, ",\"attempts\":", self.attempts);
         optional_text(out, ",\"preset\":", self.preset);
+        optional_number(out, ",\"found_seq\":", self.found_seq);
+        optional_number(out, ",\"signed_seq\":", self.signed_seq);
         out.push('}');
     }
 }

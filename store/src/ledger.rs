@@ -16,7 +16,7 @@ use crate::chain::Heads;
 use crate::nodes::{Node, NodeFacts, NodeState};
 use crate::open::Lock;
 use crate::timekeeper::{Timekeeper, at};
-use crate::{CheckpointSigner, Location, OpenError, StoreError, StoreOptions};
+use crate::{CheckpointSigner, Location, OpenError, Restored, StoreError, StoreOptions};
 
 mod book;
 mod docket;
@@ -25,6 +25,7 @@ mod pace;
 mod postgres;
 mod queue;
 mod record;
+mod rollback;
 mod rows;
 mod standing;
 mod start;
@@ -283,6 +284,10 @@ pub struct LedgerHealth {
     pub clock_steps: u64,
     /// Starts that found the store not closed in order; `unclean_starts`.
     pub unclean_starts: u64,
+    /// Epochs that this node began because the database had been put back to an earlier state; `restore_epoch`.
+    pub restore_epochs: u64,
+    /// What this start found, if it began one.
+    pub restored: Option<Restored>,
     /// How far the database's clock stands before this machine's, in milliseconds; behind it when negative. Above
     /// 30 s either way is an alarm. Zero for a file.
     pub clock_skew_ms: i64,

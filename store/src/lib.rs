@@ -27,6 +27,7 @@ pub mod actor;
 pub mod agents;
 pub mod audit;
 pub mod db;
+pub mod epoch;
 pub mod event;
 pub mod grants;
 pub mod idempotency;
@@ -51,6 +52,7 @@ pub use audit::{
     VerifyError, VerifyReport,
 };
 pub use db::{DatabaseError, StoreError};
+pub use epoch::Restored;
 pub use event::{Decision, Event, NewEvent};
 pub use grants::{CreateGrantError, Grant, Grants, NewGrant, Rate};
 pub use idempotency::{Idempotency, IdempotencyKeys};

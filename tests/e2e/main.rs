@@ -46,6 +46,7 @@ mod proxy_tls;
 mod readme;
 mod reflection;
 mod rest;
+mod restore;
 mod revocation;
 mod rotation;
 mod sdk;

@@ -57,6 +57,13 @@ impl Stack {
         self.conclude(Agreement::NoTraffic).await;
     }
 
+    /// The same after the database was put back to an earlier state: records are missing, so nothing can be reconciled,
+    /// and the trail says so. What must not leak must not leak here either.
+    pub(crate) async fn finish_after_restore(mut self) {
+        let nodes = std::slice::from_mut(&mut self.node);
+        search_for_leaks(&self.ends, nodes).await;
+    }
+
     async fn conclude(mut self, agreement: Agreement) {
         let nodes = std::slice::from_mut(&mut self.node);
         conclude(&self.ends, nodes, agreement).await;
@@ -92,6 +99,11 @@ async fn conclude(ends: &Ends, nodes: &mut [Node], agreement: Agreement) {
     let events = ends.settled_events(agreement).await;
     ends.reconcile(&events, agreement).await;
     ends.every_stream_verifies().await;
+    search_for_leaks(ends, nodes).await;
+}
+
+/// Looks for secrets and tokens wherever they must not be, and stops the nodes on the way.
+async fn search_for_leaks(ends: &Ends, nodes: &mut [Node]) {
     let secrets = Spellings::of(&ends.secrets());
     let tokens = Spellings::of(&ends.tokens());
     let all = [&secrets, &tokens];

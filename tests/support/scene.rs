@@ -143,6 +143,14 @@ impl Ends {
         .await
     }
 
+    /// A lease for one request that is still good when a story has stopped and started its server a few times.
+    pub(crate) async fn long_request_lease(&self, access: &Access) -> String {
+        self.mint(&json!({
+            "secret_set_id": access.set, "agent_id": access.agent, "kind": "request", "ttl_seconds": 900,
+        }))
+        .await
+    }
+
     /// A lease for many requests.
     pub(crate) async fn workflow_lease(&self, access: &Access) -> String {
         let body = json!({

@@ -21,6 +21,7 @@ pub(super) struct LedgerMetrics {
     lost_outcomes: IntCounter,
     clock_steps: IntCounter,
     unclean_starts: IntCounter,
+    restore_epoch: IntCounter,
     queue_length: IntGauge,
     held_outcomes: IntGauge,
 }
@@ -68,6 +69,10 @@ impl LedgerMetrics {
                 "unclean_starts",
                 "Starts that found the store not closed in order.",
             )?,
+            restore_epoch: counter(
+                "restore_epoch",
+                "Epochs that this node began because the database had been put back to an earlier state.",
+            )?,
             queue_length: gauge("ledger_queue_length", "Jobs that wait for the ledger now.")?,
             held_outcomes: gauge(
                 "ledger_held_outcomes",
@@ -90,6 +95,7 @@ impl LedgerMetrics {
         take(&self.lost_outcomes, health.lost_outcomes);
         take(&self.clock_steps, health.clock_steps);
         take(&self.unclean_starts, health.unclean_starts);
+        take(&self.restore_epoch, health.restore_epochs);
         for (at_most, value) in AT_MOST.into_iter().zip(health.batch_sizes) {
             take(&self.batch_sizes.with_label_values(&[at_most]), value);
         }
@@ -118,6 +124,7 @@ mod tests {
             batches: 3,
             write_errors: 1,
             unclean_starts: 2,
+            restore_epochs: 1,
             queue_length: 5,
             commit_micros: 1_500_000,
             ..LedgerHealth::default()
@@ -137,6 +144,7 @@ mod tests {
             "ledger_commit_seconds_total 1.5",
             "audit_write_errors 1",
             "unclean_starts 2",
+            "restore_epoch 1",
             "ledger_queue_length 5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");

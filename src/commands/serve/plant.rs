@@ -13,7 +13,7 @@ use leases::clock::{Clock, SystemClock};
 use prometheus::Registry;
 use providers::Catalog;
 use proxy::tls::ca::Authority;
-use store::{Location, Store, StoreOptions, Synchronous};
+use store::{Actor, Location, Store, StoreOptions, Synchronous};
 use time::OffsetDateTime;
 use vault::{Secret, Vault};
 use zeroize::Zeroizing;
@@ -251,6 +251,27 @@ pub(crate) async fn reissue_admin_key(context: &Context) -> anyhow::Result<PathB
     leave_admin_key(&data, &key)?;
     store.close().await;
     Ok(data.admin_key())
+}
+
+/// Begins an epoch by hand: every lease is revoked. No server runs on a file meanwhile; those of a shared database may.
+/// Gives the number of leases.
+pub(crate) async fn begin_epoch(
+    config: &Config,
+    data: &DataDir,
+    location: Location,
+) -> anyhow::Result<u64> {
+    // A node's own name would take its streams away from it.
+    let node = match &location {
+        Location::Sqlite(_) => node(config, data, &location)?,
+        Location::Postgres(_) => format!("{}-restore", node(config, data, &location)?),
+    };
+    let clock = Arc::new(SystemClock);
+    let store = open_store(config, data, (location, &node), clock).await?;
+    // The start may have found the rollback by itself, and ended them then.
+    let found = store.restored().map_or(0, |found| found.ended_leases);
+    let ended = store.begin_epoch(&Actor::system("operator")).await?;
+    store.close().await;
+    Ok(found + ended)
 }
 
 /// Refuses a database file that is not there: an offline command makes none.

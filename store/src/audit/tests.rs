@@ -174,7 +174,11 @@ async fn a_tail_cut_while_nothing_runs_is_named_and_stays_so() {
     assert_eq!(bad.why, "local/ledger was truncated after record 6");
     world.restart().await;
     world.sign();
-    world.store.ledger().record_use(request).await.unwrap();
+    let refused = world.store.ledger().record_use(request).await;
+    assert!(matches!(
+        refused,
+        Err(crate::UseRefusal::LeaseRevoked { .. })
+    ));
     assert_eq!(first_bad(&world).await.1, 7);
     world.store.close().await;
     let bad = offline(&world).await.first_bad.unwrap();
@@ -238,12 +242,15 @@ async fn a_history_written_anew_differs_from_memory_and_from_the_signed_head() {
     assert_eq!(head.reason, BadReason::Rewritten);
     // The signed head is evidence: a new start goes on and keeps it.
     world.restart().await;
+    assert_eq!(world.store.restored().unwrap().ended_leases, 1);
     world.sign();
     world.store.close().await;
     assert_eq!(
         offline(&world).await.first_bad.unwrap().reason,
         BadReason::Rewritten
     );
+    world.restart().await;
+    assert_eq!(world.store.restored(), None);
 }
 
 #[tokio::test]

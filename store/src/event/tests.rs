@@ -37,6 +37,8 @@ fn full<'a>(keys: &'a [String], path: &'a str) -> Draft<'a> {
         duration_ms: Some(10),
         attempts: Some(1),
         preset: Some("read-only"),
+        found_seq: Some(5),
+        signed_seq: Some(9),
     }
 }
 

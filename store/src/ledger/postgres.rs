@@ -16,9 +16,11 @@ use super::Outcome;
 use super::book::Wanted;
 use super::docket::{Batch, Clerk, Docket};
 use super::queue::Waiting;
+use super::rollback::Rollback;
 use crate::chain::{Link, Stream};
 
 mod calls;
+mod epoch;
 mod line;
 mod neighbours;
 mod rows;
@@ -252,6 +254,9 @@ impl Desk {
             docket.held.clear();
             self.was_closed = true;
         }
+        if let Some(rollback) = self.line.rollback(&docket.heads).await? {
+            return self.begin_epoch(docket, &rollback).await;
+        }
         match self.doubt.take() {
             Some(doubt) if resumed.is_there => {
                 if doubt.is_at_hand {
@@ -261,6 +266,22 @@ impl Desk {
             }
             _ => docket.book.take_back(),
         }
+        Ok(Tried::Again)
+    }
+
+    /// The database came back in an earlier state: what was used or revoked since would be good again.
+    async fn begin_epoch(
+        &mut self,
+        docket: &mut Docket,
+        rollback: &Rollback,
+    ) -> Result<Tried, BatchError> {
+        let now = docket.shared.time.now();
+        let began = self.line.begin_epoch(&docket.heads, rollback, now).await?;
+        rollback.tell(&began.restored);
+        docket.shared.stats.began_epoch(began);
+        // Nothing that was known of the rows, or of a batch under way, says anything of these.
+        self.doubt = None;
+        docket.book.clear();
         Ok(Tried::Again)
     }
 

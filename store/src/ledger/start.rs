@@ -6,18 +6,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::docket::{self, Docket, Left};
 use super::keeper::{Keeper, Keeping};
 use super::queue::Queue;
+use super::rollback::{Began, Loss, Rollback, settle};
 use super::standing::{FileReaders, Readers};
 use super::stats::Stats;
 use super::worker::{Source, Worker};
 use super::{Outcome, Shared, Start, ThisNode};
+use crate::audit::CHECKPOINT_KEY;
 use crate::audit::checkpoint::{Carried, Checkpoint};
 use crate::chain::{Head, Heads, Link, Stream};
-use crate::{Event, OpenError, StoreError};
+use crate::timekeeper::at;
+use crate::{Event, OpenError, Restored, StoreError, epoch};
 
 /// How often the time is written when nothing happens.
 const IDLE_NOTE_EVERY: Duration = Duration::from_mins(1);
@@ -37,13 +40,19 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
         path: path.to_owned(),
         synchronous: options.synchronous,
     };
-    let db = database.open().map_err(unavailable)?;
+    let mut db = database.open().map_err(unavailable)?;
     let keeper_db = database.open().map_err(unavailable)?;
     let ends = [
         end_of(&db, &format!("{}/control", options.node)).map_err(unavailable)?,
         end_of(&db, &format!("{}/ledger", options.node)).map_err(unavailable)?,
     ];
-    let (heads, carried) = take_up(ends, &options.checkpoint, |stream, seq| {
+    let expects_signed = signs_heads(&db).map_err(unavailable)?;
+    let TakenUp {
+        heads,
+        carried,
+        rollback,
+        disputed,
+    } = take_up(ends, &options.checkpoint, expects_signed, |stream, seq| {
         link_at(&db, stream, seq).map_err(unavailable)
     })?;
     let stats = Stats::default();
@@ -53,6 +62,13 @@ pub(super) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>), OpenError
             time.reached(at);
         }
     }
+    if let Some(rollback) = rollback {
+        let began = begin_epoch(&mut db, &options.node, &heads, &rollback, time.now());
+        let began = began.map_err(unavailable)?;
+        rollback.tell(&began.restored);
+        stats.began_epoch(began);
+    }
+    set_aside(disputed, &options.checkpoint)?;
     let left = find_left(&db, &heads.ledger.stream, open_from).map_err(unavailable)?;
     let heads = Arc::new(heads);
     let this_node = ThisNode::new(&options.node, time.now());
@@ -119,15 +135,27 @@ fn unavailable(error: rusqlite::Error) -> OpenError {
     OpenError::Store(StoreError::Unavailable(std::io::Error::other(error).into()))
 }
 
+/// Where the chain goes on.
+pub(super) struct TakenUp {
+    pub(super) heads: Heads,
+    pub(super) carried: Carried,
+    /// What the database no longer holds.
+    pub(super) rollback: Option<Rollback>,
+    /// A checkpoint that the chain contradicts. It is set aside once the epoch has begun, and found again until then.
+    pub(super) disputed: Option<Checkpoint>,
+}
+
 /// Finds the heads to go on from: the table's, or the signed ones where those are ahead.
 ///
 /// A tail that was cut while nothing ran would otherwise be filled up with new records, and the
-/// next signature would cover the cut.
+/// next signature would cover the cut. With `expects_signed`, a stream that has records and no
+/// signed head at all counts as one that lost some: nothing tells that it did not.
 pub(super) fn take_up(
     ends: [(Stream, Link); 2],
     checkpoint: &std::path::Path,
+    expects_signed: bool,
     mut link_at: impl FnMut(&Stream, u64) -> Result<Option<Link>, OpenError>,
-) -> Result<(Heads, Carried), OpenError> {
+) -> Result<TakenUp, OpenError> {
     let names = ends.each_ref().map(|(stream, _)| stream.name.to_string());
     let [control, ledger] = ends;
     let signed = Checkpoint::read(checkpoint).map_err(|reason| OpenError::Checkpoint {
@@ -135,21 +163,29 @@ pub(super) fn take_up(
         reason,
     })?;
     let mut is_disputed = false;
+    let mut losses = Vec::new();
     let mut take = |(stream, last): (Stream, Link)| -> Result<Head, OpenError> {
-        let signed = signed.as_ref().and_then(|signed| signed.head(&stream.name));
-        let Some(signed) = signed else {
+        let loss = |signed: Option<Link>| Loss {
+            stream: stream.name.to_string(),
+            found: last.seq,
+            signed: signed.map(|signed| signed.seq),
+        };
+        let head = signed.as_ref().and_then(|signed| signed.head(&stream.name));
+        let Some(head) = head else {
+            if signed.is_none() && expects_signed && last.seq > 0 {
+                losses.push(loss(None));
+            }
             return Ok(Head::new(stream, last));
         };
-        if signed.seq > last.seq {
-            tracing::error!(
-                stream = &*stream.name,
-                signed = signed.seq,
-                found = last.seq,
-                "the audit stream ends before its signed head: run `claviger audit verify`"
-            );
-            return Ok(Head::new(stream, signed));
+        if head.seq > last.seq {
+            losses.push(loss(Some(head)));
+            return Ok(Head::new(stream, head));
         }
-        is_disputed |= link_at(&stream, signed.seq)? != Some(signed);
+        if link_at(&stream, head.seq)? != Some(head) {
+            // Another history than the one that was signed, so other leases too.
+            is_disputed = true;
+            losses.push(loss(Some(head)));
+        }
         Ok(Head::new(stream, last))
     };
     let heads = Heads {
@@ -157,20 +193,88 @@ pub(super) fn take_up(
         ledger: take(ledger)?,
     };
     let mut carried = Carried::default();
+    let mut disputed = None;
     if let Some(signed) = signed {
         carried = signed.others(&names);
-        if is_disputed {
-            tracing::error!("the audit stream is not the signed one: run `claviger audit verify`");
-            signed
-                .keep_as_disputed(checkpoint)
-                .map_err(|source| OpenError::Io {
-                    path: checkpoint.to_owned(),
-                    source,
-                })?;
-        }
+        disputed = is_disputed.then_some(signed);
     }
-    Ok((heads, carried))
+    Ok(TakenUp {
+        heads,
+        carried,
+        rollback: Rollback::of(losses),
+        disputed,
+    })
 }
+
+/// Keeps a checkpoint that the chain contradicts where verification finds it and no start takes it up.
+pub(super) fn set_aside(
+    disputed: Option<Checkpoint>,
+    checkpoint: &std::path::Path,
+) -> Result<(), OpenError> {
+    let set_aside = disputed.map(|disputed| disputed.keep_as_disputed(checkpoint));
+    set_aside.unwrap_or(Ok(())).map_err(|source| OpenError::Io {
+        path: checkpoint.to_owned(),
+        source,
+    })
+}
+
+/// Whether heads have been signed beside this database: with the first of them its key was stored.
+fn signs_heads(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare("SELECT 1 FROM sealed_keys WHERE name = ?1 OR name LIKE ?1 || '/%'")?
+        .exists([CHECKPOINT_KEY])
+}
+
+/// Ends every lease and tells of it, in one transaction, before anything else is written.
+fn begin_epoch(
+    db: &mut Connection,
+    node: &str,
+    heads: &Heads,
+    rollback: &Rollback,
+    now: i64,
+) -> rusqlite::Result<Began> {
+    let last_times = heads.each().map(|head| last_time(db, &head.stream));
+    let mut restored_to = None;
+    for last in last_times {
+        restored_to = restored_to.max(last?);
+    }
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let ended = tx.execute(epoch::END_LEASES, [now])?;
+    tx.execute(epoch::FORGET_ANSWERS, [])?;
+    let orgs = tx
+        .prepare(epoch::ORGS)?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let records = rollback.records(node, heads, orgs, now);
+    for record in &records {
+        tx.execute(
+            INSERT_RECORD,
+            params![
+                record.position,
+                record.org,
+                now,
+                epoch::ACTION,
+                record.prev.hash,
+                record.link.hash,
+                record.body
+            ],
+        )?;
+    }
+    let epochs: i64 = tx.query_row(COUNT_EPOCH, [node], |row| row.get(0))?;
+    tx.commit()?;
+    settle(heads, &records);
+    Ok(Began {
+        restored: Restored {
+            restored_to: restored_to.map(at),
+            ended_leases: ended as u64,
+        },
+        epochs: epochs.cast_unsigned(),
+    })
+}
+
+const INSERT_RECORD: &str = "INSERT INTO audit_events \
+    (position, org_id, created_at, action, prev_hash, hash, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const COUNT_EPOCH: &str = "UPDATE ledger_state SET restore_epochs = restore_epochs + 1 \
+    WHERE node = ?1 RETURNING restore_epochs";
 
 /// The stream of that name and where its records end.
 fn end_of(db: &Connection, name: &str) -> rusqlite::Result<(Stream, Link)> {
@@ -257,15 +361,18 @@ fn begin_run(
          WHERE node = ?1",
         [node],
     )?;
-    let (seen, open_from, unclean): (i64, i64, i64) = db.query_row(
-        "SELECT time_seen, open_from, unclean_starts FROM ledger_state WHERE node = ?1",
+    let (seen, open_from, unclean, epochs): (i64, i64, i64, i64) = db.query_row(
+        "SELECT time_seen, open_from, unclean_starts, restore_epochs FROM ledger_state WHERE node = ?1",
         [node],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
     )?;
     time.reached(seen);
     stats
         .unclean_starts
         .store(unclean.cast_unsigned(), Ordering::Relaxed);
+    stats
+        .restore_epochs
+        .store(epochs.cast_unsigned(), Ordering::Relaxed);
     Ok(open_from.cast_unsigned())
 }
 

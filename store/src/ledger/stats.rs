@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::LedgerHealth;
+use super::rollback::Began;
+use crate::Restored;
 
 #[derive(Debug, Default)]
 pub(super) struct Stats {
@@ -20,6 +22,8 @@ pub(super) struct Stats {
     batch_sizes: [AtomicU64; 11],
     commit_micros: AtomicU64,
     pub(super) unclean_starts: AtomicU64,
+    pub(super) restore_epochs: AtomicU64,
+    pub(super) restored: Mutex<Option<Restored>>,
     pub(super) clock_skew_ms: AtomicI64,
     pub(super) is_fenced: AtomicBool,
 }
@@ -55,6 +59,12 @@ impl Stats {
         *last_error = Some(error.to_owned());
     }
 
+    /// Notes that this run began an epoch.
+    pub(super) fn began_epoch(&self, began: Began) {
+        self.restore_epochs.store(began.epochs, Relaxed);
+        *self.restored.lock() = Some(began.restored);
+    }
+
     /// Whether the last batch succeeded.
     pub(super) fn is_good(&self) -> bool {
         self.last_error.lock().is_none()
@@ -75,6 +85,8 @@ impl Stats {
             commit_micros: self.commit_micros.load(Relaxed),
             clock_steps: 0,
             unclean_starts: self.unclean_starts.load(Relaxed),
+            restore_epochs: self.restore_epochs.load(Relaxed),
+            restored: self.restored.lock().clone(),
             clock_skew_ms: self.clock_skew_ms.load(Relaxed),
             is_fenced: self.is_fenced.load(Relaxed),
         }

@@ -272,6 +272,7 @@ pub(super) const TABLES: &[Table] = &[
             ("open_from", Integer),
             ("is_open", Integer),
             ("unclean_starts", Integer),
+            ("restore_epochs", Integer),
         ],
     },
     Table {

@@ -4,17 +4,24 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use store::Restored;
 use utoipa::ToSchema;
 
 use crate::AppState;
+use crate::timestamp;
 
 /// How the service fares.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     /// `ok` or `degraded`.
     status: &'static str,
-    /// What is degraded: `store`, `ledger`, `keys`, `clock`.
+    /// What is degraded: `store`, `ledger`, `keys`, `clock`, `restore`.
     degraded: Vec<&'static str>,
+    /// With `restore`, until the next start: the database was put back to its state of about this time (RFC 3339).
+    /// Leases were revoked; revocations of agents, grants and keys since then have to be made again. `unknown` if no
+    /// record is left that would tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_to: Option<String>,
 }
 
 /// How the key provider fares.
@@ -39,7 +46,8 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
     let store = state.store.check().await.is_ok();
     // An idle ledger knows of its last batch only, which may have failed long ago.
     state.store.ledger().probe().await;
-    let ledger = state.store.ledger().health().last_error.is_none();
+    let health = state.store.ledger().health();
+    let ledger = health.last_error.is_none();
     let keys = state.keys_answer().await;
     let clock = state.store.clock_behind() <= MAX_CLOCK_BEHIND;
     let parts = [
@@ -47,6 +55,7 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
         ("ledger", ledger),
         ("keys", keys),
         ("clock", clock),
+        ("restore", health.restored.is_none()),
     ];
     let degraded: Vec<&str> = parts
         .into_iter()
@@ -68,8 +77,15 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
         Json(Health {
             status: word,
             degraded,
+            restored_to: health.restored.map(restored_to),
         }),
     )
+}
+
+fn restored_to(restored: Restored) -> String {
+    restored
+        .restored_to
+        .map_or_else(|| "unknown".to_owned(), timestamp::format)
 }
 
 /// Says whether the key provider answers, and what it lets this node do.

@@ -6,11 +6,17 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::calls::{self, Answer, CallError, Decided, Noted, Pen, Resumed};
+use super::epoch::{self, Owner};
 use super::rows::FreshRows;
-use crate::chain::{Link, Stream};
+use crate::chain::{Heads, Link, Stream};
 use crate::ledger::book::Wanted;
 use crate::ledger::docket::Tally;
+use crate::ledger::rollback::{Began, Loss, Rollback};
 use crate::location::PostgresUrl;
+
+/// The hashes at both heads, and where the ledger's stream ends.
+const ENDS: &str =
+    "SELECT audit_stream_link($1, $2), audit_stream_link($3, $4), audit_stream_end($3)";
 
 /// The way to the database.
 pub(super) struct Line {
@@ -62,6 +68,48 @@ impl Line {
         let resumed = calls::resume(&client, &self.pen(), link).await?;
         self.client = Some(client);
         Ok(resumed)
+    }
+
+    /// Whether the last records that this process committed are there no more; the ledger's stream then goes on behind
+    /// its head, with what tells of it.
+    pub(super) async fn rollback(&self, heads: &Heads) -> Result<Option<Rollback>, CallError> {
+        let [control, ledger] = heads.each().map(|head| (head.stream.number, head.get()));
+        let (control_seq, ledger_seq) = (control.1.seq.cast_signed(), ledger.1.seq.cast_signed());
+        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+            (&control.0, Type::INT8),
+            (&control_seq, Type::INT8),
+            (&ledger.0, Type::INT8),
+            (&ledger_seq, Type::INT8),
+        ];
+        let row = self.client()?.query_typed_one(ENDS, &values).await?;
+        let is_there = |link: Link, column: usize| {
+            let stored: Option<&[u8]> = row.try_get(column)?;
+            Ok::<_, CallError>(link.seq == 0 || stored == Some(&link.hash[..]))
+        };
+        if is_there(control.1, 0)? && is_there(ledger.1, 1)? {
+            return Ok(None);
+        }
+        let end: Option<i64> = row.try_get(2)?;
+        Ok(Rollback::of(vec![Loss {
+            stream: heads.ledger.stream.name.to_string(),
+            found: end.map_or(0, Stream::seq),
+            signed: Some(ledger.1.seq),
+        }]))
+    }
+
+    /// Ends every lease and tells of it.
+    pub(super) async fn begin_epoch(
+        &self,
+        heads: &Heads,
+        rollback: &Rollback,
+        now: i64,
+    ) -> Result<Began, CallError> {
+        let owner = Owner {
+            node: &self.node,
+            run: &self.run,
+            writer: &self.writer,
+        };
+        epoch::begin(self.client()?, owner, heads, rollback, now).await
     }
 
     pub(super) async fn rows(&self, wanted: &Wanted) -> Result<FreshRows, CallError> {

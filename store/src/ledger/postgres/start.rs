@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::calls::CallError;
+use super::epoch::{self, Owner};
 use super::line::Line;
 use super::neighbours::{self, Neighbours};
 use super::sheet::Sheet;
@@ -19,7 +21,7 @@ use crate::ledger::docket::{self, Docket};
 use crate::ledger::keeper::{Keeper, Keeping};
 use crate::ledger::queue::Queue;
 use crate::ledger::standing::Readers;
-use crate::ledger::start::{spawn, take_up};
+use crate::ledger::start::{set_aside, spawn, take_up};
 use crate::ledger::stats::Stats;
 use crate::ledger::{Shared, Start, ThisNode};
 use crate::{DatabaseError, Location, OpenError, StoreError};
@@ -35,6 +37,20 @@ struct Begun {
     time_seen: i64,
     open_from: i64,
     unclean_starts: i64,
+    restore_epochs: i64,
+}
+
+impl Begun {
+    fn stats(&self) -> Stats {
+        let stats = Stats::default();
+        for (counter, counted) in [
+            (&stats.unclean_starts, self.unclean_starts),
+            (&stats.restore_epochs, self.restore_epochs),
+        ] {
+            counter.store(counted.cast_unsigned(), Ordering::Relaxed);
+        }
+        stats
+    }
 }
 
 /// Connects, takes the node's name and starts both threads.
@@ -50,45 +66,50 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
     let Location::Postgres(url) = options.location else {
         return Err(StoreError::Closed.into());
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| OpenError::Io {
-            path: "the ledger's runtime".into(),
-            source,
-        })?;
+    let runtime = runtime()?;
     let client = runtime
         .block_on(crate::postgres::connect(&url))
         .map_err(StoreError::from)?;
     let begun = runtime
         .block_on(begin(&client, &options.node, &run))
         .map_err(unavailable)?;
+    let stats = begun.stats();
     time.reached(begun.time_seen);
-    let (heads, carried) = take_up(begun.ends, &options.checkpoint, |stream, seq| {
-        runtime
-            .block_on(link_at(&client, stream, seq))
-            .map_err(unavailable)
-    })?;
+    // A node may have lost its directory, as containers do, and its neighbours' leases would end with it.
+    let expects_signed = false;
+    let link_at = |stream: &Stream, seq| {
+        let link = link_at(&client, stream, seq);
+        runtime.block_on(link).map_err(unavailable)
+    };
+    let taken_up = take_up(begun.ends, &options.checkpoint, expects_signed, link_at)?;
+    let heads = taken_up.heads;
     let number = heads.ledger.stream.number;
     let left = runtime
         .block_on(neighbours::open_uses(&client, number, begun.open_from))
         .map_err(unavailable)?;
-    let stats = Stats::default();
-    stats
-        .unclean_starts
-        .store(begun.unclean_starts.cast_unsigned(), Ordering::Relaxed);
+    if let Some(rollback) = taken_up.rollback {
+        let owner = Owner {
+            node: &options.node,
+            run: &run,
+            writer: &run,
+        };
+        let epoch = epoch::begin(&client, owner, &heads, &rollback, time.now());
+        let epoch = runtime.block_on(epoch).map_err(unavailable)?;
+        rollback.tell(&epoch.restored);
+        stats.began_epoch(epoch);
+    }
+    set_aside(taken_up.disputed, &options.checkpoint)?;
     let heads = Arc::new(heads);
     let shelf = Arc::<Shelf>::default();
-    let this_node = ThisNode::new(&options.node, time.now());
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         stats,
-        time,
         keeper: Keeper::default(),
         readers: Readers::Postgres(Reader::new(url.clone(), Arc::clone(&shelf))),
         threads: Mutex::default(),
         probing: tokio::sync::Mutex::default(),
-        this_node,
+        this_node: ThisNode::new(&options.node, time.now()),
+        time,
         dead_after: Mutex::new(DEAD_AFTER),
         #[cfg(test)]
         before_next: Mutex::default(),
@@ -116,7 +137,7 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
         heads: Arc::clone(&heads),
         db: None,
         checkpoint: options.checkpoint,
-        carried,
+        carried: taken_up.carried,
         _lock: None,
     };
     let worker = Worker {
@@ -132,6 +153,17 @@ pub(in crate::ledger) fn start(start: Start) -> Result<(Arc<Shared>, Arc<Heads>)
     ];
     shared.threads.lock().extend(threads);
     Ok((shared, heads))
+}
+
+/// What the ledger's thread waits by.
+fn runtime() -> Result<Runtime, OpenError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| OpenError::Io {
+            path: "the ledger's runtime".into(),
+            source,
+        })
 }
 
 fn desk(line: Line, shelf: Arc<Shelf>) -> Desk {
@@ -182,6 +214,7 @@ async fn begin(client: &Client, node: &str, run: &str) -> Result<Begun, CallErro
         time_seen: row.try_get(6)?,
         open_from: row.try_get(8)?,
         unclean_starts: row.try_get(9)?,
+        restore_epochs: row.try_get(10)?,
     })
 }
 

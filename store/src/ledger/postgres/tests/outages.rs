@@ -453,3 +453,44 @@ async fn a_node_that_was_once_closed_still_gives_later_uses_in_doubt_their_outco
         AND body LIKE '%\"error\":\"abandoned\"%'";
     eventually("the outcome", || count(&outage.database, abandoned) == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_put_back_under_a_running_node_revives_no_lease() {
+    let outage = Outage::new().await;
+    let Outage {
+        database,
+        store,
+        request,
+        ..
+    } = &outage;
+    use_on(store, request).await.unwrap();
+    database.admin("CREATE TABLE kept AS SELECT position FROM audit_events");
+    use_on(store, request).await.unwrap();
+    let leases = store.leases();
+    leases
+        .revoke(&request.org, &request.lease, &person())
+        .await
+        .unwrap();
+    database.admin(
+        "DELETE FROM audit_events WHERE position NOT IN (SELECT position FROM kept); \
+         UPDATE leases SET revoked_at = NULL; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE pid <> pg_backend_pid() AND datname = current_database()",
+    );
+    let refused = loop {
+        match use_on(store, request).await {
+            Err(UseRefusal::Unavailable(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(refused, Err(UseRefusal::LeaseRevoked { .. })),
+        "{refused:?}"
+    );
+    let health = store.ledger().health();
+    assert_eq!(health.restore_epochs, 1);
+    assert_eq!(health.restored.unwrap().ended_leases, 1);
+    let bad = store.audit().verify().await.unwrap().first_bad.unwrap();
+    assert_eq!(bad.reason, crate::BadReason::Truncated);
+    store.close().await;
+}

@@ -8,7 +8,7 @@ use test_postgres::{Database, Server};
 
 use super::{lasting_lease, open_node, request_leases, use_on, verify};
 use crate::testing::*;
-use crate::{Location, Store, UseRefusal};
+use crate::{CheckpointSigner, Location, Store, UseRefusal};
 
 /// The same database as another role.
 fn as_role(database: &Database<'_>, role: &str) -> String {
@@ -66,6 +66,11 @@ async fn a_nodes_name_and_streams_stay_with_the_role_that_began_it() {
     for (forged, code) in [
         ("SELECT node_begin('control', 'EVIL')".to_owned(), "42501"),
         (append, "CV001"),
+        (
+            "SELECT node_begin_epoch('control', 'EVIL', 'EVIL', 1, '{}', '{}', '{}', '{}', '{}')"
+                .to_owned(),
+            "CV001",
+        ),
     ] {
         let refused = injector.batch_execute(&forged).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), code, "{forged}");
@@ -220,6 +225,43 @@ async fn an_injector_that_was_given_the_right_stores_rotated_tokens_and_sees_its
     assert_eq!(stored.unwrap().unwrap().version, set.version + 1);
     claims.abandon(&one.org, "injector", "make").await.unwrap();
     assert!(verify(&control).await.is_intact());
+    control.close().await;
+    injector.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_injector_begins_an_epoch_without_a_right_to_the_leases() {
+    let server = Server::start();
+    let database = with_roles(&server).await;
+    let directory = tempfile::tempdir().unwrap();
+    let clock = || Arc::new(SystemClock);
+    let url = as_role(&database, "claviger_control_plane");
+    let control = open_node(&url, &directory, "control", clock()).await;
+    let one = tenant(&control, "one").await;
+    let workflow = lasting_lease(&control, &one).await;
+    let url = as_role(&database, "claviger_injector");
+    let injector = open_node(&url, &directory, "injector", clock()).await;
+    injector
+        .audit()
+        .start_checkpoints(CheckpointSigner::from_seed(&[7; 32]));
+    use_on(&injector, &workflow).await.unwrap();
+    injector.close().await;
+    database.admin("DELETE FROM audit_events WHERE action = 'lease.use'");
+    let injector = open_node(&url, &directory, "injector", clock()).await;
+    assert_eq!(injector.restored().unwrap().ended_leases, 1);
+    assert!(matches!(
+        use_on(&injector, &workflow).await,
+        Err(UseRefusal::LeaseRevoked { .. })
+    ));
+    // By hand it takes the control plane's rights.
+    let fresh = lasting_lease(&control, &one).await;
+    use_on(&injector, &fresh).await.unwrap();
+    assert_eq!(control.begin_epoch(&person()).await.unwrap(), 1);
+    assert!(matches!(
+        use_on(&injector, &fresh).await,
+        Err(UseRefusal::LeaseRevoked { .. })
+    ));
+    assert!(injector.begin_epoch(&person()).await.is_err());
     control.close().await;
     injector.close().await;
 }
