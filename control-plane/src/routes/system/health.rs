@@ -77,12 +77,12 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
         Json(Health {
             status: word,
             degraded,
-            restored_to: health.restored.map(restored_to),
+            restored_to: health.restored.as_ref().map(restored_to),
         }),
     )
 }
 
-fn restored_to(restored: Restored) -> String {
+fn restored_to(restored: &Restored) -> String {
     restored
         .restored_to
         .map_or_else(|| "unknown".to_owned(), timestamp::format)
