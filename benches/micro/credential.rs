@@ -229,8 +229,11 @@ fn scrub(report: &mut Report) {
     let scrubber = Arc::new(Scrubber::new([KEY.as_bytes()]));
     // The last body is the worst one: again and again the search stops for a secret that is not there.
     let beginnings = KEY.as_bytes()[..8].repeat(MIB / 8);
+    // Here it stops at every escape, which might begin a spelling of any secret.
+    let escapes = br"caf\u00e9 &amp; co. 100%25 =3D ".repeat(MIB / 32);
     for (name, body) in [
         ("JSON", json()),
+        ("escapes", escapes),
         ("random bytes", random()),
         ("a secret's beginnings", beginnings),
     ] {

@@ -1,10 +1,13 @@
 //! Takes injected secrets out of responses, in the encodings in which servers reflect them.
 //!
-//! Every byte that belongs to an occurrence of a variant is replaced by `*`, so that lengths stay and the result does
-//! not depend on how a body was cut into chunks. The searcher knows only the first bytes of each variant; the variants
-//! themselves lie in memory that is zeroized.
+//! Every byte that belongs to an occurrence is replaced by `*`, so that lengths stay and the result does not depend on
+//! how a body was cut into chunks. The searcher knows only the first bytes of each spelling. Where they stand, the text
+//! is read through its escapes and compared with the secret, which lies in memory that is zeroized.
 
 mod decode;
+mod escapes;
+mod inside;
+mod openings;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -16,14 +19,20 @@ use aho_corasick::{AhoCorasick, MatchKind, packed};
 use bytes::Bytes;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use escapes::Spelling;
+use openings::Opening;
+use variants::Variant;
+
 pub use decode::{BodyDecoder, DecodeError};
+pub use inside::{Depth, Inside, InsideError};
 
 /// Finds the secrets that were injected, in every encoding that it knows. Thread-safe, opaque.
 pub struct Scrubber {
     finder: Finder,
-    /// By the finder's pattern: every variant that begins with that prefix, longest first.
-    variants: Vec<Vec<Zeroizing<Vec<u8>>>>,
-    prefixes: Vec<[u8; PREFIX]>,
+    variants: Vec<Variant>,
+    openings: Vec<Opening>,
+    /// By opening: the places of the variants that a text may spell which begins so.
+    by_opening: Vec<Vec<usize>>,
     longest: usize,
 }
 
@@ -56,37 +65,29 @@ impl Scrubber {
     /// A scrubber of these values. What is shorter than [`SHORTEST`] bytes is left out: it would damage harmless bodies.
     ///
     /// # Panics
-    /// Never: every variant of [`SHORTEST`] bytes is longer than the prefix that the search looks for.
+    /// Never: every variant of [`SHORTEST`] bytes is longer than what the search looks for.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut by_prefix: BTreeMap<[u8; PREFIX], Vec<Zeroizing<Vec<u8>>>> = BTreeMap::new();
-        for secret in secrets
+        let variants: Vec<Variant> = secrets
             .into_iter()
             .filter(|secret| secret.len() >= SHORTEST)
-        {
-            for variant in variants::of(secret) {
-                let prefix = *variant
-                    .first_chunk()
-                    .expect("a variant is longer than its prefix");
-                let bucket = by_prefix.entry(prefix).or_default();
-                if !bucket.contains(&variant) {
-                    bucket.push(variant);
+            .flat_map(variants::of)
+            .collect();
+        let mut by_opening: BTreeMap<Opening, Vec<usize>> = BTreeMap::new();
+        for (place, variant) in variants.iter().enumerate() {
+            for opening in openings::of(variant) {
+                let bucket = by_opening.entry(opening).or_default();
+                if bucket.last() != Some(&place) {
+                    bucket.push(place);
                 }
             }
         }
-        let (prefixes, mut variants): (Vec<_>, Vec<_>) = by_prefix.into_iter().unzip();
-        for bucket in &mut variants {
-            bucket.sort_by_key(|variant| std::cmp::Reverse(variant.len()));
-        }
-        let longest = variants
-            .iter()
-            .flatten()
-            .map(|variant| variant.len())
-            .max()
-            .unwrap_or(0);
+        let (openings, by_opening): (Vec<_>, Vec<_>) = by_opening.into_iter().unzip();
+        let longest = variants.iter().map(Variant::longest).max().unwrap_or(0);
         Self {
-            finder: Finder::new(&prefixes),
+            finder: Finder::new(&openings),
             variants,
-            prefixes,
+            openings,
+            by_opening,
             longest,
         }
     }
@@ -96,7 +97,8 @@ impl Scrubber {
         self.variants.is_empty()
     }
 
-    /// The length of the longest variant in bytes. A stream holds back less than that.
+    /// The length of the longest spelling in bytes: 25 for each byte of a secret, as `&amp;#x0000073;` behind a break
+    /// between two fields of an event. A stream holds back less than that.
     pub fn longest(&self) -> usize {
         self.longest
     }
@@ -112,6 +114,14 @@ impl Scrubber {
             let mut scrubbed = value.to_vec();
             mask(&mut scrubbed, &found);
             scrubbed
+        })
+    }
+
+    /// Whether a header's name holds a secret. Names come in any case.
+    pub fn is_in_name(&self, name: &[u8]) -> bool {
+        self.variants.iter().any(|variant| {
+            name.windows(variant.bytes.len())
+                .any(|window| window.eq_ignore_ascii_case(&variant.bytes))
         })
     }
 
@@ -139,28 +149,35 @@ impl Scrubber {
             from = at + 1;
         }
         if let End::Open = end {
-            let tail = (buffer.len().saturating_sub(PREFIX - 1)..buffer.len()).find(|&at| {
-                self.prefixes
-                    .iter()
-                    .any(|prefix| prefix.starts_with(&buffer[at..]))
-            });
+            let tail =
+                (buffer.len().saturating_sub(openings::LENGTH - 1)..buffer.len()).find(|&at| {
+                    self.openings
+                        .iter()
+                        .any(|opening| opening.starts_with(&buffer[at..]))
+                });
             scan.settled = scan.settled.min(tail.unwrap_or(buffer.len()));
         }
         scan.found.retain(|range| range.start < scan.settled);
         scan
     }
 
-    /// Compares the variants that share a prefix with what follows `at`.
+    /// Compares what follows `at` with the variants that have an opening.
     fn compare(&self, buffer: &[u8], index: usize, at: usize, end: End, scan: &mut Scan) {
-        let rest = &buffer[at..];
-        for variant in &self.variants[index] {
-            if rest.starts_with(variant) {
-                scan.found.push(at..at + variant.len());
-                return;
+        let mut longest = 0;
+        for variant in self.by_opening[index]
+            .iter()
+            .map(|&place| &self.variants[place])
+        {
+            for escapes in variant.escapes {
+                match escapes.read(&variant.bytes, &buffer[at..], end) {
+                    Spelling::Whole(length) => longest = longest.max(length),
+                    Spelling::Beginning => scan.settled = scan.settled.min(at),
+                    Spelling::Other => {}
+                }
             }
-            if end == End::Open && variant.starts_with(rest) {
-                scan.settled = scan.settled.min(at);
-            }
+        }
+        if longest > 0 {
+            scan.found.push(at..at + longest);
         }
     }
 }
@@ -219,21 +236,21 @@ impl ScrubStream {
 }
 
 impl Finder {
-    fn new(prefixes: &[[u8; PREFIX]]) -> Self {
-        if prefixes.is_empty() {
+    fn new(openings: &[Opening]) -> Self {
+        if openings.is_empty() {
             return Self::Nothing;
         }
         // `None` where the processor has no vector instructions for it, or there are too many patterns.
-        if let Some(searcher) = packed::Config::new().builder().extend(prefixes).build() {
+        if let Some(searcher) = packed::Config::new().builder().extend(openings).build() {
             return Self::Packed(searcher);
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)
-            .build(prefixes);
+            .build(openings);
         Self::Automaton(automaton.expect("a few short patterns fit an automaton"))
     }
 
-    /// The first prefix at or after `from`, and where it begins.
+    /// The first opening at or after `from`, and where it begins.
     fn find(&self, buffer: &[u8], from: usize) -> Option<(usize, usize)> {
         if from >= buffer.len() {
             return None;
@@ -265,10 +282,7 @@ fn mask(buffer: &mut [u8], ranges: &[Range<usize>]) {
 impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scrubber")
-            .field(
-                "variants",
-                &self.variants.iter().map(Vec::len).sum::<usize>(),
-            )
+            .field("variants", &self.variants.len())
             .finish_non_exhaustive()
     }
 }
@@ -283,10 +297,6 @@ impl fmt::Debug for ScrubStream {
 
 /// The shortest value that is looked for, in bytes.
 pub const SHORTEST: usize = 16;
-
-/// How much of a variant the searcher knows. Teddy looks at four bytes; two more make false candidates rare, and a
-/// `\u0073` or `%73%6b` still shows at most two characters of the secret.
-const PREFIX: usize = 6;
 
 #[cfg(test)]
 mod tests;

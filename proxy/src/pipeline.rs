@@ -458,7 +458,15 @@ impl ProxyHttp for Shared {
         }
         // Pingora sends what is returned here in the trailers' place; only an answer whose last bytes look like the
         // beginning of the credential needs it.
-        Ok(ctx.scrub.as_mut().and_then(ResponseScrub::rest))
+        let rest = ctx.scrub.as_mut().map_or(Ok(None), ResponseScrub::rest);
+        rest.map_err(|refusal| {
+            ctx.refusal = Some(refusal);
+            Error::explain(
+                ErrorType::InternalError,
+                "the rest of the answer is withheld",
+            )
+            .into_up()
+        })
     }
 
     fn error_while_proxy(

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use providers::inject::Plan;
-use providers::scrub::{BodyDecoder, SHORTEST, ScrubStream, Scrubber};
+use providers::scrub::{BodyDecoder, Depth, Inside, InsideError, ScrubStream, Scrubber};
 
 use crate::messages::{Framing, MessageError, Messages};
 use crate::refuse::{Code, Refusal};
+
+mod media;
 
 /// Fields of the provider's connection, which are not the agent's.
 const HOP_BY_HOP: [&str; 6] = [
@@ -26,7 +28,9 @@ const HOP_BY_HOP: [&str; 6] = [
 pub(crate) struct ResponseScrub {
     body: Option<Body>,
     decoder: Option<BodyDecoder>,
-    in_headers: usize,
+    inside: Option<Inside>,
+    /// In the head, and inside of a compressed body.
+    found: usize,
 }
 
 /// How a body is scanned.
@@ -65,19 +69,23 @@ impl ResponseScrub {
             return Ok(Self {
                 body: None,
                 decoder: None,
-                in_headers,
+                inside: None,
+                found: in_headers,
             });
         }
         // What SigV4 sends stays out of the body's reach, and stored objects must arrive as they are stored.
-        let decoder = if is_upgrade || plan.sigv4().is_some() {
+        let is_as_stored = is_upgrade || plan.sigv4().is_some();
+        let decoder = if is_as_stored { None } else { decoder(head)? };
+        let depth = if is_as_stored {
             None
         } else {
-            decoder(head)?
+            media::depth(head)
         };
         Ok(Self {
             body: Some(Body::of(head, scrubber, is_upgrade)),
             decoder,
-            in_headers,
+            inside: depth.map(|depth| Inside::new(scrubber, depth)),
+            found: in_headers,
         })
     }
 
@@ -87,35 +95,41 @@ impl ResponseScrub {
         chunk: Option<Bytes>,
         end: bool,
     ) -> Result<Option<Bytes>, Refusal> {
-        let Some(body) = &mut self.body else {
+        let Some(scan) = &mut self.body else {
             return Ok(chunk);
         };
-        let chunk = match (&mut self.decoder, chunk) {
-            (Some(decoder), Some(chunk)) => {
-                Some(decoder.push(&chunk).map_err(|error| undecodable(&error))?)
-            }
-            (_, chunk) => chunk,
-        };
-        let mut out = chunk.map(|chunk| body.push(chunk)).transpose()?;
-        if end {
-            if let Some(decoder) = &mut self.decoder {
+        let mut body = chunk;
+        if let Some(decoder) = &mut self.decoder {
+            let plain = body.map(|chunk| decoder.push(&chunk)).transpose();
+            body = plain.map_err(|error| undecodable(&error))?;
+            if end {
                 let rest = decoder.finish().map_err(|error| undecodable(&error))?;
-                out = Some(join(out, body.push(rest)?));
+                body = Some(join(body, rest));
+                // Trailers may ask for the rest once more.
+                self.decoder = None;
             }
-            out = Some(join(out, body.finish()));
+        }
+        if let Some(inside) = &mut self.inside {
+            body = look_inside(inside, body, end).map_err(|error| {
+                self.found += usize::from(error == InsideError::Reflected);
+                undecodable(&error)
+            })?;
+        }
+        let mut out = body.map(|chunk| scan.push(chunk)).transpose()?;
+        if end {
+            out = Some(join(out, scan.finish()));
         }
         Ok(out.filter(|bytes| !bytes.is_empty()))
     }
 
     /// What was held back, for an answer that ends in trailers instead of a last part.
-    pub(crate) fn rest(&mut self) -> Option<Bytes> {
-        let rest = self.body.as_mut()?.finish();
-        (!rest.is_empty()).then_some(rest)
+    pub(crate) fn rest(&mut self) -> Result<Option<Bytes>, Refusal> {
+        self.body(None, true)
     }
 
     /// How often the credential was found and masked.
     pub(crate) fn reflections(&self) -> usize {
-        self.in_headers + self.body.as_ref().map_or(0, Body::reflections)
+        self.found + self.body.as_ref().map_or(0, Body::reflections)
     }
 }
 
@@ -124,10 +138,10 @@ impl Body {
         if is_upgrade {
             return Self::Messages(Messages::new(Framing::WebSocket, scrubber));
         }
-        match grpc(head) {
+        match media::grpc(head) {
             None => Self::Whole(scrubber.stream()),
-            Some(Grpc::Binary) => Self::Messages(Messages::new(Framing::Grpc, scrubber)),
-            Some(Grpc::Base64) => Self::Parts(scrubber.stream()),
+            Some(media::Grpc::Binary) => Self::Messages(Messages::new(Framing::Grpc, scrubber)),
+            Some(media::Grpc::Base64) => Self::Parts(scrubber.stream()),
         }
     }
 
@@ -157,80 +171,87 @@ impl Body {
     }
 }
 
-/// Masks the credential in header values; names and counts stay.
+/// Masks the credential in header values, and drops fields that are named after it.
 pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize {
-    if scrubber.is_empty() {
-        return 0;
-    }
-    let named = named_after(fields, scrubber);
-    let mut found = named.len();
-    for name in named {
+    let dirty = dirty(fields, scrubber);
+    for (name, values) in &dirty {
         fields.remove(name);
-    }
-    for value in fields.values_mut() {
-        if let Some(clean) = scrubber.header(value.as_bytes()) {
-            *value =
-                HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"));
-            found += 1;
+        for value in values {
+            fields.append(name, value.clone());
         }
     }
-    found
+    dirty.len()
 }
 
 fn clean_head(head: &mut ResponseHeader, scrubber: &Scrubber) -> usize {
-    if scrubber.is_empty() {
-        return 0;
-    }
-    let named = named_after(&head.headers, scrubber);
-    for name in &named {
-        head.remove_header(name);
-    }
-    let dirty: Vec<_> = head
-        .headers
-        .iter()
-        .filter(|(_, value)| scrubber.header(value.as_bytes()).is_some())
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in &dirty {
-        let values: Vec<_> = head.headers.get_all(name).iter().cloned().collect();
+    let dirty = dirty(&head.headers, scrubber);
+    for (name, values) in &dirty {
         head.remove_header(name);
         for value in values {
-            let clean = scrubber.header(value.as_bytes());
-            let value = clean.map_or(value, |clean| {
-                HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static("*"))
-            });
-            head.append_header(name.clone(), value)
+            head.append_header(name.clone(), value.clone())
                 .expect("a typed name and value are always accepted");
         }
     }
-    named.len() + dirty.len()
+    dirty.len()
 }
 
-/// Fields whose very name holds the credential.
-fn named_after(fields: &HeaderMap, scrubber: &Scrubber) -> Vec<HeaderName> {
+/// The fields that hold the credential, with what may be left of their values: nothing where their name holds it.
+fn dirty(fields: &HeaderMap, scrubber: &Scrubber) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+    if scrubber.is_empty() {
+        return Vec::new();
+    }
     fields
         .keys()
-        .filter(|name| {
-            name.as_str().len() >= SHORTEST && scrubber.header(name.as_str().as_bytes()).is_some()
+        .filter_map(|name| {
+            let values = if scrubber.is_in_name(name.as_str().as_bytes()) {
+                Vec::new()
+            } else {
+                clean_values(fields, name, scrubber)?
+            };
+            Some((name.clone(), values))
         })
-        .cloned()
         .collect()
 }
 
-/// The forms in which gRPC streams its messages.
-enum Grpc {
-    Binary,
-    /// gRPC-Web for browsers of old.
-    Base64,
+/// The values of one name without the credential; `None` if it is not in them. A server may have split it over two
+/// fields, so they are read in one piece.
+fn clean_values(
+    fields: &HeaderMap,
+    name: &HeaderName,
+    scrubber: &Scrubber,
+) -> Option<Vec<HeaderValue>> {
+    let mut values = fields.get_all(name).iter();
+    let first = values.next()?;
+    if values.next().is_none() {
+        return scrubber
+            .header(first.as_bytes())
+            .map(|clean| vec![field_value(&clean)]);
+    }
+    let values = || fields.get_all(name).iter().map(HeaderValue::as_bytes);
+    let clean = scrubber.header(&values().collect::<Vec<_>>().concat())?;
+    let mut rest = &clean[..];
+    let cleaned = values().map(|value| {
+        let (value, behind) = rest.split_at(value.len());
+        rest = behind;
+        field_value(value)
+    });
+    Some(cleaned.collect())
 }
 
-fn grpc(head: &ResponseHeader) -> Option<Grpc> {
-    let kind = head.headers.get(CONTENT_TYPE)?.as_bytes();
-    if kind.starts_with(b"application/grpc-web-text") {
-        return Some(Grpc::Base64);
+fn field_value(clean: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(clean).unwrap_or_else(|_| HeaderValue::from_static("*"))
+}
+
+fn look_inside(
+    inside: &mut Inside,
+    chunk: Option<Bytes>,
+    end: bool,
+) -> Result<Option<Bytes>, InsideError> {
+    let passed = chunk.map(|chunk| inside.push(chunk)).transpose()?;
+    if !end {
+        return Ok(passed);
     }
-    kind.starts_with(b"application/grpc")
-        .then_some(Grpc::Binary)
+    Ok(Some(join(passed, inside.finish()?)))
 }
 
 /// The decoder for a body that came encoded although `identity` was asked for; the head then says that it is plain.
@@ -285,6 +306,6 @@ fn unreadable(error: MessageError) -> Refusal {
 fn undecodable(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
-        format!("the provider's encoded answer could not be scanned: {error}"),
+        format!("the provider's encoded answer could not be passed on: {error}"),
     )
 }

@@ -40,7 +40,7 @@ pub struct BodyDecoder {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+pub(super) enum Encoding {
     Gzip,
     Deflate,
     Brotli,
@@ -103,7 +103,7 @@ impl BodyDecoder {
         Some(encoding.map(Self::new).ok_or_else(unsupported))
     }
 
-    fn new(encoding: Encoding) -> Self {
+    pub(super) fn new(encoding: Encoding) -> Self {
         Self {
             encoding,
             state: State::Start(Vec::new()),
@@ -117,17 +117,8 @@ impl BodyDecoder {
     /// # Errors
     /// [`DecodeError`]; the body must not be used further.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Bytes, DecodeError> {
-        self.taken += chunk.len() as u64;
-        if let State::Start(first) = &mut self.state {
-            first.extend_from_slice(chunk);
-            if first.len() < 2 {
-                return Ok(Bytes::new());
-            }
-            let first = std::mem::take(first);
-            self.state = State::Running(self.encoding.start(&first)?);
-            return self.run(|decode, sink| decode.write(&first, sink));
-        }
-        self.run(|decode, sink| decode.write(chunk, sink))
+        let (plain, error) = self.decode(chunk);
+        error.map_or(Ok(plain), Err)
     }
 
     /// The rest, at the end of the body.
@@ -135,29 +126,69 @@ impl BodyDecoder {
     /// # Errors
     /// [`DecodeError::Corrupt`] if the body is cut short. A body of no bytes at all (the answer to HEAD) is none.
     pub fn finish(&mut self) -> Result<Bytes, DecodeError> {
-        if self.taken == 0 {
-            return Ok(Bytes::new());
-        }
+        let (plain, error) = self.decode_rest();
+        error.map_or(Ok(plain), Err)
+    }
+
+    /// What a chunk yields, also where it ends in an error.
+    pub(super) fn decode(&mut self, chunk: &[u8]) -> (Bytes, Option<DecodeError>) {
+        self.taken += chunk.len() as u64;
         if let State::Start(first) = &mut self.state {
+            first.extend_from_slice(chunk);
+            if first.len() < 2 {
+                return (Bytes::new(), None);
+            }
             let first = std::mem::take(first);
-            self.state = State::Running(self.encoding.start(&first)?);
-            return self.run(|decode, sink| {
+            return self.start(&first, |decode, sink| decode.write(&first, sink));
+        }
+        self.run(|decode, sink| decode.write(chunk, sink))
+    }
+
+    /// The rest, also where it ends in an error.
+    pub(super) fn decode_rest(&mut self) -> (Bytes, Option<DecodeError>) {
+        if self.taken == 0 {
+            return (Bytes::new(), None);
+        }
+        let rest = if let State::Start(first) = &mut self.state {
+            let first = std::mem::take(first);
+            self.start(&first, |decode, sink| {
                 decode
                     .write(&first, sink)
                     .and_then(|()| decode.finish(sink))
-            });
-        }
-        let rest = self.run(|decode, sink| decode.finish(sink));
+            })
+        } else {
+            self.run(|decode, sink| decode.finish(sink))
+        };
         self.state = State::Done;
         rest
+    }
+
+    fn start(
+        &mut self,
+        first: &[u8],
+        step: impl FnOnce(&mut dyn Decode, &mut Sink) -> io::Result<()>,
+    ) -> (Bytes, Option<DecodeError>) {
+        match self.encoding.start(first) {
+            Ok(decode) => {
+                self.state = State::Running(decode);
+                self.run(step)
+            }
+            Err(error) => {
+                self.state = State::Done;
+                (Bytes::new(), Some(error))
+            }
+        }
     }
 
     fn run(
         &mut self,
         step: impl FnOnce(&mut dyn Decode, &mut Sink) -> io::Result<()>,
-    ) -> Result<Bytes, DecodeError> {
+    ) -> (Bytes, Option<DecodeError>) {
         let State::Running(mut decode) = std::mem::replace(&mut self.state, State::Done) else {
-            return Err(DecodeError::Corrupt(self.encoding.name()));
+            return (
+                Bytes::new(),
+                Some(DecodeError::Corrupt(self.encoding.name())),
+            );
         };
         let allowed = self.taken.saturating_mul(RATIO).max(FREE);
         let mut sink = Sink {
@@ -165,13 +196,16 @@ impl BodyDecoder {
             ..Sink::default()
         };
         let result = step(decode.as_mut(), &mut sink);
-        if sink.is_full {
-            return Err(DecodeError::Ratio);
-        }
-        result.map_err(|error| self.encoding.refuse(&error))?;
         self.given += sink.out.len() as u64;
-        self.state = State::Running(decode);
-        Ok(sink.out.into())
+        let error = match result {
+            _ if sink.is_full => Some(DecodeError::Ratio),
+            Err(error) => Some(self.encoding.refuse(&error)),
+            Ok(()) => {
+                self.state = State::Running(decode);
+                None
+            }
+        };
+        (sink.out.into(), error)
     }
 }
 
@@ -240,7 +274,10 @@ struct Gzip(MultiGzDecoder<Sink>);
 impl Decode for Gzip {
     fn write(&mut self, piece: &[u8], out: &mut Sink) -> io::Result<()> {
         std::mem::swap(self.0.get_mut(), out);
-        let result = self.0.write_all(piece).and_then(|()| self.0.flush());
+        let written = self.0.write_all(piece);
+        // What stands before an error is yielded too.
+        let flushed = self.0.flush();
+        let result = written.and(flushed);
         std::mem::swap(self.0.get_mut(), out);
         result
     }
@@ -258,7 +295,10 @@ struct Brotli(brotli::DecompressorWriter<Sink>);
 impl Decode for Brotli {
     fn write(&mut self, piece: &[u8], out: &mut Sink) -> io::Result<()> {
         std::mem::swap(self.0.get_mut(), out);
-        let result = self.0.write_all(piece).and_then(|()| self.0.flush());
+        let written = self.0.write_all(piece);
+        // What stands before an error is yielded too.
+        let flushed = self.0.flush();
+        let result = written.and(flushed);
         std::mem::swap(self.0.get_mut(), out);
         result
     }
@@ -290,12 +330,12 @@ impl Decode for Inflate {
             let (read, written) = (self.inner.total_in(), self.inner.total_out());
             let status = self
                 .inner
-                .decompress(piece, &mut buffer, FlushDecompress::None)?;
+                .decompress(piece, &mut buffer, FlushDecompress::None);
             let read = cast(self.inner.total_in() - read);
             let written = cast(self.inner.total_out() - written);
             piece = &piece[read..];
             out.write_all(&buffer[..written])?;
-            self.is_complete = status == Status::StreamEnd;
+            self.is_complete = status? == Status::StreamEnd;
             if read == 0 && written == 0 && !self.is_complete {
                 return if piece.is_empty() {
                     Ok(())

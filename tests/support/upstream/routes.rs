@@ -41,6 +41,13 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         ("br-echo", _) => echo(request, Some("br")),
         ("zstd-echo", _) => echo(request, Some("zstd")),
         ("reflect", form) => reflect(request, form),
+        ("reflect-in-name", _) => reflect_in_fields(&[(format!("X-{}", credential(request)), "1".into())]),
+        ("reflect-in-two", _) => {
+            let secret = credential(request);
+            let (first, second) = secret.split_at(secret.len() / 2);
+            reflect_in_fields(&[("X-Half".into(), first.into()), ("X-Half".into(), second.into())])
+        }
+        ("reflect-undeclared", coding) => reflect_undeclared(request, coding),
         ("split-reflect", _) => split_reflection(request),
         ("bytes", count) => counted_bytes(count.parse().unwrap_or(0)),
         ("upload", _) => Answer::json(200, &json!({ "received": request.body_length() })),
@@ -161,9 +168,25 @@ fn reflect(request: &Recorded, form: &str) -> Answer {
         "base64-of-pair" => STANDARD.encode(format!("ab:{secret}")),
         "hex" => hex::encode(&secret),
         "percent" => spell(&secret, |byte| format!("%{byte:02X}")),
+        "percent-twice" => spell(&secret, |byte| format!("%25{byte:02x}")),
+        "PERCENT-TWICE" => spell(&secret, |byte| format!("%25{byte:02X}")),
         "reverse" => secret.chars().rev().collect(),
         "json" => spell(&secret, |byte| format!("\\u{byte:04x}")),
+        "JSON" => spell(&secret, |byte| format!("\\u{byte:04X}")),
         "html" => spell(&secret, |byte| format!("&#{byte};")),
+        "html-hex" => spell(&secret, |byte| format!("&#x{byte:x};")),
+        "HTML-HEX" => spell(&secret, |byte| format!("&#X{byte:X};")),
+        "html-padded" => spell(&secret, |byte| format!("&#{byte:04};")),
+        "html-names" => secret.replace('_', "&lowbar;").replace('-', "&hyphen;"),
+        "mail" => spell(&secret, |byte| format!("={byte:02X}")),
+        "mail-specials" => spell(&secret, |byte| match byte {
+            b'_' | b'-' => format!("={byte:02X}"),
+            _ => char::from(byte).to_string(),
+        }),
+        "mail-break" => broken(&secret, "=\r\n"),
+        "mail-break-lf" => broken(&secret, "=\n"),
+        "fields-of-an-event" => broken(&secret, "\ndata: "),
+        "two-events" => broken(&secret, "\n\ndata: "),
         _ => secret,
     };
     Answer::Full {
@@ -171,6 +194,36 @@ fn reflect(request: &Recorded, form: &str) -> Answer {
         fields: vec![("content-type".into(), "text/html".into())],
         body: format!("<p>your key is {spelled}, keep it well</p>").into_bytes(),
     }
+}
+
+/// The credential in the fields of an answer.
+fn reflect_in_fields(fields: &[(String, String)]) -> Answer {
+    Answer::Full {
+        status: 200,
+        fields: fields.to_vec(),
+        body: b"see above".to_vec(),
+    }
+}
+
+/// The credential in a compressed body that does not say so; the media type is behind the coding.
+fn reflect_undeclared(request: &Recorded, coding: &str) -> Answer {
+    let (coding, kind) = coding.split_once('/').unwrap_or((coding, "text/plain"));
+    let page = format!("<p>your key is {}, keep it well</p>", credential(request));
+    let body = match coding {
+        // Of the same make, and without the credential.
+        "harmless" => compress("gzip", b"nothing to see"),
+        coding => compress(coding, page.as_bytes()),
+    };
+    Answer::Full {
+        status: 200,
+        fields: vec![("content-type".into(), kind.to_owned())],
+        body,
+    }
+}
+
+fn broken(secret: &str, between: &str) -> String {
+    let (first, second) = secret.split_at(secret.len() / 2);
+    format!("{first}{between}{second}")
 }
 
 fn spell(secret: &str, byte: impl Fn(u8) -> String) -> String {
