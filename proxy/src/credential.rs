@@ -214,6 +214,7 @@ impl Preparer {
             Keys::All => true,
             Keys::Only(names) => names.iter().any(|n| n == name),
         };
+        check_inputs(&template, &contents, allowed)?;
         // All at once: an HSM that takes its time takes it once.
         let opening = contents
             .entries
@@ -292,6 +293,29 @@ impl Preparer {
             .map_err(|errors| damaged(errors.to_string()))?;
         Ok(Arc::new(template))
     }
+}
+
+/// Refuses a grant that leaves out a part of what a key is made of. Such a part may narrow the key, as a scope or a list of
+/// repositories does, and without it there would be a broader one.
+fn check_inputs(
+    template: &Template,
+    contents: &SetContents,
+    allowed: impl Fn(&str) -> bool,
+) -> Result<(), Refusal> {
+    let has = |key: &str| contents.entries.iter().any(|entry| entry.key == key);
+    for recipe in template.recipes() {
+        let mut inputs = recipe.inputs().into_iter();
+        if let Some(key) = inputs.find(|key| has(key) && !allowed(key)) {
+            return Err(Refusal::new(
+                Code::GrantDenied,
+                format!(
+                    "the grant does not allow `{key}`, of which `{}` is made; ask for a grant that includes it",
+                    recipe.key()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The set's client certificate, if its template has one.

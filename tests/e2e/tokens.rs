@@ -377,6 +377,31 @@ async fn a_token_signed_by_ourselves_needs_nobody() {
     stack.finish().await;
 }
 
+#[tokio::test]
+async fn a_grant_without_a_part_of_what_narrows_a_token_gets_no_broader_one() {
+    let make = json!({ "scope": "${SCOPE}" });
+    let scene = Scene::start(make, json!({ "SCOPE": "read" })).await;
+    let stack = &scene.stack;
+    let made = stack.secret("at_");
+    stack.tokens().says(Said::token(made.text(), 3600));
+    let (agent, _) = stack.agent("narrowed").await;
+    let keys = json!({ "allowed_keys": ["CLIENT_ID", "CLIENT_SECRET"] });
+    stack.grant(&agent, &scene.access.set, &keys).await;
+    let body = json!({ "secret_set_id": scene.access.set, "agent_id": agent, "kind": "workflow" });
+    let token = stack.mint(&body).await;
+    let mut tunnel = stack.tunnel(API, &token).await;
+    let reply = tunnel.get("/upload").await;
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    reply.expect_refusal(403, "grant_denied");
+    assert!(detail.contains("`SCOPE`"), "{detail}");
+    assert!(stack.tokens().asked().is_empty());
+
+    let mut tunnel = stack.tunnel(API, &scene.token).await;
+    tunnel.get("/upload").await.expect_status(200);
+    assert_eq!(stack.tokens().asked()[0].form("scope"), Some("read"));
+    scene.stack.finish().await;
+}
+
 /// Makes the token endpoint rotate refresh tokens: each is good once, as vendors that watch for theft have it. Gives the pairs
 /// of access and refresh tokens that it hands out, one after the other.
 fn rotating(
