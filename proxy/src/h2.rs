@@ -424,7 +424,8 @@ impl Session for Stream {
 
     fn is_body_empty(&mut self) -> bool {
         let is_zero = |length: &http::HeaderValue| length.as_bytes() == b"0";
-        self.bytes_read == 0
+        self.first.is_none()
+            && self.bytes_read == 0
             && (self.body.is_end_stream()
                 || self
                     .request

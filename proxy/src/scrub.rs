@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use providers::inject::Plan;
-use providers::scrub::{BodyDecoder, Depth, Inside, InsideError, ScrubStream, Scrubber};
+use providers::scrub::{BodyDecoder, Inside, InsideError, ScrubStream, Scrubber};
 
 use crate::messages::{Framing, MessageError, Messages};
 use crate::refuse::{Code, Refusal};

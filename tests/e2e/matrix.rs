@@ -130,7 +130,10 @@ async fn each_event_arrives_before_the_next_is_sent() {
                 body.flow_control().release_capacity(data.len()).unwrap();
             }
             drop(events);
-            assert!(body.data().await.is_none());
+            // The end may come in a frame of its own.
+            while let Some(part) = body.data().await {
+                assert!(part.unwrap().is_empty(), "{pair:?}");
+            }
         } else {
             let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
             tunnel

@@ -382,8 +382,8 @@ async fn a_grant_without_a_part_of_what_narrows_a_token_gets_no_broader_one() {
     let make = json!({ "scope": "${SCOPE}" });
     let scene = Scene::start(make, json!({ "SCOPE": "read" })).await;
     let stack = &scene.stack;
-    let made = stack.secret("at_");
-    stack.tokens().says(Said::token(made.text(), 3600));
+    let issued = stack.secret("at_");
+    stack.tokens().says(Said::token(issued.text(), 3600));
     let (agent, _) = stack.agent("narrowed").await;
     let keys = json!({ "allowed_keys": ["CLIENT_ID", "CLIENT_SECRET"] });
     stack.grant(&agent, &scene.access.set, &keys).await;

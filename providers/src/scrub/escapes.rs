@@ -55,7 +55,7 @@ impl Escapes {
         events: true,
     };
     /// No escapes at all.
-    pub(super) const LITERAL: &[Self] = &[Self::NONE];
+    pub(super) const LITERAL: &'static [Self] = &[Self::NONE];
 
     /// How a secret must be read so that none of its spellings is missed.
     ///
@@ -216,7 +216,7 @@ fn percent(text: &[u8], byte: u8, times: u8) -> Step {
 
 /// A hexadecimal digit that was escaped itself: `%37`, `%62` or `%42`.
 fn escaped_digit(text: &[u8], digit: u8) -> Step {
-    let low = char::from_digit(u32::from(digit), 16).unwrap_or('0') as u8;
+    let low = DIGITS[usize::from(digit & 15)];
     after(text, b"%", |rest| {
         hex(rest, low).or(|| hex(rest, low.to_ascii_uppercase()))
     })
@@ -288,13 +288,13 @@ fn reference(text: &[u8], byte: u8) -> Step {
         })
 }
 
-fn number(text: &[u8], byte: u8, base: u32) -> Step {
+/// A number in base ten or sixteen, to its semicolon.
+fn number(text: &[u8], byte: u8, base: u8) -> Step {
     let mut expected = [b';'; 4];
-    let (mut rest, mut first) = (u32::from(byte), 3);
+    let (mut rest, mut first) = (byte, 3);
     while rest > 0 && first > 0 {
         first -= 1;
-        let digit = char::from_digit(rest % base, base);
-        expected[first] = digit.unwrap_or('0') as u8;
+        expected[first] = DIGITS[usize::from(rest % base)];
         rest /= base;
     }
     let digits = 3 - first;
@@ -309,8 +309,8 @@ fn number(text: &[u8], byte: u8, base: u32) -> Step {
 
 /// The two digits of a byte, of either case.
 fn hex(text: &[u8], byte: u8) -> Step {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0') as u8;
-    literal(text, &[digit(byte >> 4), digit(byte & 15)])
+    let digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    literal(text, &digits)
 }
 
 /// `expected`, whose letters may be of either case: numbers do not mind it, and no two of these names differ in it alone.
@@ -403,6 +403,8 @@ const NAMES: [(u8, &str); 40] = [
     (b'}', "rbrace"),
     (b'~', "tilde"),
 ];
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Digits of a number in HTML, with the zeros before it.
 const MOST_DIGITS: usize = 7;

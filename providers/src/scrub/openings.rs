@@ -11,11 +11,11 @@ pub(super) type Opening = [u8; LENGTH];
 
 /// The openings of a variant, some of them more than once.
 pub(super) fn of(variant: &Variant) -> Vec<Opening> {
-    let start = variant
+    let start = *variant
         .bytes
         .first_chunk::<LENGTH>()
         .expect("a variant is longer than its opening");
-    let mut openings = vec![*start];
+    let mut openings = vec![start];
     match variant.reading {
         Reading::Literal => {}
         Reading::Encoded => {
@@ -35,9 +35,9 @@ pub(super) fn of(variant: &Variant) -> Vec<Opening> {
 }
 
 /// By names of HTML's. Only the first escaped byte can still differ: its name fills the opening.
-fn named(start: &Opening, escaped: [bool; LENGTH]) -> impl Iterator<Item = Opening> {
-    let first = start.iter().zip(escaped).find(|(_, escaped)| *escaped);
-    let names = first.into_iter().flat_map(|(&byte, _)| names(byte));
+fn named(start: Opening, escaped: [bool; LENGTH]) -> impl Iterator<Item = Opening> {
+    let first = start.into_iter().zip(escaped).find(|(_, escaped)| *escaped);
+    let names = first.into_iter().flat_map(|(byte, _)| names(byte));
     names.map(move |name| {
         spell(start, escaped, &|out, _| {
             out.extend_from_slice(format!("&{name};").as_bytes());
@@ -46,7 +46,7 @@ fn named(start: &Opening, escaped: [bool; LENGTH]) -> impl Iterator<Item = Openi
 }
 
 /// Which of the first bytes are escaped: every selection of those that some encoder escapes.
-fn selections(start: &Opening) -> impl Iterator<Item = [bool; LENGTH]> {
+fn selections(start: Opening) -> impl Iterator<Item = [bool; LENGTH]> {
     let special = start.map(|byte| !byte.is_ascii_alphanumeric());
     (1_u8..1 << LENGTH)
         .map(|bits| std::array::from_fn(|place| bits >> place & 1 == 1))
@@ -59,8 +59,7 @@ fn selections(start: &Opening) -> impl Iterator<Item = [bool; LENGTH]> {
 }
 
 /// RFC 2045, section 6.7: a line may be broken anywhere.
-fn soft_breaks(start: &Opening) -> impl Iterator<Item = Opening> {
-    let start = *start;
+fn soft_breaks(start: Opening) -> impl Iterator<Item = Opening> {
     (1..LENGTH).flat_map(move |place| {
         ["=\n", "=\r\n"].map(|ending| {
             let (before, behind) = start.split_at(place);
@@ -70,9 +69,9 @@ fn soft_breaks(start: &Opening) -> impl Iterator<Item = Opening> {
     })
 }
 
-fn spell(start: &Opening, escaped: [bool; LENGTH], form: &dyn Fn(&mut Vec<u8>, u8)) -> Opening {
+fn spell(start: Opening, escaped: [bool; LENGTH], form: &dyn Fn(&mut Vec<u8>, u8)) -> Opening {
     let mut out = Vec::new();
-    for (&byte, escaped) in start.iter().zip(escaped) {
+    for (byte, escaped) in start.into_iter().zip(escaped) {
         if escaped {
             form(&mut out, byte);
         } else {

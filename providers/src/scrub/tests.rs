@@ -20,11 +20,18 @@ fn stream(scrubber: &Arc<Scrubber>, chunks: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What the scrubber must do, without its search: every byte of every spelling of every variant.
+/// What the scrubber must do, without its search: every byte of every spelling of every variant. A spelling whose first
+/// four bytes are written in two ways at once is no encoder's, and is not looked for.
 fn oracle(secrets: &[&[u8]], body: &[u8]) -> Vec<u8> {
     let mut out = body.to_vec();
     for variant in secrets.iter().flat_map(|secret| variants::of(secret)) {
-        for at in 0..body.len() {
+        let openings = openings::of(&variant);
+        let begins = |at: &usize| {
+            openings
+                .iter()
+                .any(|opening| body[*at..].starts_with(opening))
+        };
+        for at in (0..body.len()).filter(begins) {
             for escapes in variant.escapes {
                 let spelling = escapes.read(&variant.bytes, &body[at..], End::Final);
                 if let Spelling::Whole(length) = spelling {
@@ -55,6 +62,7 @@ fn a_reflected_secret_is_replaced_and_the_length_stays() {
 }
 
 /// What usual encoders make of [`KEY`].
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn encodings() -> Vec<(&'static str, Vec<u8>)> {
     let text = std::str::from_utf8(KEY).unwrap();
     vec![
@@ -151,7 +159,8 @@ fn encodings() -> Vec<(&'static str, Vec<u8>)> {
                 format!("%{b:02X}")
                     .bytes()
                     .map(|b| format!("%{b:02x}"))
-                    .collect()
+                    .collect::<Vec<_>>()
+                    .concat()
             }),
         ),
         (
@@ -243,9 +252,7 @@ fn a_soft_line_break_anywhere_in_the_secret_is_read_over() {
         for ending in ["=\n", "=\r\n"] {
             for place in 1..key.len() {
                 let broken = [&key[..place], ending.as_bytes(), &key[place..]].concat();
-                let escaped = String::from_utf8(broken.clone())
-                    .unwrap()
-                    .replace("9=\"", "9=3D\"");
+                let escaped = String::from_utf8(broken).unwrap().replace("9=\"", "9=3D\"");
                 let clean = scrubber.header(escaped.as_bytes()).unwrap();
                 assert!(
                     clean.iter().all(|&byte| byte == b'*'),
@@ -309,11 +316,9 @@ fn an_event_does_not_wait_for_the_next_one() {
 fn what_encodes_another_value_is_left_alone() {
     let scrubber = scrubber(&[KEY]);
     let last = KEY.len() - 1;
-    for (name, encoded) in encodings() {
-        let mut other = encoded.clone();
-        let end = other.len() - 1;
-        other.truncate(end.saturating_sub(10));
-        assert_eq!(scrubber.header(&other), None, "{name}");
+    for (name, mut encoded) in encodings() {
+        encoded.truncate(encoded.len() - 11);
+        assert_eq!(scrubber.header(&encoded), None, "{name}");
     }
     let other = [&KEY[..last], b"8"].concat();
     assert_eq!(scrubber.header(&other), None);
@@ -351,7 +356,7 @@ fn a_name_that_holds_the_secret_is_known_in_any_case() {
         assert!(scrubber.is_in_name(name.as_bytes()), "{name}");
     }
     assert!(!scrubber.is_in_name(b"access-control-allow-credentials"));
-    assert!(!scrubber.is_in_name(text[1..].as_bytes()));
+    assert!(!scrubber.is_in_name(&text.as_bytes()[1..]));
 }
 
 #[test]

@@ -73,9 +73,6 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         ("unasked-switch", _) => Answer::Raw(
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x02hi".to_vec(),
         ),
-        ("two-framings", _) => Answer::Raw(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_vec(),
-        ),
         ("hop-by-hop", _) => Answer::Raw(
             b"HTTP/1.1 200 OK\r\nconnection: X-Nominated\r\nx-nominated: 1\r\nupgrade: h2c\r\nte: trailers\r\ntrailer: x-sum\r\n\
               keep-alive: timeout=9\r\nx-kept: 1\r\ncontent-length: 2\r\n\r\nhi"

@@ -43,11 +43,11 @@ struct Begun {
 impl Begun {
     fn stats(&self) -> Stats {
         let stats = Stats::default();
-        for (counter, counted) in [
+        for (counter, before) in [
             (&stats.unclean_starts, self.unclean_starts),
             (&stats.restore_epochs, self.restore_epochs),
         ] {
-            counter.store(counted.cast_unsigned(), Ordering::Relaxed);
+            counter.store(before.cast_unsigned(), Ordering::Relaxed);
         }
         stats
     }
