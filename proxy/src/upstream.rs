@@ -333,6 +333,10 @@ impl Upstreams {
             _ => None,
         };
         let is_websocket = protocol == Protocol::WebSocket;
+        if is_websocket {
+            // Never one that was dialled for requests: its reads would not be put off.
+            peer.group_key = account::port_group(peer.group_key, 0);
+        }
         if via.is_some() || is_websocket {
             peer.options.custom_l4 = Some(Arc::new(Dialer {
                 via,
