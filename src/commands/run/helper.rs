@@ -38,9 +38,13 @@ use crate::units::HostPort;
 const DIAL: Duration = Duration::from_secs(10);
 /// A tunnel of an old lease is closed after an eighth of what is left of the lease without a byte, within these bounds.
 const QUIET: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_mins(1);
+/// In the last part of that time, right behind an answer: a busy program has sent nothing more by then.
+const BREATH: Duration = Duration::from_millis(10);
+/// That part is an eighth of the whole, and no more than this.
+const LAST_PART: Duration = Duration::from_secs(30);
 /// So long before its lease ends, a tunnel of an old lease is closed in any case: what still passes would be cut then, and
 /// later requests on it refused.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// An old field that some clients send to their proxy.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -294,13 +298,20 @@ impl Traffic {
 
     /// Waits for a moment at which no request is waiting for its answer, the longer a pause the more time is left to `ends`.
     async fn rest(&self, ends: Instant) {
+        let left = || ends.saturating_duration_since(Instant::now());
+        let last_part = (left() / 8).min(LAST_PART);
         let mut seen = self.bytes.load(Ordering::Relaxed);
         loop {
-            let left = ends.saturating_duration_since(Instant::now());
+            let left = left();
             if left <= LAST_MOMENT {
                 return;
             }
-            tokio::time::sleep((left / 8).clamp(QUIET.start, QUIET.end)).await;
+            let pause = if left <= last_part {
+                BREATH
+            } else {
+                (left / 8).clamp(QUIET.start, QUIET.end)
+            };
+            tokio::time::sleep(pause).await;
             let now = self.bytes.load(Ordering::Relaxed);
             if now == seen && self.was_answer.load(Ordering::Relaxed) {
                 return;
