@@ -216,25 +216,6 @@ def bitbucket():
     Cloud(token=key("BITBUCKET_ACCESS_TOKEN"), cloud=True).workspaces.get("acme")
 
 
-@sdk("pypi", "twine")
-def pypi():
-    import base64
-    import subprocess
-    import sys
-    import zipfile
-
-    with zipfile.ZipFile("acme-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("acme-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-        wheel.writestr("acme-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("acme-1.0.dist-info/RECORD", "")
-    from twine.commands.upload import main
-
-    main(["--non-interactive", "--disable-progress-bar", "-u", "__token__", "acme-1.0-py3-none-any.whl"])
-
-
-# Clouds.
-
-
 @sdk("cloudflare", "cloudflare")
 def cloudflare():
     from cloudflare import Cloudflare
@@ -685,13 +666,6 @@ def curl(name, arguments):
     shell(name, "curl, after the vendor's documentation", f"{program} {arguments}")
 
 
-shell(
-    "npm",
-    "npm (Node)",
-    'printf \'//registry.npmjs.org/:_authToken=${NPM_TOKEN}\\n\' > .npmrc && '
-    'npm_config_https_proxy="$HTTPS_PROXY_OF_CLI" npm_config_registry=https://registry.npmjs.org/ npm_config_cache="$PWD" '
-    'npm_config_cafile="$RECORDER_CA" npm_config_userconfig="$PWD/.npmrc" npm_config_update_notifier=false npm whoami',
-)
 curl("stability", '-H "Authorization: Bearer $STABILITY_API_KEY" https://api.stability.ai/v1/user/account')
 curl(
     "jina",
@@ -700,7 +674,6 @@ curl(
 )
 curl("gitea", '-H "Authorization: token $GITEA_TOKEN" https://gitea.com/api/v1/user')
 curl("codeberg", '-H "Authorization: token $CODEBERG_TOKEN" https://codeberg.org/api/v1/user')
-curl("crates-io", '-H "Authorization: $CARGO_REGISTRY_TOKEN" https://crates.io/api/v1/me')
 curl("rubygems", '-H "Authorization: $GEM_HOST_API_KEY" https://rubygems.org/api/v1/gems.json')
 curl("circleci", '-H "Circle-Token: $CIRCLE_TOKEN" https://circleci.com/api/v2/me')
 curl("buildkite", '-H "Authorization: Bearer $BUILDKITE_API_TOKEN" https://api.buildkite.com/v2/organizations')

@@ -168,7 +168,7 @@ macro_rules! builtin {
     };
 }
 
-const BUILTIN: [(&str, &str); 125] = builtin!(
+const BUILTIN: [(&str, &str); 122] = builtin!(
     "adyen",
     "ai21",
     "airtable",
@@ -191,7 +191,6 @@ const BUILTIN: [(&str, &str); 125] = builtin!(
     "cloudflare",
     "codeberg",
     "cohere",
-    "crates-io",
     "datadog",
     "deepgram",
     "deepseek",
@@ -238,7 +237,6 @@ const BUILTIN: [(&str, &str); 125] = builtin!(
     "netlify",
     "new-relic",
     "notion",
-    "npm",
     "nvidia",
     "openai",
     "openrouter",
@@ -252,7 +250,6 @@ const BUILTIN: [(&str, &str); 125] = builtin!(
     "plivo",
     "posthog",
     "postmark",
-    "pypi",
     "qdrant",
     "railway",
     "razorpay",
