@@ -21,6 +21,7 @@ mod metrics;
 mod middleware;
 pub mod openapi;
 mod operator_templates;
+mod outbound;
 mod people;
 mod plaintext;
 pub mod problem;
@@ -63,6 +64,7 @@ pub use jwt::{JwtKeys, JwtVerifier};
 pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey, Signers, VerifyingRing};
 pub use metrics::Metrics;
 pub use operator_templates::{OperatorTemplatesError, load_templates};
+pub use outbound::{OutboundOptions, OutboundProxy};
 pub use people::{PeopleOptions, SignUp};
 pub use rotation::RotationOptions;
 pub use routes::providers::provider_view;
@@ -108,6 +110,8 @@ pub struct Parts {
     pub ca_pem: Arc<str>,
     /// The APIs of injectors ([`injector_api`]): where this plane may not unwrap, they answer what must be opened.
     pub injectors: Vec<InjectorUrl>,
+    /// Whom this plane may ask outside, and by which way.
+    pub outbound: OutboundOptions,
     /// How KEKs are rotated.
     pub rotation: RotationOptions,
     /// How people sign in.
@@ -176,6 +180,7 @@ pub struct ControlPlane {
     pub(crate) home_org: OrgId,
     pub(crate) ca: follow::CaTrust,
     pub(crate) injectors: forward::Injectors,
+    pub(crate) outbound: outbound::Outbound,
     pub(crate) rotation: RotationOptions,
     pub(crate) rotation_wanted: Notify,
     pub(crate) people: people::People,
@@ -220,23 +225,25 @@ impl ControlPlane {
         };
         let Parts {
             injectors,
+            outbound,
             rotation,
             people,
             ..
         } = parts;
-        Self::assemble(verifying, Some(minting), injectors, (rotation, &people))
+        let ways = (injectors, outbound);
+        Self::assemble(verifying, Some(minting), ways, (rotation, &people))
     }
 
     /// Puts the parts of an injector's API together, for [`injector_api`].
     pub fn of_injector(parts: InjectorParts) -> AppState {
         let options = (RotationOptions::default(), &PeopleOptions::default());
-        Self::assemble(parts, None, Vec::new(), options)
+        Self::assemble(parts, None, Default::default(), options)
     }
 
     fn assemble(
         parts: InjectorParts,
         minting: Option<Minting>,
-        injectors: Vec<InjectorUrl>,
+        (injectors, outbound): (Vec<InjectorUrl>, OutboundOptions),
         (rotation, people): (RotationOptions, &PeopleOptions),
     ) -> AppState {
         let seen = moka::sync::Cache::builder()
@@ -254,6 +261,7 @@ impl ControlPlane {
             chest: parts.chest,
             ca: follow::CaTrust::new(parts.ca_pem),
             injectors: forward::Injectors::new(injectors),
+            outbound: outbound::Outbound::new(outbound),
             rotation,
             rotation_wanted: Notify::new(),
             people: people::People::new(people),

@@ -43,4 +43,4 @@ pub use limits::{Limits, Share};
 pub use patience::LeastRate;
 pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};
 pub use tls::listener::{ListenerTls, ListenerTlsError};
-pub use upstream::{Override, ResolverError};
+pub use upstream::ResolverError;

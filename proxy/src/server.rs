@@ -15,6 +15,7 @@ use pingora::apps::{HttpServerApp, HttpServerOptions};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use prometheus::Registry;
+use providers::address::{AddressPolicy, Override};
 use providers::catalog::Catalog;
 use store::Store;
 use thiserror::Error;
@@ -37,7 +38,7 @@ use crate::pipeline::{Pipeline, Shared};
 use crate::tls::ca::Authority;
 use crate::tls::leaf::Leaves;
 use crate::tls::listener::{ListenerSettings, ListenerTls, ListenerTlsError};
-use crate::upstream::{AddressPolicy, Override, ResolverError, UpstreamTimeouts, Upstreams};
+use crate::upstream::{ResolverError, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
 
 /// Requests that one kept connection may carry.

@@ -15,7 +15,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use control_plane::{
     ApiKey, AppState, ControlPlane, InjectorUrl, KeyChest, KeyHolder, KeyRing, Limits, Metrics,
-    Parts, PeopleOptions, RotationOptions, Signers, Start, app, bootstrap,
+    OutboundOptions, Parts, PeopleOptions, RotationOptions, Signers, Start, app, bootstrap,
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -189,6 +189,7 @@ impl Plane {
             ca: Some(Arc::new(PaperCa)),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             injectors,
+            outbound: OutboundOptions::default(),
             rotation: RotationOptions {
                 batch: 16,
                 look: Duration::from_millis(2),

@@ -1,26 +1,31 @@
 //! The planes of one process: what they share, how they start, and how they end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use control_plane::{
-    AppState, ControlPlane, InjectorParts, Limits, Metrics, Parts, PeopleOptions, RotationOptions,
+    AppState, ControlPlane, InjectorParts, Limits, Metrics, OutboundOptions, OutboundProxy, Parts,
+    PeopleOptions, RotationOptions,
 };
 use leases::root_key::RootPublicKeys;
 use percent_encoding::percent_decode_str;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
-use proxy::{ListenerTls, Override, ProxyDeps, ProxyOptions, UpstreamProxy};
+use providers::address::{AddressPolicy, Override};
+use proxy::{ListenerTls, ProxyDeps, ProxyOptions, UpstreamProxy};
+use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
-use super::plant::{Injection, Means, Plant, Tls};
+use super::plant::{self, Injection, Means, Plant, Tls};
 use super::{Addresses, Listeners};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::trust;
 
 /// Open files that are not connections from agents: listeners, database, logs, the API's own connections.
 const OTHER_FILES: u64 = 128;
@@ -82,7 +87,8 @@ impl Planes {
             sign_up: config.people.sign_up,
             ..PeopleOptions::default()
         };
-        let (state, app) = answers(plant, means, catalog, (registry, people))?;
+        let outbound = outbound(config, addresses)?;
+        let (state, app) = answers(plant, means, catalog, (registry, people, outbound))?;
         let mut beside = ControlPlane::start(&state, shutdown);
         if let Some(authority) = following {
             let (chest, clock) = (plant.chest.clone(), Arc::clone(&plant.clock));
@@ -144,7 +150,7 @@ fn answers(
     plant: &Plant,
     means: Means,
     catalog: watch::Sender<Arc<Catalog>>,
-    (registry, people): (Registry, PeopleOptions),
+    (registry, people, outbound): (Registry, PeopleOptions, OutboundOptions),
 ) -> anyhow::Result<(AppState, Router)> {
     let metrics = Metrics::new(registry)?;
     let limits = Limits::default();
@@ -165,6 +171,7 @@ fn answers(
                 ca: Some(Arc::new(Tls)),
                 ca_pem: Arc::clone(&plant.ca_pem),
                 injectors,
+                outbound,
                 rotation: RotationOptions::default(),
                 people,
                 metrics,
@@ -196,19 +203,12 @@ fn options(
     addresses: &Addresses,
     tls: Option<ListenerTls>,
 ) -> anyhow::Result<ProxyOptions> {
-    let overrides = config.network.resolve.iter().map(|resolve| Override {
-        host: resolve.host.clone(),
-        port: resolve.port,
-        address: resolve.to,
-    });
     Ok(ProxyOptions {
         upstream_roots: injection.upstream_roots.clone(),
-        overrides: overrides.collect(),
+        overrides: overrides(config),
         upstream_proxy: upstream_proxy(config)?,
         allowed_addresses: config.network.allow_address.clone(),
-        own_addresses: std::iter::once(addresses.api)
-            .chain(addresses.proxy)
-            .collect(),
+        own_addresses: own(addresses),
         cache_ttl: config.cache.ttl,
         limits: proxy::Limits {
             connections: within_files(config.limits.connections, crate::hardening::open_files()),
@@ -217,6 +217,42 @@ fn options(
         tls,
         allow_plaintext: config.server.allow_plaintext_listener,
     })
+}
+
+/// What the control plane asks outside goes by the same rules as what the injector sends.
+fn outbound(config: &Config, addresses: &Addresses) -> anyhow::Result<OutboundOptions> {
+    let mut roots = RootCertStore::empty();
+    let extra = plant::upstream_ca(config)?;
+    let pem = trust::upstream_roots(extra.as_deref());
+    roots.add_parsable_certificates(trust::certificates(pem.as_bytes()));
+    let proxy = upstream_proxy(config)?.map(|proxy| OutboundProxy {
+        host: proxy.host,
+        port: proxy.port,
+        credentials: proxy.credentials,
+    });
+    Ok(OutboundOptions {
+        roots,
+        overrides: overrides(config),
+        policy: AddressPolicy::new(config.network.allow_address.clone(), own(addresses)),
+        proxy,
+    })
+}
+
+fn overrides(config: &Config) -> Vec<Override> {
+    let resolve = config.network.resolve.iter();
+    let overrides = resolve.map(|resolve| Override {
+        host: resolve.host.clone(),
+        port: resolve.port,
+        address: resolve.to,
+    });
+    overrides.collect()
+}
+
+/// Our own listeners, which nobody is sent to.
+fn own(addresses: &Addresses) -> Vec<SocketAddr> {
+    std::iter::once(addresses.api)
+        .chain(addresses.proxy)
+        .collect()
 }
 
 /// The network's proxy, with its password read.

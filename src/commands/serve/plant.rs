@@ -305,12 +305,7 @@ fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 
 /// Writes the roots that Pingora reads: the system's, and the operator's beside them.
 fn upstream_roots(config: &Config, data: &DataDir) -> anyhow::Result<PathBuf> {
-    let extra = config
-        .network
-        .upstream_ca
-        .as_deref()
-        .map(read_ca)
-        .transpose()?;
+    let extra = upstream_ca(config)?;
     let pem = trust::upstream_roots(extra.as_deref());
     if pem.is_empty() {
         return Err(Failure::new(
@@ -323,6 +318,12 @@ fn upstream_roots(config: &Config, data: &DataDir) -> anyhow::Result<PathBuf> {
     write_private(&path, pem.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// What the operator trusts beside this machine's roots.
+pub(super) fn upstream_ca(config: &Config) -> Result<Option<Vec<u8>>, Failure> {
+    let file = config.network.upstream_ca.as_deref();
+    file.map(read_ca).transpose()
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>, Failure> {
