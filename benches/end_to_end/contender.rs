@@ -17,7 +17,7 @@ use crate::scenario::Scenario;
 use crate::{CREDENTIAL, HOST};
 
 /// How long a process may take until it serves, or until it has done what it was asked.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 const SET: &str = "custom/bench/upstream";
 
 /// What every contender needs.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -48,8 +48,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50)]
     attackers: usize,
     /// Acts a second of an attack, over all its connections
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 100)]
     acts: u32,
+    /// This attack alone
+    #[arg(long)]
+    only: Option<Kind>,
 }
 
 /// What an attacker with a good lease does.
@@ -121,7 +124,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             "beside", "p50", "p99", "of alone", "memory", "grown by", "errors",
         ],
     );
-    for kind in Kind::value_variants() {
+    let kinds = Kind::value_variants().iter();
+    for kind in kinds.filter(|kind| args.only.is_none_or(|only| only == **kind)) {
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds {
             alone.push(claviger.measure(&polite, upstream, args.seconds).await?);
@@ -205,9 +209,9 @@ pub(crate) async fn attack_for_ever(args: AttackArgs) -> anyhow::Result<()> {
         println!("{} tunnels", tunnels.len());
         std::future::pending::<()>().await;
     }
-    for _ in 0..attacker.args.connections {
+    for connection in 0..attacker.args.connections {
         let attacker = Arc::clone(&attacker);
-        under_way.spawn(async move { attacker.go_on().await });
+        under_way.spawn(async move { attacker.go_on(connection).await });
     }
     println!("under way");
     std::future::pending().await
@@ -264,10 +268,13 @@ impl Attacker {
         Ok(all)
     }
 
-    /// One connection after the other, each until the proxy has had enough of it.
-    async fn go_on(&self) {
-        let connections = u32::try_from(self.args.connections).unwrap_or(u32::MAX);
-        let mut pace = interval(Duration::from_secs(1) * connections / self.args.acts.max(1));
+    /// One connection after the other, each until the proxy has had enough of it. The attackers take turns: their acts come at
+    /// a constant rate.
+    async fn go_on(&self, turn: usize) {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let apart = Duration::from_secs(1) / self.args.acts.max(1);
+        let begin = Instant::now() + apart * number(turn);
+        let mut pace = interval_at(begin, apart * number(self.args.connections));
         loop {
             pace.tick().await;
             let Ok(mut io) = self.open().await else {

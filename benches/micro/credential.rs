@@ -1,15 +1,19 @@
 //! The credential: opened, prepared, injected or signed with, and taken out of responses.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue};
 use leases::clock::{Clock as _, SystemClock};
 use providers::inject::sigv4::{AgentScope, PayloadHash, Signable};
+use providers::scrub::BodyDecoder;
 use providers::{Catalog, Plan, Scrubber};
 use tokio::runtime::Runtime;
 use vault::{Protection, RowBinding, Secret, SoftwareKeys, Vault};
@@ -27,7 +31,7 @@ pub(crate) fn measure(report: &mut Report, runtime: &Runtime) -> anyhow::Result<
     sign(report)?;
     restream(report)?;
     scrub(report);
-    Ok(())
+    unpack_and_scrub(report)
 }
 
 fn seal_and_open(report: &mut Report, runtime: &Runtime) -> anyhow::Result<()> {
@@ -247,6 +251,59 @@ fn scrub(report: &mut Report) {
             sent + stream.finish().len()
         });
     }
+}
+
+/// What it unpacks to is what is counted.
+fn unpack_and_scrub(report: &mut Report) -> anyhow::Result<()> {
+    let scrubber = Arc::new(Scrubber::new([KEY.as_bytes()]));
+    let plain = records();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&plain)?;
+    let mut br = brotli::CompressorWriter::new(Vec::new(), 64 * 1024, 5, 22);
+    br.write_all(&plain)?;
+    for (encoding, packed) in [
+        ("gzip", gzip.finish()?),
+        ("br", br.into_inner()),
+        ("zstd", zstd::encode_all(&plain[..], 3)?),
+    ] {
+        report.each(&format!("unpack and scrub 1 MiB, {encoding}"), || {
+            let mut decoder = BodyDecoder::for_encoding(encoding)
+                .expect("it is an encoding")
+                .expect("it is known");
+            let mut stream = scrubber.stream();
+            let mut sent = 0;
+            for piece in packed.chunks(CHUNK) {
+                let plain = decoder.push(piece).expect("the body is sound");
+                sent += stream.push(plain).len();
+            }
+            let rest = decoder.finish().expect("the body is whole");
+            sent += stream.push(rest).len() + stream.finish().len();
+            assert_eq!(sent, plain.len());
+            sent
+        });
+    }
+    Ok(())
+}
+
+/// JSON as an API lists it: alike from record to record, but for ids and numbers.
+fn records() -> Vec<u8> {
+    let mut text = Vec::with_capacity(MIB + 256);
+    let ids = random();
+    for id in ids.chunks_exact(8) {
+        if text.len() >= MIB {
+            break;
+        }
+        let id = u64::from_le_bytes(id.try_into().expect("eight bytes"));
+        let record = format!(
+            r#"{{"id":"ch_{id:016x}","object":"charge","amount":{},"currency":"usd","paid":{},"created":{}}},"#,
+            id % 100_000,
+            id % 2 == 0,
+            1_700_000_000 + id % 10_000_000
+        );
+        text.extend_from_slice(record.as_bytes());
+    }
+    text.truncate(MIB);
+    text
 }
 
 fn json() -> Vec<u8> {

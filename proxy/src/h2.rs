@@ -6,11 +6,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream as Messages;
+use futures::future::poll_immediate;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{
@@ -42,6 +44,9 @@ use crate::pipeline::Shared;
 const IDLE: Duration = Duration::from_mins(1);
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 100;
+/// How many requests an agent may give up before their answers, beyond those that it let be answered. Each costs it two small
+/// frames and us the beginning of a request (CVE-2023-44487).
+const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
 /// How long the first part of a body is waited for before the request is looked at.
 const FIRST_PART: Duration = Duration::from_secs(10);
 /// What is kept of a body to be sent again, as Pingora does for its own sessions.
@@ -70,6 +75,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut down = shutdown.clone();
     let mut draining = false;
     let mut streams = JoinSet::new();
+    let tally = Arc::new(Tally::default());
+    let mut is_ending = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -83,10 +90,28 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Some(_) = streams.join_next() => continue,
             () = sleep(IDLE), if streams.is_empty() => return,
         };
-        let Some(Ok((request, respond))) = accepted else {
+        let Some(Ok((request, mut respond))) = accepted else {
             break;
         };
-        let session = Stream::new(request, respond, Arc::clone(&digest), rate);
+        // What came together with its reset is not begun.
+        let is_given_up = poll_immediate(poll_fn(|cx| respond.poll_reset(cx))).await;
+        if is_given_up.is_some() {
+            tally.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+        if tally.is_flood() && !is_ending {
+            // The loop goes on until the agent has been told.
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            is_ending = true;
+        }
+        if is_ending || is_given_up.is_some() {
+            continue;
+        }
+        let session = Stream::new(
+            request,
+            respond,
+            (Arc::clone(&digest), Arc::clone(&tally)),
+            rate,
+        );
         let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
         streams.spawn(async move {
             let mut session = session;
@@ -99,6 +124,21 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
     // Each still has its outcome to record.
     streams.detach_all();
+}
+
+/// How the requests of a connection ended.
+#[derive(Default)]
+struct Tally {
+    answered: AtomicUsize,
+    given_up: AtomicUsize,
+}
+
+impl Tally {
+    fn is_flood(&self) -> bool {
+        let [answered, given_up] =
+            [&self.answered, &self.given_up].map(|count| count.load(Ordering::Relaxed));
+        given_up > answered.saturating_add(MAX_GIVEN_UP)
+    }
 }
 
 /// One request and its response.
@@ -123,13 +163,24 @@ struct Stream {
     sending: Option<Patience>,
     /// How slow it may be with reading the response.
     reading: Patience,
+    tally: Arc<Tally>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let count = match self.written {
+            Some(_) => &self.tally.answered,
+            None => &self.tally.given_up,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Stream {
     fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-        digest: Arc<Digest>,
+        (digest, tally): (Arc<Digest>, Arc<Tally>),
         rate: LeastRate,
     ) -> Self {
         let (head, body) = request.into_parts();
@@ -155,6 +206,7 @@ impl Stream {
             drain_timeout: None,
             sending: (!is_messages).then(|| Patience::new(rate)),
             reading: Patience::new(rate),
+            tally,
         }
     }
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use providers::inject::Plan;
 use providers::scrub::{BodyDecoder, Inside, InsideError, ScrubStream, Scrubber};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::messages::{Framing, MessageError, Messages};
 use crate::refuse::{Code, Refusal};
@@ -82,6 +83,19 @@ impl ResponseScrub {
         chunk: Option<Bytes>,
         end: bool,
     ) -> Result<Option<Bytes>, Refusal> {
+        let is_unpacked = self.inside.as_ref().is_some_and(Inside::is_reading);
+        let may_grow = self.decoder.is_some() || is_unpacked;
+        if may_grow
+            && chunk
+                .as_ref()
+                .is_some_and(|chunk| chunk.len() >= MAY_BE_LONG)
+        {
+            return aside(|| self.scan(chunk, end));
+        }
+        self.scan(chunk, end)
+    }
+
+    fn scan(&mut self, chunk: Option<Bytes>, end: bool) -> Result<Option<Bytes>, Refusal> {
         let Some(scan) = &mut self.body else {
             return Ok(chunk);
         };
@@ -157,6 +171,18 @@ impl Body {
         }
     }
 }
+
+/// Does what may take some time, a part of a body that grows a thousandfold, while others do this worker's other work.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// How many bytes of a compressed body may unpack to more than a moment's work.
+const MAY_BE_LONG: usize = 1024;
 
 /// Masks the credential in header values, and drops fields that are named after it.
 pub(crate) fn clean_fields(fields: &mut HeaderMap, scrubber: &Scrubber) -> usize {

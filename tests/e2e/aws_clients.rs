@@ -92,6 +92,34 @@ async fn the_javascript_sdk_uploads_whole_and_streamed() {
     stack.finish().await;
 }
 
+#[tokio::test]
+async fn the_rust_sdk_uploads_whole_and_streamed() {
+    let stack = stack().await;
+    let aws = Aws::grant(&stack, true, &json!({})).await;
+    let program = std::env::var("CLAVIGER_TEST_RUST_SDK")
+        .expect("CLAVIGER_TEST_RUST_SDK is not set; hint: start these tests by tests/run e2e");
+    let mut command = stack.command(&["run", "--set", SET, "--", &program]);
+    command.env("AWS_DEFAULT_REGION", "us-east-1");
+    command.env("AWS_REGION", "us-east-1");
+
+    let ran = stack.run(command).await.expect_success();
+
+    for said in ["s3: ok", "123456789012"] {
+        assert!(ran.stdout.contains(said), "{ran:#?}");
+    }
+    let requests = stack.upstream.requests();
+    aws.expect_signed(&requests).await;
+    assert_eq!(requests.len(), 3, "{ran:#?}");
+    let whole = requests[0].chunked();
+    assert_eq!(
+        whole.sha256(),
+        hex::encode(Sha256::digest(b"hello from Rust"))
+    );
+    let streamed = hex::encode(Sha256::digest(vec![b'x'; 3 << 20]));
+    assert_eq!(requests[1].chunked().sha256(), streamed);
+    stack.finish().await;
+}
+
 /// Bytes that no two parts of the file share, and the SHA-256 of each part.
 fn write_file(path: &Path, size: usize, part: usize) -> Vec<String> {
     use std::io::Write as _;

@@ -155,6 +155,25 @@ impl Agent {
         }
     }
 
+    /// Whether the other side has read all that was sent, as far as its next answer to PING tells.
+    async fn ping(&mut self) -> bool {
+        if !self.send(&frame(PING, 0, 0, b"are you ")).await {
+            return false;
+        }
+        loop {
+            match self.frame().await {
+                Some((PING, ACK, ..)) => return true,
+                Some((GOAWAY, flags, stream, payload)) => {
+                    // Put back, for who asks what was said.
+                    self.read = frame(GOAWAY, flags, stream, &payload);
+                    return false;
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
+    }
+
     /// The first that is said to a breach, beyond the handshake's own frames.
     async fn said(&mut self) -> Said {
         let code = |payload: &[u8], at: usize| {
@@ -642,6 +661,37 @@ async fn streams_that_end_as_they_begin_end_the_connection() {
         (count("lease.use") == count("lease.outcome")).then_some(())
     })
     .await;
+    stack.finish_after_crash().await;
+}
+
+/// Opens streams one after the other, each once the one before was taken up, and gives them all up: so many, until the
+/// connection is over.
+async fn given_up_one_by_one(agent: &mut Agent, bound: u32) -> Option<(u32, Said)> {
+    for count in 0..bound {
+        let id = count * 2 + 1;
+        if !agent.send(&begin(id)).await || !agent.ping().await {
+            return Some((count, agent.said().await));
+        }
+        if !agent.send(&frame(RST_STREAM, 0, id, &[0, 0, 0, 8])).await {
+            return Some((count, agent.said().await));
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_gives_up_all_its_requests_loses_its_connection() {
+    let (stack, token) = ready().await;
+    let mut agent = Agent::start(&stack, &token).await;
+    let (count, said) = given_up_one_by_one(&mut agent, 300).await.unwrap();
+    assert!((100..=200).contains(&count), "after {count}");
+    // ENHANCE_YOUR_CALM, or the connection was closed behind it already.
+    assert!(matches!(said, Said::Over(Some(11) | None)), "{said:?}");
+    // One that gives up some is left alone.
+    let mut agent = Agent::start(&stack, &token).await;
+    let few = given_up_one_by_one(&mut agent, 50).await;
+    assert!(few.is_none(), "{few:?}");
+    expect_service(&stack, &token).await;
     stack.finish_after_crash().await;
 }
 

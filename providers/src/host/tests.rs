@@ -1,4 +1,5 @@
 mod bulk;
+mod public;
 
 use super::*;
 

@@ -93,6 +93,12 @@ impl Inside {
         }
     }
 
+    /// Whether the next part is unpacked.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        matches!(self.state, State::Reading(_))
+    }
+
     /// The rest, at the end of the body.
     ///
     /// # Errors
