@@ -51,6 +51,9 @@ pub(crate) struct Server {
     pub(crate) workers: Option<usize>,
     /// How long requests in flight may go on after a stop was asked for.
     pub(crate) drain: Duration,
+    /// The certificate that the API shows, and its key, PEM. With one, agents may authenticate by certificates of their own.
+    pub(crate) api_tls_certificate: Option<PathBuf>,
+    pub(crate) api_tls_key: Option<PathBuf>,
     /// The certificate that the injector shows under its own name, and its key, PEM.
     pub(crate) proxy_tls_certificate: Option<PathBuf>,
     pub(crate) proxy_tls_key: Option<PathBuf>,
@@ -73,6 +76,8 @@ impl Default for Server {
             workers: None,
             // Process managers commonly kill after 30 s or later.
             drain: Duration::from_secs(30),
+            api_tls_certificate: None,
+            api_tls_key: None,
             proxy_tls_certificate: None,
             proxy_tls_key: None,
             proxy_tls_names: Vec::new(),
@@ -314,6 +319,28 @@ const SETTINGS: &[Setting] = &[
         shape: Shape::Text,
         set: |config, text| duration(text).map(|drain| config.server.drain = drain),
         show: |config| span(config.server.drain),
+    },
+    Setting {
+        key: "server.api_tls_certificate",
+        variable: "CLAVIGER_API_TLS_CERTIFICATE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.server.api_tls_certificate = Some(file)),
+        show: |config| {
+            shown(
+                config
+                    .server
+                    .api_tls_certificate
+                    .as_deref()
+                    .map(Path::display),
+            )
+        },
+    },
+    Setting {
+        key: "server.api_tls_key",
+        variable: "CLAVIGER_API_TLS_KEY",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.server.api_tls_key = Some(file)),
+        show: |config| shown(config.server.api_tls_key.as_deref().map(Path::display)),
     },
     Setting {
         key: "server.proxy_tls_certificate",

@@ -131,7 +131,8 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
     let agent = NewAgent {
         name: "bot".to_owned(),
         description: None,
-        key_hash: [0; 32],
+        key_hash: Some([0; 32]),
+        ..NewAgent::default()
     };
     let agent = store.agents().create(&org, agent, &actor).await?.id;
     let grant = NewGrant {

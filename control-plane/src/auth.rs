@@ -5,25 +5,29 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use leases::id::{AgentId, KeyId, OrgId, UserId};
+use leases::id::{AgentId, KeyId, OrgId, UserId, VaultId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
-use store::{Actor, ActorKind, Role, SessionRef, User};
+use store::{Actor, ActorKind, Agent, Role, SessionRef, User};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::AppState;
 use crate::api_key::{self, KeyHolder};
 use crate::context::RequestContext;
 use crate::error::ApiError;
-use crate::jwt::Subject;
+use crate::jwt::{Confirmation, Subject};
 use crate::metrics::AuthOutcome;
 use crate::people::address_rules;
 use crate::problem::Code;
+use crate::proof::{Proof, ProofError, Shown};
+use crate::sender::Sender;
+use crate::signed_request;
 
 /// Who is calling, as far as a credential says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(crate) enum Means {
         /// Whether it stands for a sign-in.
         is_session: bool,
     },
+    /// An agent's signature on the request.
+    Signature,
     /// A token, until its end.
     Token {
         jti: String,
@@ -87,7 +93,7 @@ impl Means {
     /// Whether it reads alone, whatever its holder may do.
     pub(crate) fn reads_only(&self) -> bool {
         match self {
-            Self::AgentKey => false,
+            Self::AgentKey | Self::Signature => false,
             Self::PersonalKey { reads_only, .. } | Self::Token { reads_only, .. } => *reads_only,
         }
     }
@@ -98,10 +104,58 @@ impl Means {
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
     pub(crate) means: Means,
+    /// The vaults beyond which an agent reaches nothing, if it is bound to some.
+    pub(crate) vaults: Option<Vec<VaultId>>,
     pub(crate) context: RequestContext,
 }
 
+/// Whom a credential names, and what else must be shown with it.
+#[derive(Debug)]
+struct Identified {
+    principal: Principal,
+    means: Means,
+    vaults: Option<Vec<VaultId>>,
+    confirmation: Option<Confirmation>,
+}
+
+impl Identified {
+    fn person(user: User, means: Means) -> Self {
+        Self {
+            principal: person(user, &means),
+            means,
+            vaults: None,
+            confirmation: None,
+        }
+    }
+
+    fn agent(agent: Agent, means: Means) -> Self {
+        Self {
+            principal: Principal::Agent {
+                org: agent.org,
+                id: agent.id,
+            },
+            means,
+            vaults: agent.settings.vault_ids,
+            confirmation: None,
+        }
+    }
+}
+
 impl Caller {
+    /// Whether the caller's own bound lets it reach a vault; grants and policies decide further.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`], alike for a vault that there is and for one that there is not.
+    pub(crate) fn check_vault(&self, vault: Option<&VaultId>) -> Result<(), ApiError> {
+        let Some(bound) = &self.vaults else {
+            return Ok(());
+        };
+        if vault.is_some_and(|vault| bound.contains(vault)) {
+            return Ok(());
+        }
+        Err(beyond_its_vaults(self.principal.id()))
+    }
+
     pub(crate) fn org(&self) -> &OrgId {
         self.principal.org()
     }
@@ -125,6 +179,14 @@ pub(crate) struct Person {
     pub(crate) org: OrgId,
     pub(crate) actor: Actor,
     pub(crate) is_admin: bool,
+}
+
+/// The answer to an agent that reaches beyond the vaults that it is bound to.
+pub(crate) fn beyond_its_vaults(agent: &str) -> ApiError {
+    let detail = format!(
+        "agent {agent} is bound to certain vaults, and this is in none of them; a person changes its vault_ids with PATCH /v1/agents/{{id}}"
+    );
+    ApiError::new(Code::Forbidden, detail)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -174,64 +236,123 @@ impl<S: Send + Sync> FromRequestParts<S> for Person {
 /// 4. Lets a request on only with a good credential, and says to the rest of it whose it is.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let context = request.extensions().get::<RequestContext>().cloned();
     let context = context.unwrap_or_else(|| RequestContext::of(&request));
-    let (principal, means) = match identify(&state, request.headers()).await {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            return refuse(&state, &context, "the credential was refused")
-                .await
-                .into_response();
-        }
-        Err(error) => return error.into_response(),
-    };
-    tracing::Span::current().record("principal.id", principal.id());
-    let checked = address_rules::check(&state, principal.org(), context.client_ip).await;
-    if let Err(error) = checked {
-        crate::events::address_denied(&state, &principal, &context, &error).await;
-        return error.into_response();
+    match admit(&state, &context, request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
-    crate::events::key_used(&state, &principal, &means, &context).await;
+}
+
+/// Puts into a request whose it is.
+async fn admit(
+    state: &AppState,
+    context: &RequestContext,
+    request: Request,
+) -> Result<Request, ApiError> {
+    let (found, mut request) = if signed_request::is_signed(request.headers()) {
+        match signed_request::identify(state, request).await {
+            Ok(Some((agent, request))) => (Identified::agent(agent, Means::Signature), request),
+            Ok(None) => return Err(refuse(state, context, "a signature was refused").await),
+            Err(error) => return Err(counted(state, context, error).await),
+        }
+    } else {
+        let Some(found) = identify(state, request.headers()).await? else {
+            return Err(refuse(state, context, "the credential was refused").await);
+        };
+        let (parts, body) = request.into_parts();
+        let confirmed = confirm(state, &found, &Sender::of(&parts)).await;
+        if let Err(error) = confirmed {
+            return Err(counted(state, context, error).await);
+        }
+        (found, Request::from_parts(parts, body))
+    };
+    let Identified {
+        principal,
+        means,
+        vaults,
+        ..
+    } = found;
+    tracing::Span::current().record("principal.id", principal.id());
+    let checked = address_rules::check(state, principal.org(), context.client_ip).await;
+    if let Err(error) = checked {
+        crate::events::address_denied(state, &principal, context, &error).await;
+        return Err(error);
+    }
+    crate::events::key_used(state, &principal, &means, context).await;
     request.extensions_mut().insert(Caller {
         principal,
         means,
-        context,
+        vaults,
+        context: context.clone(),
     });
-    next.run(request).await
+    Ok(request)
 }
 
 /// Finds the principal of a credential; `None` for every credential that is missing or not good.
-async fn identify(
-    state: &AppState,
-    headers: &HeaderMap,
-) -> Result<Option<(Principal, Means)>, ApiError> {
-    let Some(credential) = credential(headers) else {
+async fn identify(state: &AppState, headers: &HeaderMap) -> Result<Option<Identified>, ApiError> {
+    let Some(credential) = shown(headers) else {
         return Ok(None);
     };
     match api_key::presented(credential) {
         Some((KeyHolder::Person, hash)) => person_by_key(state, &hash).await,
         Some((KeyHolder::Agent, hash)) => Ok(agent_by_key(state, &hash)
             .await?
-            .map(|(org, id)| (Principal::Agent { org, id }, Means::AgentKey))),
+            .map(|agent| Identified::agent(agent, Means::AgentKey))),
         None => by_token(state, credential).await,
     }
 }
 
-/// Whether the request carries a person's good credential.
-pub(crate) async fn is_person(state: &AppState, headers: &HeaderMap) -> Result<bool, ApiError> {
-    Ok(matches!(
-        identify(state, headers).await?,
-        Some((Principal::Person { .. }, _))
-    ))
+/// Checks that whoever shows a token holds what the token is bound to.
+async fn confirm(state: &AppState, found: &Identified, sender: &Sender) -> Result<(), ApiError> {
+    let by_dpop = dpop(&sender.headers).is_some();
+    let Some(bound) = &found.confirmation else {
+        // A scheme that promises a proof is not for what none goes with.
+        return if by_dpop {
+            Err(unauthenticated())
+        } else {
+            Ok(())
+        };
+    };
+    if let Some(digest) = &bound.certificate {
+        check_certificate(digest, sender, state.clock.now())?;
+    }
+    let Some(thumbprint) = &bound.jkt else {
+        return Ok(());
+    };
+    let token = shown(&sender.headers).unwrap_or_default();
+    let proof = Proof::verify(sender, Some(Shown { token, by_dpop }), state.clock.now())?;
+    if proof.thumbprint != *thumbprint {
+        return Err(ProofError::OtherKey.into());
+    }
+    let Principal::Agent { id, .. } = &found.principal else {
+        return Err(unauthenticated());
+    };
+    proof.take(state, id).await
 }
 
-async fn person_by_key(
-    state: &AppState,
-    hash: &[u8; 32],
-) -> Result<Option<(Principal, Means)>, ApiError> {
+fn check_certificate(digest: &str, sender: &Sender, now: OffsetDateTime) -> Result<(), ApiError> {
+    let certificate = sender.certificate();
+    let held = certificate.is_some_and(|held| {
+        held.is_valid(now) && Confirmation::of_certificate(&held.fingerprint) == digest
+    });
+    if held {
+        return Ok(());
+    }
+    let detail = "this token is bound to a client certificate; call over TLS with that certificate, or exchange another token";
+    Err(ApiError::new(Code::CertificateRequired, detail))
+}
+
+/// Whether the request carries a person's good credential.
+pub(crate) async fn is_person(state: &AppState, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let found = identify(state, headers).await?;
+    Ok(found.is_some_and(|found| matches!(found.principal, Principal::Person { .. })))
+}
+
+async fn person_by_key(state: &AppState, hash: &[u8; 32]) -> Result<Option<Identified>, ApiError> {
     let found = state.store.personal_keys().find(hash).await?;
     Ok(found.map(|owner| {
         let means = Means::PersonalKey {
@@ -239,7 +360,7 @@ async fn person_by_key(
             reads_only: owner.reads_only,
             is_session: owner.is_session,
         };
-        (person(owner.user, &means), means)
+        Identified::person(owner.user, means)
     }))
 }
 
@@ -256,20 +377,20 @@ fn person(user: User, means: &Means) -> Principal {
     }
 }
 
-/// Finds the active agent of a key.
+/// Finds the agent of a key, if it may act.
 pub(crate) async fn agent_by_key(
     state: &AppState,
     hash: &[u8; 32],
-) -> Result<Option<(OrgId, AgentId)>, ApiError> {
+) -> Result<Option<Agent>, ApiError> {
     let found = state.store.agents().find_by_key_hash(hash).await?;
-    Ok(found
-        .filter(|(_, agent)| agent.is_active)
-        .map(|(org, agent)| (org, agent.id)))
+    let live = found.filter(|(_, agent)| agent.is_live(state.clock.now()));
+    Ok(live.map(|(_, agent)| agent))
 }
 
 /// A token outlives what it was issued for by its signature, so the store is asked every time.
-async fn by_token(state: &AppState, token: &str) -> Result<Option<(Principal, Means)>, ApiError> {
-    let Some(verified) = state.tokens.verify(token, state.clock.now()) else {
+async fn by_token(state: &AppState, token: &str) -> Result<Option<Identified>, ApiError> {
+    let now = state.clock.now();
+    let Some(verified) = state.tokens.verify(token, now) else {
         return Ok(None);
     };
     let sessions = state.store.sessions();
@@ -277,18 +398,23 @@ async fn by_token(state: &AppState, token: &str) -> Result<Option<(Principal, Me
     match verified.subject {
         Subject::Agent(claims) => {
             let agent = state.store.agents().get(&claims.org, &claims.agent).await?;
-            let active = agent.is_some_and(|agent| agent.is_active);
-            if !active || sessions.is_revoked(&jti).await? {
+            let is_of = |agent: &Agent| agent.is_live(now) && agent.token_epoch == claims.epoch;
+            let Some(agent) = agent.filter(is_of) else {
+                return Ok(None);
+            };
+            if sessions.is_revoked(&jti).await? {
                 return Ok(None);
             }
-            let (org, id) = (claims.org, claims.agent);
             let reads_only = false;
             let means = Means::Token {
                 jti,
                 ends,
                 reads_only,
             };
-            Ok(Some((Principal::Agent { org, id }, means)))
+            Ok(Some(Identified {
+                confirmation: claims.confirmation,
+                ..Identified::agent(agent, means)
+            }))
         }
         Subject::Person(claims) => {
             let session = SessionRef {
@@ -306,7 +432,7 @@ async fn by_token(state: &AppState, token: &str) -> Result<Option<(Principal, Me
                     ends,
                     reads_only,
                 };
-                (person(session.user, &means), means)
+                Identified::person(session.user, means)
             }))
         }
     }
@@ -317,17 +443,38 @@ pub(crate) fn credential(headers: &HeaderMap) -> Option<&str> {
     let mut bearer = headers.get_all(header::AUTHORIZATION).iter();
     let mut alias = headers.get_all(&ALIAS).iter();
     let found = match (bearer.next(), alias.next()) {
-        (Some(value), None) => strip_bearer(value.to_str().ok()?)?,
+        (Some(value), None) => strip_scheme("bearer", value.to_str().ok()?)?,
         (None, Some(value)) => value.to_str().ok()?.trim(),
         (Some(_), Some(_)) | (None, None) => return None,
     };
     (bearer.next().is_none() && alias.next().is_none()).then_some(found)
 }
 
+/// The credential that may name a principal: as [`credential`], or a token that is shown with a proof (RFC 9449, section 7.1).
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    credential(headers).or_else(|| dpop(headers))
+}
+
+/// The token of the one `Authorization: DPoP`.
+fn dpop(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let token = strip_scheme("dpop", all.next()?.to_str().ok()?)?;
+    (all.next().is_none() && !headers.contains_key(&ALIAS)).then_some(token)
+}
+
+/// What keeps the answer to a repeated request from everybody else. A signed request shows nothing that would: then it is
+/// something that nobody knows, and the answer is kept from the agent too.
+pub(crate) fn secret_of(headers: &HeaderMap) -> Zeroizing<String> {
+    Zeroizing::new(shown(headers).map_or_else(
+        || hex::encode(crate::context::random::<32>()),
+        str::to_owned,
+    ))
+}
+
 /// The scheme's name has no case (RFC 9110, section 11.1).
-fn strip_bearer(value: &str) -> Option<&str> {
+fn strip_scheme<'v>(name: &str, value: &'v str) -> Option<&'v str> {
     let (scheme, token) = value.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    scheme.eq_ignore_ascii_case(name).then(|| token.trim())
 }
 
 /// The one answer to a missing, unknown or revoked credential; 429 once a source has had too many of them.
@@ -349,6 +496,23 @@ pub(crate) async fn refuse(
         crate::events::auth_failed(state, context, why, unrecorded).await;
     }
     unauthenticated()
+}
+
+/// Counts a refusal that says more than the one answer does.
+pub(crate) async fn counted(
+    state: &AppState,
+    context: &RequestContext,
+    refusal: ApiError,
+) -> ApiError {
+    if refusal.code().status() != StatusCode::UNAUTHORIZED {
+        return refusal;
+    }
+    let refused = refuse(state, context, refusal.code().as_str()).await;
+    if refused.code() == Code::RateLimited {
+        refused
+    } else {
+        refusal
+    }
 }
 
 pub(crate) fn unauthenticated() -> ApiError {

@@ -10,8 +10,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use store::{
     AccountError, CreateAgentError, CreateGrantError, CreateLeaseError, CreatePolicyError,
-    CreateVaultError, DeleteVaultError, LedgerError, PatchAgentError, Pause, ReadSecretError,
-    StoreError, VerifyError, WriteSecretError, WriteSetError,
+    CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, PatchAgentError, Pause,
+    ReadSecretError, RotateKeyError, SettingsError, StoreError, VerifyError, WriteSecretError,
+    WriteSetError,
 };
 use vault::{KeyError, OpenError, SealError};
 
@@ -175,6 +176,7 @@ impl From<CreateAgentError> for ApiError {
                 Code::NameTaken,
                 "an agent of that name exists; choose another name",
             ),
+            CreateAgentError::Settings(error) => error.into(),
             CreateAgentError::Store(error) => error.into(),
             other => Self::internal(other),
         }
@@ -188,7 +190,45 @@ impl From<PatchAgentError> for ApiError {
                 Code::NameTaken,
                 "an agent of that name exists; choose another name",
             ),
+            PatchAgentError::Settings(error) => error.into(),
             PatchAgentError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<RotateKeyError> for ApiError {
+    fn from(error: RotateKeyError) -> Self {
+        match error {
+            RotateKeyError::NoKey(_) => Self::new(Code::WrongAuthMethod, error.to_string()),
+            RotateKeyError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<SettingsError> for ApiError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::NoVault(id) => Self::not_found("vault", id.as_str()),
+            SettingsError::Incomplete(_) | SettingsError::Superfluous(_) => {
+                Self::invalid("auth_method", error)
+            }
+            SettingsError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<EnrolmentError> for ApiError {
+    fn from(error: EnrolmentError) -> Self {
+        match error {
+            EnrolmentError::Settled(_) => Self::new(
+                Code::EnrolmentSettled,
+                format!("{error}; the agent asks anew with POST /v1/agents/enroll"),
+            ),
+            EnrolmentError::Agent(error) => error.into(),
+            EnrolmentError::Store(error) => error.into(),
             other => Self::internal(other),
         }
     }
@@ -212,7 +252,8 @@ impl From<CreateLeaseError> for ApiError {
             CreateLeaseError::AgentInactive(_)
             | CreateLeaseError::GrantGone(_)
             | CreateLeaseError::SetGone(_)
-            | CreateLeaseError::OutlivesGrant { .. } => Self::new(
+            | CreateLeaseError::OutlivesGrant { .. }
+            | CreateLeaseError::OutlivesAgent { .. } => Self::new(
                 Code::GrantDenied,
                 format!("{error}; ask a person for a new grant"),
             ),
@@ -482,8 +523,13 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 /// RFC 6750, section 3: the challenge names an error only when a token was presented.
 fn challenge(code: Code) -> HeaderValue {
-    if code == Code::LeaseInvalid {
+    if code == Code::LeaseInvalid || code == Code::CertificateRequired {
         HeaderValue::from_static(r#"Bearer realm="claviger", error="invalid_token""#)
+    } else if code == Code::InvalidDpopProof {
+        // RFC 9449, section 7.1.
+        HeaderValue::from_static(
+            r#"DPoP realm="claviger", error="invalid_dpop_proof", algs="ES256 EdDSA""#,
+        )
     } else {
         HeaderValue::from_static(r#"Bearer realm="claviger""#)
     }

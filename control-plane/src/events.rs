@@ -152,7 +152,7 @@ pub(crate) async fn key_used(
 ) {
     let used = match means {
         Means::PersonalKey { id, .. } => id.as_str(),
-        Means::AgentKey | Means::Token { .. } => principal.id(),
+        Means::AgentKey | Means::Signature | Means::Token { .. } => principal.id(),
     };
     let seen = (used.to_owned(), context.client_ip);
     if state.seen.contains_key(&seen) {

@@ -41,8 +41,7 @@ async fn replay_or_run(
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return Ok(next.run(request).await);
     };
-    let credential = auth::credential(request.headers()).unwrap_or_default();
-    let credential = Zeroizing::new(credential.to_owned());
+    let credential = auth::secret_of(request.headers());
     let (request, hash) = digest(request).await?;
     let claim = Claim {
         state,

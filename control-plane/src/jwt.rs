@@ -66,6 +66,30 @@ pub(crate) enum Subject {
 pub(crate) struct AgentToken {
     pub(crate) org: OrgId,
     pub(crate) agent: AgentId,
+    /// The agent's epoch that it was made in: it ends with it.
+    pub(crate) epoch: u64,
+    /// What it is bound to.
+    pub(crate) confirmation: Option<Confirmation>,
+}
+
+/// What a token is bound to (`cnf`, RFC 7800): whoever shows the one proves to hold the other. What is not known here makes
+/// the token nobody's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confirmation {
+    /// The thumbprint of the key of the holder's proofs (RFC 9449, section 6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jkt: Option<String>,
+    /// SHA-256 of the holder's certificate in base64url (RFC 8705, section 3.1).
+    #[serde(default, rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<String>,
+}
+
+impl Confirmation {
+    /// As `x5t#S256` has a certificate's digest.
+    pub(crate) fn of_certificate(fingerprint: &[u8; 32]) -> String {
+        URL_SAFE_NO_PAD.encode(fingerprint)
+    }
 }
 
 /// What a person's token says.
@@ -86,11 +110,14 @@ struct Claims {
     sub: String,
     org: OrgId,
     vault_ids: Vec<String>,
-    /// Of a person's token alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
+    /// Of a person's token alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<KeyId>,
+    /// Of an agent's token alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
     jti: String,
     iat: i64,
     nbf: i64,
@@ -131,7 +158,7 @@ impl JwtVerifier {
         signers: Option<&Signers>,
         now: OffsetDateTime,
     ) -> Result<(Self, u64), KeyChestError> {
-        let published = Published::new(JWT, TOKEN_LIFETIME);
+        let published = Published::new(JWT, MAX_TOKEN_LIFETIME);
         let period = published.period(chest, signers, now).await?;
         let keys = RwLock::new(verifying_keys(&period.verifying));
         let verifier = Self {
@@ -288,17 +315,21 @@ impl JwtKeys {
         self.signing.key().version()
     }
 
-    /// Signs a token for an agent; it lives [`TOKEN_LIFETIME`].
+    /// Signs a token for an agent; it lives at most [`MAX_TOKEN_LIFETIME`].
     pub(crate) async fn issue(
         &self,
         agent: &AgentToken,
         vault_ids: Vec<String>,
+        lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<Zeroizing<String>, KeyError> {
         let subject = format!("agent:{}", agent.agent);
+        let lifetime = lifetime.min(MAX_TOKEN_LIFETIME);
         let claims = Claims {
             vault_ids,
-            ..Claims::new(AUDIENCE, subject, &agent.org, TOKEN_LIFETIME, now)
+            epoch: Some(agent.epoch),
+            cnf: agent.confirmation.clone(),
+            ..Claims::new(AUDIENCE, subject, &agent.org, lifetime, now)
         };
         sign(&self.signing.key(), &claims).await
     }
@@ -359,6 +390,7 @@ impl Claims {
             vault_ids: Vec::new(),
             epoch: None,
             key: None,
+            cnf: None,
             jti: hex::encode(crate::context::random::<16>()),
             iat,
             nbf: iat,
@@ -368,12 +400,15 @@ impl Claims {
 
     /// Whose it is. Claims that only the other kind has make it neither's.
     fn subject(self) -> Option<Subject> {
-        match (self.sub.split_once(':')?, self.epoch, self.key) {
-            (("agent", id), None, None) => Some(Subject::Agent(AgentToken {
+        match (self.sub.split_once(':')?, self.epoch, self.key, self.cnf) {
+            (("agent", id), epoch, None, confirmation) => Some(Subject::Agent(AgentToken {
                 org: self.org,
                 agent: AgentId::parse(id).ok()?,
+                // Those of a version before this one were of the first epoch and said nothing of it.
+                epoch: epoch.unwrap_or(0),
+                confirmation,
             })),
-            (("user", id), Some(epoch), key) => Some(Subject::Person(PersonToken {
+            (("user", id), Some(epoch), key, None) => Some(Subject::Person(PersonToken {
                 org: self.org,
                 user: UserId::parse(id).ok()?,
                 epoch,
@@ -465,8 +500,11 @@ impl fmt::Debug for JwtVerifier {
     }
 }
 
-/// How long a token lives; clients of the seeds renew 60 s before its end.
+/// How long a token lives unless its agent has a lifetime of its own; clients of the seeds renew 60 s before its end.
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_mins(15);
+/// The least and the most that an agent's own lifetime may be.
+pub(crate) const MIN_TOKEN_LIFETIME: Duration = Duration::from_mins(1);
+pub(crate) const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 /// How long a right password waits for its code.
 pub(crate) const MFA_LIFETIME: Duration = Duration::from_mins(5);
 const ISSUER: &str = "claviger";
@@ -533,7 +571,10 @@ mod tests {
                     ed25519_dalek::SigningKey::from_bytes(&[7; 32]),
                 )),
             };
-            let token = keys.issue(agent, vault_ids, now).now_or_never().unwrap();
+            let token = keys
+                .issue(agent, vault_ids, TOKEN_LIFETIME, now)
+                .now_or_never()
+                .unwrap();
             token.unwrap().to_string()
         }
     }
@@ -546,6 +587,8 @@ mod tests {
         AgentToken {
             org: OrgId::new(NOW),
             agent: AgentId::new(NOW),
+            epoch: 2,
+            confirmation: None,
         }
     }
 
@@ -740,7 +783,7 @@ mod tests {
         let user = UserId::new(NOW);
         let agent = AgentId::new(NOW);
         for (sub, epoch) in [
-            (format!("agent:{agent}"), json!(0)),
+            (format!("agent:{agent}"), json!(-1)),
             (format!("user:{user}"), json!(null)),
             (format!("agent:{user}"), json!(null)),
             (format!("user:{agent}"), json!(0)),
@@ -754,6 +797,46 @@ mod tests {
             let token = signed(&header(&key()), &claims);
             assert_eq!(key().verifier.verify(&token, NOW), None, "{sub}");
         }
+    }
+
+    #[test]
+    fn what_a_token_is_bound_to_is_read_back_and_what_is_not_known_makes_it_nobodys() {
+        let bound = AgentToken {
+            confirmation: Some(Confirmation {
+                jkt: Some("thumbprint".to_owned()),
+                certificate: Some("digest".to_owned()),
+            }),
+            ..agent()
+        };
+        let token = Pair::issue(&bound, vec![], NOW);
+        assert_eq!(key().verify(&token, NOW), Some(bound));
+        for cnf in [json!({"jku": "https://example.org"}), json!("x"), json!(7)] {
+            let mut claims = claims();
+            claims["cnf"] = cnf.clone();
+            let token = signed(&header(&key()), &claims);
+            assert_eq!(key().verifier.verify(&token, NOW), None, "{cnf}");
+        }
+        let mut person = claims();
+        person["sub"] = json!(format!("user:{}", UserId::new(NOW)));
+        person["epoch"] = json!(0);
+        person["cnf"] = json!({"jkt": "thumbprint"});
+        let token = signed(&header(&key()), &person);
+        assert_eq!(key().verifier.verify(&token, NOW), None);
+    }
+
+    #[test]
+    fn an_agents_own_lifetime_has_a_bound() {
+        let lives = |lifetime: Duration| {
+            let token = keys().issue(&agent(), vec![], lifetime, NOW).now_or_never();
+            key()
+                .verifier
+                .verify(&token.unwrap().unwrap(), NOW)
+                .unwrap()
+                .ends
+                - NOW
+        };
+        assert_eq!(lives(Duration::from_mins(5)), Duration::from_mins(5));
+        assert_eq!(lives(Duration::from_hours(9)), MAX_TOKEN_LIFETIME);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod auth;
 mod bootstrap;
 mod ca;
 mod context;
+mod ed25519;
 mod entries;
 mod error;
 mod events;
@@ -25,13 +26,17 @@ mod outbound;
 mod people;
 mod plaintext;
 pub mod problem;
+mod proof;
 mod rotation;
 mod router;
 mod routes;
+mod sender;
 mod server;
+mod signed_request;
 mod templates;
 mod text;
 mod timestamp;
+mod tls;
 mod turn;
 mod vault_access;
 
@@ -68,7 +73,9 @@ pub use outbound::{OutboundOptions, OutboundProxy};
 pub use people::{PeopleOptions, SignUp};
 pub use rotation::RotationOptions;
 pub use routes::providers::provider_view;
+pub use sender::{NotACertificate, TlsPeer};
 pub use server::serve;
+pub use tls::{ApiTls, ApiTlsError};
 
 /// The REST API as a router, ready to be served.
 ///

@@ -135,7 +135,7 @@ pub(crate) async fn admit(State(state): State<AppState>, request: Request, next:
 
 /// 5. Reads the body within its bound and time into memory that is wiped afterwards.
 ///
-/// Behind authentication: a stranger's body is not read at all.
+/// Behind authentication: a stranger's body is not read at all, unless it comes with a signature over it.
 pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     read_at_most(MAX_BODY, request, next).await
 }
@@ -147,20 +147,25 @@ pub(crate) async fn read_small_body(request: Request, next: Next) -> Response {
 
 async fn read_at_most(limit: usize, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match tokio::time::timeout(BODY_DEADLINE, collect(body, limit)).await {
-        Ok(Ok(body)) => {
+    match read_in_time(body, limit).await {
+        Ok(body) => {
             parts.headers.remove(header::TRANSFER_ENCODING);
             next.run(Request::from_parts(parts, Body::from(body))).await
         }
-        Ok(Err(error)) => error.into_response(),
-        Err(_) => {
-            let detail = format!(
-                "the body did not arrive within {} s; send it again",
-                BODY_DEADLINE.as_secs()
-            );
-            ApiError::new(Code::RequestTimeout, detail).into_response()
-        }
+        Err(error) => error.into_response(),
     }
+}
+
+/// Reads a body within its bound and time.
+pub(crate) async fn read_in_time(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(BODY_DEADLINE, collect(body, limit)).await;
+    read.unwrap_or_else(|_| {
+        let detail = format!(
+            "the body did not arrive within {} s; send it again",
+            BODY_DEADLINE.as_secs()
+        );
+        Err(ApiError::new(Code::RequestTimeout, detail))
+    })
 }
 
 /// Collects a body into one buffer that wipes itself, and wipes the pieces where they are ours alone.

@@ -113,6 +113,14 @@ codes! {
         "The device's code has ended, or was used. Begin again with POST /v1/auth/device/code (RFC 8628, section 3.5).";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Authentication is required",
         "The credential is missing, malformed, unknown, expired or revoked: one answer for all. Send `Authorization: Bearer` with a personal key (1ck_), an agent's key (ocv_) or a token of POST /v1/auth/token or /v1/auth/agent-token.";
+    TimestampOutOfRange = "timestamp_out_of_range", UNAUTHORIZED, "The request was signed at another time",
+        "X-Clawb-Timestamp must be within 5 minutes of the server's time, in milliseconds since 1970. Set the clock and sign again.";
+    ReplayDetected = "replay_detected", UNAUTHORIZED, "The nonce was used before",
+        "Each signed request carries a nonce of its own, and is taken once, on whichever node it arrives. Sign it anew.";
+    InvalidDpopProof = "invalid_dpop_proof", UNAUTHORIZED, "The proof of possession does not fit",
+        "The token is bound to a key (RFC 9449): each request with it carries a `DPoP` header with a JWT of type dpop+jwt, signed by that key, with its own jti, the request's htm and htu, and a fresh iat. The detail says what does not fit.";
+    CertificateRequired = "certificate_required", UNAUTHORIZED, "The token is bound to a client certificate",
+        "The token was issued over TLS with a client certificate (RFC 8705), and is good over connections with the same one alone. No header stands for it.";
     LeaseMissing = "lease_missing", UNAUTHORIZED, "A lease is required",
         "This call takes a lease as `Authorization: Bearer clv_...`. Mint one with POST /v1/vault/leases.";
     LeaseInvalid = "lease_invalid", UNAUTHORIZED, "The lease is not valid",
@@ -151,10 +159,14 @@ codes! {
         "The body must arrive within 30 s. Send it again.";
     NameTaken = "name_taken", CONFLICT, "The name is taken",
         "Another one of this name exists. Choose another name or change the existing one.";
+    WrongAuthMethod = "wrong_auth_method", CONFLICT, "The agent authenticates by another method",
+        "Only an agent whose `auth_method` is `api_key` has a key. PATCH /v1/agents/{id} changes the method, or what it verifies by.";
     Conflict = "conflict", CONFLICT, "Somebody else changed it at the same time",
         "Nothing was changed. Read it again and repeat the call.";
     ApprovalSettled = "approval_settled", CONFLICT, "The approval was decided or has expired",
         "A decision is made once, and in time. The detail says how it stands; the agent asks anew by repeating its request.";
+    EnrolmentSettled = "enrolment_settled", CONFLICT, "The enrolment was decided before",
+        "An enrolment becomes an agent once, or is turned away for good. The detail says which.";
     SecretSetEntry = "secret_set_entry", CONFLICT, "The path belongs to a secret set",
         "What lies under a secret set's prefix is changed with the set, by PUT /v1/vault/secret-sets/{id}, so that every version of the set is whole. Its values are used through the injector or exported under a lease, and never read by their paths.";
     VaultInUse = "vault_in_use", CONFLICT, "The vault is in use",

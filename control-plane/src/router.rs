@@ -64,6 +64,7 @@ fn public() -> Router<AppState> {
 /// What brings its own credential: a key, a password, a code or an invitation in the body, or a lease.
 fn by_own_credential() -> Router<AppState> {
     export()
+        .route("/v1/agents/enroll", post(agents::enroll::handle))
         .route("/v1/auth/agent-token", post(auth::agent_token::handle))
         .route("/v1/auth/api-key-token", post(auth::key_token::handle))
         .route("/v1/auth/token", post(auth::token::handle))
@@ -87,6 +88,20 @@ fn authenticated() -> Router<AppState> {
     Router::new()
         .route("/v1/agents", get(agents::list::handle))
         .route("/v1/agents", post(agents::create::handle))
+        .route("/v1/agents/me", get(agents::me::handle))
+        .route("/v1/agents/enrolments", get(agents::enrolments::list))
+        .route(
+            "/v1/agents/enrolments/{id}/approve",
+            post(agents::enrolments::approve),
+        )
+        .route(
+            "/v1/agents/enrolments/{id}/reject",
+            post(agents::enrolments::reject),
+        )
+        .route(
+            "/v1/agents/batch-delete",
+            post(agents::batch_delete::handle),
+        )
         .route("/v1/agents/{id}", get(agents::get::handle))
         .route("/v1/agents/{id}", patch(agents::update::handle))
         .route("/v1/agents/{id}", delete(agents::delete::handle))

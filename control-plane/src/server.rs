@@ -13,13 +13,21 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
+
+use crate::sender::TlsPeer;
+use crate::tls::ApiTls;
 
 /// Serves the API on a listener until `shutdown` says so, then lets requests in work end.
 ///
-/// A request's head must arrive within 10 s and fit 64 KiB and 100 fields; at most 1024 connections are served at once, and
+/// With a certificate it speaks TLS, and cleartext with this machine alone: commands and probes beside the server go on. A
+/// request's head must arrive within 10 s and fit 64 KiB and 100 fields; at most 1024 connections are served at once, and
 /// further ones wait to be accepted.
 ///
 /// # Errors
@@ -27,10 +35,16 @@ use tower::ServiceExt as _;
 pub async fn serve(
     listener: std::net::TcpListener,
     app: Router,
+    tls: Option<ApiTls>,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
+    let tls = tls.map(Arc::new);
+    let mut fresh = JoinSet::new();
+    if let Some(tls) = &tls {
+        fresh.spawn(Arc::clone(tls).keep_fresh());
+    }
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned();
@@ -42,7 +56,8 @@ pub async fn serve(
         let place = place.map_err(io::Error::other)?;
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, app.clone(), shutdown.clone());
+                let connection =
+                    connection(stream, peer, app.clone(), tls.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -68,15 +83,69 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     app: Router,
+    tls: Option<Arc<ApiTls>>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // Answers are small: waiting to fill a segment would cost each of them 40 ms.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return exchange(stream, (peer, None), app, shutdown).await;
+    };
+    let opening = tokio::time::timeout(HEAD_DEADLINE, open(stream, peer, &tls));
+    let opened = tokio::select! {
+        opened = opening => opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        () = down(&mut shutdown) => return,
+    };
+    match opened {
+        Ok(Opened::Cleartext(stream)) => exchange(stream, (peer, None), app, shutdown).await,
+        Ok(Opened::Tls(stream, of)) => exchange(*stream, (peer, Some(of)), app, shutdown).await,
+        Err(error) => tracing::debug!(error = %error, "a connection to the API was not opened"),
+    }
+}
+
+/// A connection that has begun.
+enum Opened {
+    Cleartext(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>, TlsPeer),
+}
+
+/// Begins a connection by what the client speaks.
+async fn open(stream: TcpStream, peer: SocketAddr, tls: &ApiTls) -> io::Result<Opened> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if first[0] != HANDSHAKE {
+        let is_here =
+            peer.ip().to_canonical().is_loopback() || stream.local_addr()?.ip() == peer.ip();
+        return if is_here {
+            Ok(Opened::Cleartext(stream))
+        } else {
+            Err(io::Error::other("cleartext from another machine"))
+        };
+    }
+    let stream = TlsAcceptor::from(tls.settings()).accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let own = certificates.and_then(<[_]>::first);
+    let of = TlsPeer::new(own.map(AsRef::as_ref)).map_err(io::Error::other)?;
+    Ok(Opened::Tls(Box::new(stream), of))
+}
+
+/// Answers the requests of a connection.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    (peer, tls): (SocketAddr, Option<TlsPeer>),
+    app: Router,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let stopping = Stopping(shutdown.clone());
     let service = app.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(stopping.clone());
+        if let Some(tls) = &tls {
+            request.extensions_mut().insert(tls.clone());
+        }
         request
     });
     let builder = bounded();
@@ -129,6 +198,8 @@ fn bounded() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// The first byte of TLS: a record of the handshake (RFC 8446, section 5.1). No method of HTTP begins with it.
+const HANDSHAKE: u8 = 22;
 const MAX_CONNECTIONS: usize = 1024;
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -155,7 +226,11 @@ mod tests {
             "/",
             get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }),
         );
-        (address, stop, tokio::spawn(serve(listener, app, stopped)))
+        (
+            address,
+            stop,
+            tokio::spawn(serve(listener, app, None, stopped)),
+        )
     }
 
     async fn exchange(address: SocketAddr, request: &str) -> String {

@@ -87,7 +87,8 @@ pub(crate) struct VaultAccess<'a> {
 }
 
 impl<'a> VaultAccess<'a> {
-    /// Finds a vault by its id or name. To an agent without a policy on it there is none.
+    /// Finds a vault by its id or name. To an agent without a policy on it there is none, and one that is bound to other vaults
+    /// is refused before any policy is looked at.
     pub(crate) async fn find(
         state: &'a AppState,
         caller: &'a Caller,
@@ -95,6 +96,7 @@ impl<'a> VaultAccess<'a> {
     ) -> Result<Self, ApiError> {
         let org = caller.org();
         let vault = state.store.vaults().get(org, named).await?;
+        caller.check_vault(vault.as_ref().map(|vault| &vault.id))?;
         let vault = vault.ok_or_else(|| ApiError::not_found("vault", named))?;
         let policies = state.store.policies();
         let policies = policies

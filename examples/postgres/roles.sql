@@ -54,12 +54,17 @@ BEGIN
     GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
     GRANT UPDATE (last_used_at) ON user_keys TO claviger_control_plane;
     GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;
-    -- How people sign in is the control plane's business alone.
-    GRANT SELECT ON passwords, invitations, ip_rules, second_factors, recovery_codes, device_logins TO claviger_control_plane;
-    GRANT INSERT ON passwords, revoked_tokens, invitations, ip_rules, second_factors, recovery_codes, device_logins
+    -- How people sign in, and what agents may say once, is the control plane's business alone.
+    GRANT SELECT ON passwords, invitations, ip_rules, second_factors, recovery_codes, device_logins, seen_nonces,
+        enrolments, enrolment_limits
         TO claviger_control_plane;
-    GRANT UPDATE ON passwords, invitations, second_factors, recovery_codes, device_logins TO claviger_control_plane;
-    GRANT DELETE ON passwords, revoked_tokens, ip_rules, second_factors, recovery_codes, device_logins
+    GRANT INSERT ON passwords, revoked_tokens, invitations, ip_rules, second_factors, recovery_codes, device_logins, seen_nonces,
+        enrolments, enrolment_limits
+        TO claviger_control_plane;
+    GRANT UPDATE ON passwords, invitations, second_factors, recovery_codes, device_logins, enrolments, enrolment_limits
+        TO claviger_control_plane;
+    GRANT DELETE ON passwords, revoked_tokens, ip_rules, second_factors, recovery_codes, device_logins, seen_nonces,
+        enrolments, enrolment_limits
         TO claviger_control_plane;
     GRANT EXECUTE ON FUNCTION ledger_changing() TO claviger_control_plane;
 

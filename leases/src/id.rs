@@ -151,6 +151,8 @@ ids! {
     InvitationId, "inv_";
     /// A rule on where callers come from.
     IpRuleId, "ipr_";
+    /// An agent that asked for itself.
+    EnrolmentId, "enr_";
 }
 
 #[cfg(test)]

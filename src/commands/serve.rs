@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use control_plane::ApiTls;
 use proxy::ListenerTls;
 use serde_json::json;
 use store::nodes::NodeFacts;
@@ -112,6 +113,13 @@ pub(crate) struct Args {
     /// How long requests in flight may go on after a stop was asked for [default: 30s] [env: CLAVIGER_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = config::checked("server.drain"))]
     drain: Option<String>,
+    /// The certificate chain of the API, PEM, which then speaks TLS and takes client certificates; read again when it changes
+    /// [env: CLAVIGER_API_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE", value_parser = config::checked("server.api_tls_certificate"))]
+    api_tls_cert: Option<String>,
+    /// Its private key, PEM [env: CLAVIGER_API_TLS_KEY]
+    #[arg(long, value_name = "FILE", value_parser = config::checked("server.api_tls_key"))]
+    api_tls_key: Option<String>,
     /// The certificate chain that the injector shows to agents that speak TLS with it, PEM; read again when it changes [env:
     /// CLAVIGER_PROXY_TLS_CERTIFICATE]
     #[arg(long, value_name = "FILE", value_parser = config::checked("server.proxy_tls_certificate"))]
@@ -155,6 +163,16 @@ impl Args {
             ("server.proxy", "--proxy", one(&self.proxy)),
             ("server.workers", "--workers", one(&self.workers)),
             ("server.drain", "--drain", one(&self.drain)),
+            (
+                "server.api_tls_certificate",
+                "--api-tls-cert",
+                one(&self.api_tls_cert),
+            ),
+            (
+                "server.api_tls_key",
+                "--api-tls-key",
+                one(&self.api_tls_key),
+            ),
             (
                 "server.proxy_tls_certificate",
                 "--proxy-tls-cert",
@@ -250,7 +268,12 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
     // Caught from the first moment on, so that an early stop leaves no half-made installation behind.
     let mut stop = Stop::listen()?;
     let tls = listener_tls(config)?;
-    guard_listeners(config, role, tls.is_some())?;
+    let api_tls = api_tls(config)?;
+    let encrypted = Encrypted {
+        api: api_tls.is_some(),
+        proxy: tls.is_some(),
+    };
+    guard_listeners(config, role, encrypted)?;
     let data = DataDir::or_default(config.server.data.clone())?;
     let (mut plant, means) = Plant::open(config, data, role).await?;
     let api = bind("API", "--api", config.server.api)?;
@@ -261,12 +284,17 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
     let addresses = Addresses {
         api: api.local_addr()?,
         proxy: proxy.as_ref().map(TcpListener::local_addr).transpose()?,
-        proxy_is_tls: tls.is_some(),
+        encrypted,
     };
     warn_of_settings(config, &addresses);
 
     let (down, shutdown) = watch::channel(false);
-    let listeners = Listeners { api, proxy, tls };
+    let listeners = Listeners {
+        api,
+        api_tls,
+        proxy,
+        tls,
+    };
     let mut planes = Planes::start(
         (&mut plant, means),
         config,
@@ -316,14 +344,21 @@ async fn serve(context: &Context, config: &Config, role: Role) -> anyhow::Result
 struct Addresses {
     api: SocketAddr,
     proxy: Option<SocketAddr>,
-    /// Whether the injector speaks TLS there itself.
-    proxy_is_tls: bool,
+    encrypted: Encrypted,
+}
+
+/// Which listeners speak TLS themselves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Encrypted {
+    api: bool,
+    proxy: bool,
 }
 
 /// What the planes listen on.
 #[derive(Debug)]
 struct Listeners {
     api: TcpListener,
+    api_tls: Option<ApiTls>,
     proxy: Option<TcpListener>,
     tls: Option<ListenerTls>,
 }
@@ -354,20 +389,43 @@ fn listener_tls(config: &Config) -> Result<Option<ListenerTls>, Failure> {
     }
 }
 
+/// The certificate of the API, if it is to have one.
+fn api_tls(config: &Config) -> anyhow::Result<Option<ApiTls>> {
+    let server = &config.server;
+    match (&server.api_tls_certificate, &server.api_tls_key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let loaded = ApiTls::load(certificate.clone(), key.clone());
+            let tls = loaded.context("the API cannot speak TLS")?;
+            Ok(Some(tls))
+        }
+        _ => Err(Failure::new(
+            "of server.api_tls_certificate and server.api_tls_key only one is given",
+        )
+        .code("config_invalid")
+        .hint("give both: the chain with the API's own certificate first, and its private key")
+        .into()),
+    }
+}
+
 /// What crosses a listener in cleartext stays on this machine unless the owner says otherwise.
-fn guard_listeners(config: &Config, role: Role, proxy_is_tls: bool) -> Result<(), Failure> {
+fn guard_listeners(config: &Config, role: Role, encrypted: Encrypted) -> Result<(), Failure> {
     let listeners = [
         ("injector", "--proxy", config.server.proxy),
         ("API", "--api", config.server.api),
     ];
+    let in_cleartext = |plane: &str| match plane {
+        "API" => !encrypted.api,
+        _ => role.injects() && !encrypted.proxy,
+    };
     let beyond = listeners
         .iter()
-        .filter(|(plane, _, _)| *plane == "API" || (role.injects() && !proxy_is_tls))
+        .filter(|(plane, _, _)| in_cleartext(plane))
         .find(|(_, _, address)| !address.ip().to_canonical().is_loopback());
     match beyond {
         Some((plane, option, address)) if !config.server.allow_plaintext_listener => {
             let tls = if *plane == "API" {
-                "put a TLS terminator before it"
+                "give it a certificate (--api-tls-cert FILE --api-tls-key FILE), put a TLS terminator before it"
             } else {
                 "give it a certificate (--proxy-tls-name NAME, or --proxy-tls-cert FILE --proxy-tls-key FILE)"
             };
@@ -421,12 +479,10 @@ fn announce(context: &Context, plant: &Plant, addresses: &Addresses) -> anyhow::
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })?;
-    let api = format!("http://{}", addresses.api);
-    let scheme = if addresses.proxy_is_tls {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = |is_tls| if is_tls { "https" } else { "http" };
+    let Encrypted { api, proxy } = addresses.encrypted;
+    let api = format!("{}://{}", scheme(api), addresses.api);
+    let scheme = scheme(proxy);
     let proxy = addresses.proxy.map(|proxy| format!("{scheme}://{proxy}"));
     tracing::info!(api, proxy, "ready");
     let data = plant.data.path();
@@ -449,7 +505,7 @@ mod tests {
         let mut config = Config::default();
         config.server.proxy = proxy.parse().unwrap();
         config.server.allow_plaintext_listener = allow;
-        guard_listeners(&config, Role::Both, false)
+        guard_listeners(&config, Role::Both, Encrypted::default())
     }
 
     #[test]
@@ -470,12 +526,29 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_lifts_it_for_the_injector_alone() {
+    fn a_certificate_lifts_it_for_its_own_listener_alone() {
         let mut config = Config::default();
+        let guard = |config: &Config, api, proxy| {
+            guard_listeners(config, Role::Both, Encrypted { api, proxy })
+        };
         config.server.proxy = "0.0.0.0:8182".parse().unwrap();
-        guard_listeners(&config, Role::Both, true).unwrap();
+        guard(&config, false, true).unwrap();
+        guard(&config, true, false).unwrap_err();
         config.server.api = "0.0.0.0:8181".parse().unwrap();
-        guard_listeners(&config, Role::Both, true).unwrap_err();
+        guard(&config, true, true).unwrap();
+        let refusal = guard(&config, false, true).unwrap_err();
+        assert!(refusal.next_action().unwrap().contains("--api-tls-cert"));
+    }
+
+    #[test]
+    fn the_apis_certificate_is_two_files_that_can_be_used() {
+        let mut config = Config::default();
+        assert!(api_tls(&config).unwrap().is_none());
+        config.server.api_tls_certificate = Some("/nowhere/t.crt".into());
+        api_tls(&config).unwrap_err();
+        config.server.api_tls_key = Some("/nowhere/t.key".into());
+        let refusal = api_tls(&config).unwrap_err();
+        assert!(format!("{refusal:#}").contains("/nowhere/t.crt cannot be read"));
     }
 
     #[test]

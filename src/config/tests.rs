@@ -34,6 +34,8 @@ fn every_setting_can_stand_in_the_file() {
         proxy = "[::1]:2"
         workers = 4
         drain = "10s"
+        api_tls_certificate = "/etc/claviger/api.crt"
+        api_tls_key = "/etc/claviger/api.key"
         proxy_tls_certificate = "/etc/claviger/tls.crt"
         proxy_tls_key = "/etc/claviger/tls.key"
         proxy_tls_names = ["proxy.example", "10.0.0.7"]
@@ -118,7 +120,7 @@ fn all_mistakes_are_reported_at_once_with_their_lines() {
         found,
         [
             "claviger.toml:2: server.api: `localhost` is no address and port, as 127.0.0.1:8181 or [::1]:8181",
-            "claviger.toml:3: `server.port` is no setting; there are: server.data, server.node, server.api, server.proxy, server.workers, server.drain, server.proxy_tls_certificate, server.proxy_tls_key, server.proxy_tls_names, server.allow_plaintext_listener, server.injectors",
+            "claviger.toml:3: `server.port` is no setting; there are: server.data, server.node, server.api, server.proxy, server.workers, server.drain, server.api_tls_certificate, server.api_tls_key, server.proxy_tls_certificate, server.proxy_tls_key, server.proxy_tls_names, server.allow_plaintext_listener, server.injectors",
             "claviger.toml:4: server.workers takes a whole number, not string",
             "claviger.toml:7: cache.ttl: `30` has no unit: write it as 30s, 15m, 8h or 2d",
             "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, limits, people, log",

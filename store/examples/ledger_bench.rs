@@ -238,7 +238,8 @@ async fn prepare(store: &Store, clock: &dyn Clock) -> Result<UseRequest, Failed>
     let agent = NewAgent {
         name: name.clone(),
         description: None,
-        key_hash,
+        key_hash: Some(key_hash),
+        ..NewAgent::default()
     };
     let agent = store.agents().create(&org, agent, &actor).await?.id;
     let sealed = Sealed {

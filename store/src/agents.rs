@@ -3,9 +3,15 @@
 use ::leases::id::{AgentId, OrgId};
 use time::OffsetDateTime;
 
-use crate::db::{Change, Row, WriteTx, id, optional_time, query, time};
-use crate::timekeeper::at;
+use crate::db::{Change, Row, WriteTx, count, id, optional_time, query, stored, time};
+use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
+
+mod auth_method;
+mod settings;
+
+pub use auth_method::AuthMethod;
+pub use settings::{AgentSettings, SettingsError, SettingsPatch};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,10 @@ pub struct Agent {
     pub description: Option<String>,
     /// An inactive agent gets no lease, and its leases are refused.
     pub is_active: bool,
+    /// How it authenticates, and the bounds of what it gets by that.
+    pub settings: AgentSettings,
+    /// Tokens that were made in an earlier epoch have ended.
+    pub token_epoch: u64,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it last changed.
@@ -28,15 +38,24 @@ pub struct Agent {
     pub last_used_at: Option<OffsetDateTime>,
 }
 
+impl Agent {
+    /// Whether it may act at this time.
+    pub fn is_live(&self, now: OffsetDateTime) -> bool {
+        self.is_active && self.settings.expires_at.is_none_or(|end| now < end)
+    }
+}
+
 /// An agent to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewAgent {
     /// Unique among the organisation's agents.
     pub name: String,
     /// Free text.
     pub description: Option<String>,
-    /// SHA-256 of its key's text.
-    pub key_hash: [u8; 32],
+    /// SHA-256 of its key's text; none for an agent that authenticates by something else.
+    pub key_hash: Option<[u8; 32]>,
+    /// How it authenticates, and the bounds of what it gets by that.
+    pub settings: AgentSettings,
 }
 
 /// What to change; `None` leaves a field as it is.
@@ -46,8 +65,10 @@ pub struct AgentPatch {
     pub name: Option<String>,
     /// A new description; `Some(None)` removes it.
     pub description: Option<Option<String>>,
-    /// Whether it may act.
+    /// Whether it may act. An agent that is stopped loses its tokens for good.
     pub is_active: Option<bool>,
+    /// How it authenticates, and the bounds of what it gets by that.
+    pub settings: SettingsPatch,
 }
 
 /// Why an agent is not made.
@@ -57,6 +78,9 @@ pub enum CreateAgentError {
     /// The name is taken in this organisation.
     #[error("an agent of that name exists")]
     NameTaken,
+    /// The settings do not go together.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,6 +93,21 @@ pub enum PatchAgentError {
     /// The name is taken in this organisation.
     #[error("an agent of that name exists")]
     NameTaken,
+    /// The settings do not go together.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an agent gets no new key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotateKeyError {
+    /// It has none.
+    #[error("the agent authenticates by {0} and has no key")]
+    NoKey(AuthMethod),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,7 +123,7 @@ impl Agents<'_> {
     /// Makes an agent, active.
     ///
     /// # Errors
-    /// [`CreateAgentError::NameTaken`], [`CreateAgentError::Store`].
+    /// [`CreateAgentError`].
     pub async fn create(
         &self,
         org: &OrgId,
@@ -92,29 +131,7 @@ impl Agents<'_> {
         actor: &Actor,
     ) -> Result<Agent, CreateAgentError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        if is_taken(&mut tx, org, &new.name, None).await? {
-            return Err(CreateAgentError::NameTaken);
-        }
-        let now = at(tx.now());
-        let agent = Agent {
-            id: AgentId::new(now),
-            org: org.clone(),
-            name: new.name,
-            description: new.description,
-            is_active: true,
-            created_at: now,
-            updated_at: now,
-            last_used_at: None,
-        };
-        query(INSERT)
-            .bind(agent.id.as_str())
-            .bind(org.as_str())
-            .bind(&agent.name)
-            .bind(&agent.description)
-            .bind(&new.key_hash[..])
-            .bind(tx.now())
-            .execute(tx.conn())
-            .await?;
+        let agent = put(&mut tx, org, new).await?;
         record(&mut tx, &agent, "agent.create", actor).await?;
         tx.commit().await?;
         Ok(agent)
@@ -170,8 +187,11 @@ impl Agents<'_> {
 
     /// Changes an agent; `None` when there is none.
     ///
+    /// With another method or other means the old ones end at once, with an earlier end the leases beyond it, and with fewer
+    /// vaults every lease.
+    ///
     /// # Errors
-    /// [`PatchAgentError::NameTaken`], [`PatchAgentError::Store`].
+    /// [`PatchAgentError`].
     pub async fn patch(
         &self,
         org: &OrgId,
@@ -190,20 +210,38 @@ impl Agents<'_> {
             agent.name = name;
         }
         agent.description = patch.description.unwrap_or(agent.description);
+        let settings = agent.settings.with(patch.settings);
+        settings.check(&mut tx, org).await?;
+        let is_stopped = patch.is_active == Some(false);
+        if is_stopped || !settings.authenticates_like(&agent.settings) {
+            agent.token_epoch += 1;
+        }
+        if settings.auth_method != agent.settings.auth_method {
+            put_key(&mut tx, &agent, &no_key()?).await?;
+        }
+        let is_narrowed = settings.reaches_less_than(&agent.settings);
         agent.is_active = patch.is_active.unwrap_or(agent.is_active);
+        agent.settings = settings;
         agent.updated_at = at(tx.now());
-        query(
-            "UPDATE agents SET name = $1, description = $2, is_active = $3, updated_at = $4 \
-             WHERE org_id = $5 AND id = $6",
-        )
-        .bind(&agent.name)
-        .bind(&agent.description)
-        .bind(i64::from(agent.is_active))
-        .bind(tx.now())
-        .bind(org.as_str())
-        .bind(id.as_str())
-        .execute(tx.conn())
-        .await?;
+        query(UPDATE)
+            .bind(&agent.name)
+            .bind(&agent.description)
+            .bind(i64::from(agent.is_active))
+            .bind(tx.now())
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .bind_all(agent.settings.values()?)
+            .bind(stored(agent.token_epoch))
+            .execute(tx.conn())
+            .await?;
+        let end = if is_narrowed {
+            Some(agent.updated_at)
+        } else {
+            agent.settings.expires_at
+        };
+        if let Some(end) = end {
+            end_leases(&mut tx, &agent, end).await?;
+        }
         record(&mut tx, &agent, "agent.update", actor).await?;
         tx.commit().await?;
         Ok(Some(agent))
@@ -221,41 +259,66 @@ impl Agents<'_> {
         actor: &Actor,
     ) -> Result<bool, StoreError> {
         let mut tx = self.store.write(Change::Narrowing(org)).await?;
-        let Some(agent) = find(&mut tx, org, id).await? else {
+        let Some(agent) = remove(&mut tx, org, id).await? else {
             return Ok(false);
         };
-        query(
-            "UPDATE agents SET deleted_at = $1, updated_at = $1, is_active = 0 \
-             WHERE org_id = $2 AND id = $3",
-        )
-        .bind(tx.now())
-        .bind(org.as_str())
-        .bind(id.as_str())
-        .execute(tx.conn())
-        .await?;
         record(&mut tx, &agent, "agent.delete", actor).await?;
         tx.commit().await?;
         Ok(true)
     }
 
-    /// Puts another key in place of the agent's key; `None` when there is no such agent.
+    /// Deletes those of these agents that there are, each as [`Self::delete`] does, and gives their ids.
+    ///
+    /// A few at a time, for nothing is used while one of them is deleted: after an error some may be gone.
     ///
     /// # Errors
     /// [`StoreError`].
+    pub async fn delete_many(
+        &self,
+        org: &OrgId,
+        ids: &[AgentId],
+        actor: &Actor,
+    ) -> Result<Vec<AgentId>, StoreError> {
+        let mut deleted = Vec::new();
+        for some in ids.chunks(DELETED_AT_ONCE) {
+            let mut tx = self.store.write(Change::Narrowing(org)).await?;
+            let mut found = Vec::new();
+            for id in some {
+                found.extend(remove(&mut tx, org, id).await?);
+            }
+            for agent in found {
+                record(&mut tx, &agent, "agent.delete", actor).await?;
+                deleted.push(agent.id);
+            }
+            tx.commit().await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Puts another key in place of the agent's key, with which its tokens end; `None` when there is no such agent.
+    ///
+    /// # Errors
+    /// [`RotateKeyError::NoKey`] if the agent authenticates by something else, [`RotateKeyError::Store`].
     pub async fn rotate_key(
         &self,
         org: &OrgId,
         id: &AgentId,
         key_hash: &[u8; 32],
         actor: &Actor,
-    ) -> Result<Option<Agent>, StoreError> {
+    ) -> Result<Option<Agent>, RotateKeyError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
         let Some(mut agent) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
+        let method = agent.settings.auth_method;
+        if method != AuthMethod::ApiKey {
+            return Err(RotateKeyError::NoKey(method));
+        }
+        put_key(&mut tx, &agent, key_hash).await?;
+        agent.token_epoch += 1;
         agent.updated_at = at(tx.now());
-        query("UPDATE agents SET key_hash = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
-            .bind(&key_hash[..])
+        query("UPDATE agents SET token_epoch = $1, updated_at = $2 WHERE org_id = $3 AND id = $4")
+            .bind(stored(agent.token_epoch))
             .bind(tx.now())
             .bind(org.as_str())
             .bind(id.as_str())
@@ -274,20 +337,79 @@ impl Agents<'_> {
         &self,
         key_hash: &[u8; 32],
     ) -> Result<Option<(OrgId, Agent)>, StoreError> {
-        let row = query("SELECT * FROM agents WHERE key_hash = $1 AND deleted_at IS NULL")
-            .bind(&key_hash[..])
-            .fetch_optional(self.store.pool())
-            .await?;
+        let row = query(
+            "SELECT * FROM agents WHERE key_hash = $1 AND auth_method = 'api_key' AND deleted_at IS NULL",
+        )
+        .bind(&key_hash[..])
+        .fetch_optional(self.store.pool())
+        .await?;
         let agent = row.as_ref().map(read).transpose()?;
         Ok(agent.map(|agent| (agent.org.clone(), agent)))
+    }
+
+    /// The agent of this id, active or not, of whichever organisation: for who is not known to belong to one yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_anywhere(&self, id: &AgentId) -> Result<Option<Agent>, StoreError> {
+        let row = query("SELECT * FROM agents WHERE id = $1 AND deleted_at IS NULL")
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 }
 
 const GET: &str = "SELECT * FROM agents WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL";
 
 const INSERT: &str = "INSERT INTO agents \
-    (id, org_id, name, description, key_hash, is_active, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, 1, $6, $6)";
+    (id, org_id, name, description, key_hash, is_active, created_at, updated_at, \
+    auth_method, public_key, client_cert_fingerprint, token_ttl_seconds, vault_ids, expires_at) \
+    VALUES ($1, $2, $3, $4, $5, 1, $6, $6, $7, $8, $9, $10, $11, $12)";
+
+const UPDATE: &str = "UPDATE agents SET name = $1, description = $2, is_active = $3, updated_at = $4, \
+    auth_method = $7, public_key = $8, client_cert_fingerprint = $9, token_ttl_seconds = $10, \
+    vault_ids = $11, expires_at = $12, token_epoch = $13 WHERE org_id = $5 AND id = $6";
+
+/// What narrows has a second on Postgres, and each agent takes two statements and an event.
+const DELETED_AT_ONCE: usize = 50;
+
+/// Makes an agent, active. The event is the caller's to append.
+pub(crate) async fn put(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewAgent,
+) -> Result<Agent, CreateAgentError> {
+    if is_taken(tx, org, &new.name, None).await? {
+        return Err(CreateAgentError::NameTaken);
+    }
+    new.settings.check(tx, org).await?;
+    let now = at(tx.now());
+    let agent = Agent {
+        id: AgentId::new(now),
+        org: org.clone(),
+        name: new.name,
+        description: new.description,
+        is_active: true,
+        settings: new.settings,
+        token_epoch: 0,
+        created_at: now,
+        updated_at: now,
+        last_used_at: None,
+    };
+    let key_hash = new.key_hash.map_or_else(no_key, Ok)?;
+    query(INSERT)
+        .bind(agent.id.as_str())
+        .bind(org.as_str())
+        .bind(&agent.name)
+        .bind(&agent.description)
+        .bind(&key_hash[..])
+        .bind(tx.now())
+        .bind_all(agent.settings.values()?)
+        .execute(tx.conn())
+        .await?;
+    Ok(agent)
+}
 
 async fn find(
     tx: &mut WriteTx<'_>,
@@ -300,6 +422,69 @@ async fn find(
         .fetch_optional(tx.conn())
         .await?;
     row.as_ref().map(read).transpose()
+}
+
+/// Marks an agent as deleted; `None` when there is none.
+async fn remove(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    id: &AgentId,
+) -> Result<Option<Agent>, StoreError> {
+    let Some(agent) = find(tx, org, id).await? else {
+        return Ok(None);
+    };
+    query(
+        "UPDATE agents SET deleted_at = $1, updated_at = $1, is_active = 0 \
+         WHERE org_id = $2 AND id = $3",
+    )
+    .bind(tx.now())
+    .bind(org.as_str())
+    .bind(id.as_str())
+    .execute(tx.conn())
+    .await?;
+    Ok(Some(agent))
+}
+
+async fn put_key(
+    tx: &mut WriteTx<'_>,
+    agent: &Agent,
+    key_hash: &[u8; 32],
+) -> Result<(), StoreError> {
+    query("UPDATE agents SET key_hash = $1 WHERE org_id = $2 AND id = $3")
+        .bind(&key_hash[..])
+        .bind(agent.org.as_str())
+        .bind(agent.id.as_str())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// What stands for the digest of a key where there is none.
+fn no_key() -> Result<[u8; 32], StoreError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| {
+        StoreError::Unavailable(std::io::Error::other(error.to_string()).into())
+    })?;
+    Ok(random)
+}
+
+/// Ends the agent's leases that would outlive a time.
+async fn end_leases(
+    tx: &mut WriteTx<'_>,
+    agent: &Agent,
+    end: OffsetDateTime,
+) -> Result<(), StoreError> {
+    query(
+        "UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND agent_id = $3 \
+         AND revoked_at IS NULL AND expires_at > $1 AND expires_at > $4",
+    )
+    .bind(tx.now())
+    .bind(agent.org.as_str())
+    .bind(agent.id.as_str())
+    .bind(millis(end))
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Whether an agent other than `but` has the name.
@@ -321,7 +506,8 @@ async fn is_taken(
     Ok(taken.is_some())
 }
 
-async fn record(
+/// Appends what happened to an agent.
+pub(crate) async fn record(
     tx: &mut WriteTx<'_>,
     agent: &Agent,
     action: &'static str,
@@ -343,6 +529,8 @@ fn read(row: &Row) -> Result<Agent, StoreError> {
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         is_active: row.try_get::<i64>("is_active")? != 0,
+        settings: AgentSettings::read(row)?,
+        token_epoch: count(row, "token_epoch")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         last_used_at: optional_time(row, "last_used_at")?,

@@ -141,6 +141,7 @@ async fn an_agent_is_made_changed_and_deleted_by_its_own_organisation_alone(worl
         name: Some("renamed".to_owned()),
         description: Some(Some("text".to_owned())),
         is_active: Some(false),
+        ..AgentPatch::default()
     };
     let foreign = agents
         .patch(&other.org, &one.agent, patch.clone(), &person())

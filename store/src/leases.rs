@@ -65,7 +65,7 @@ pub struct NewLease {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateLeaseError {
-    /// The agent is gone or inactive.
+    /// The agent is gone, inactive or at its end.
     #[error("agent {0} is not active")]
     AgentInactive(AgentId),
     /// A grant is revoked, expired, or of another agent or set.
@@ -79,6 +79,12 @@ pub enum CreateLeaseError {
     OutlivesGrant {
         /// The grant that ends first.
         grant: GrantId,
+        /// When it ends.
+        ends_at: OffsetDateTime,
+    },
+    /// The lease would outlive its agent.
+    #[error("the lease would outlive its agent, which ends at {ends_at}")]
+    OutlivesAgent {
         /// When it ends.
         ends_at: OffsetDateTime,
     },
@@ -112,7 +118,7 @@ impl Leases<'_> {
     ) -> Result<LeaseRecord, CreateLeaseError> {
         let mut tx = self.store.write(Change::Mint(org)).await?;
         check_kill_switch(&mut tx, org, &new).await?;
-        check_agent(&mut tx, org, &new.agent_id).await?;
+        check_agent(&mut tx, org, &new).await?;
         for (set, grant) in &new.sets {
             check_grant(&mut tx, org, &new, set, grant).await?;
         }
@@ -314,20 +320,26 @@ async fn check_kill_switch(
 async fn check_agent(
     tx: &mut WriteTx<'_>,
     org: &OrgId,
-    agent: &AgentId,
+    new: &NewLease,
 ) -> Result<(), CreateLeaseError> {
     let active = query(
-        "SELECT 1 FROM agents \
-         WHERE org_id = $1 AND id = $2 AND is_active = 1 AND deleted_at IS NULL",
+        "SELECT expires_at FROM agents \
+         WHERE org_id = $1 AND id = $2 AND is_active = 1 AND deleted_at IS NULL \
+         AND (expires_at IS NULL OR expires_at > $3)",
     )
     .bind(org.as_str())
-    .bind(agent.as_str())
+    .bind(new.agent_id.as_str())
+    .bind(tx.now())
     .fetch_optional(tx.conn())
     .await?;
-    if active.is_some() {
-        Ok(())
-    } else {
-        Err(CreateLeaseError::AgentInactive(agent.clone()))
+    let Some(row) = active else {
+        return Err(CreateLeaseError::AgentInactive(new.agent_id.clone()));
+    };
+    match optional_time(&row, "expires_at")? {
+        Some(ends_at) if ends_at < new.expires_at => {
+            Err(CreateLeaseError::OutlivesAgent { ends_at })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,8 @@ use crate::chain::Heads;
 use crate::db::{ControlHead, Pool};
 use crate::timekeeper::Timekeeper;
 
+#[cfg(test)]
+mod agents_conformance;
 mod chain;
 #[cfg(test)]
 mod conformance;
@@ -32,6 +34,7 @@ pub mod audit;
 pub mod credentials;
 pub mod db;
 pub mod device_logins;
+pub mod enrolments;
 pub mod epoch;
 pub mod event;
 pub mod grants;
@@ -44,6 +47,7 @@ pub mod ledger;
 pub mod location;
 pub mod members;
 pub mod nodes;
+pub mod nonces;
 pub mod orgs;
 pub mod page;
 pub mod personal_keys;
@@ -61,7 +65,10 @@ pub mod users;
 pub mod vaults;
 
 pub use actor::{Actor, ActorKind};
-pub use agents::{Agent, AgentPatch, Agents, CreateAgentError, NewAgent, PatchAgentError};
+pub use agents::{
+    Agent, AgentPatch, AgentSettings, Agents, AuthMethod, CreateAgentError, NewAgent,
+    PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
+};
 pub use approvals::Approvals;
 pub use audit::{
     Audit, BadReason, BadRecord, CheckpointSigner, EventFilter, Followed, OfflineOptions,
@@ -70,6 +77,9 @@ pub use audit::{
 pub use credentials::{AccountError, Credentials, NewAccount, PasswordDigest, ProfilePatch};
 pub use db::{DatabaseError, StoreError};
 pub use device_logins::{DeviceLogins, DevicePoll, NewDeviceLogin};
+pub use enrolments::{
+    Decider, Enrolling, Enrolment, EnrolmentError, EnrolmentStatus, Enrolments, NewEnrolment,
+};
 pub use epoch::Restored;
 pub use event::{Decision, Event, NewEvent};
 pub use grants::{CreateGrantError, Grant, Grants, NewGrant, Rate};
@@ -85,6 +95,7 @@ pub use ledger::{
 pub use location::{Location, LocationError, PostgresUrl};
 pub use members::{MemberError, Members};
 pub use nodes::{Node, NodeFacts, NodeState, Nodes};
+pub use nonces::{NonceUse, Nonces};
 pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
 pub use personal_keys::{KeyOwner, NewPersonalKey, PersonalKey, PersonalKeys};
@@ -257,6 +268,8 @@ struct Inner {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// When answers to repeated requests were last forgotten.
     forgot_at: AtomicI64,
+    /// When nonces whose time is over were last swept.
+    swept_at: AtomicI64,
     ledger: Ledger,
 }
 
@@ -308,6 +321,7 @@ impl Store {
                 control_head: tokio::sync::Mutex::new(ControlHead { uncertain: None }),
                 turn,
                 forgot_at: AtomicI64::new(0),
+                swept_at: AtomicI64::new(0),
                 ledger,
             }),
         })
@@ -468,6 +482,16 @@ impl Store {
     /// Answers kept for repeated requests.
     pub const fn idempotency(&self) -> IdempotencyKeys<'_> {
         IdempotencyKeys { store: self }
+    }
+
+    /// Agents that asked for themselves.
+    pub const fn enrolments(&self) -> Enrolments<'_> {
+        Enrolments { store: self }
+    }
+
+    /// What agents may say once.
+    pub const fn nonces(&self) -> Nonces<'_> {
+        Nonces { store: self }
     }
 
     /// How far the clock stands behind the latest time this store has seen; zero when it does not.

@@ -20,6 +20,8 @@ pub struct SecretSet {
     pub id: SetId,
     /// Its organisation.
     pub org: OrgId,
+    /// The vault that its secrets lie in.
+    pub vault: VaultId,
     /// First part of its name: the template.
     pub provider: String,
     /// Second part of its name.
@@ -234,6 +236,7 @@ impl SecretSets<'_> {
             set: SecretSet {
                 id: SetId::new(now),
                 org: org.clone(),
+                vault: vault.id.clone(),
                 provider: new.provider,
                 environment: new.environment,
                 name: new.name,
@@ -782,6 +785,7 @@ fn read(row: &Row) -> Result<SecretSet, StoreError> {
     Ok(SecretSet {
         id: id(row, "id", WHAT)?,
         org: id(row, "org_id", WHAT)?,
+        vault: id(row, "vault_id", WHAT)?,
         provider: row.try_get("provider")?,
         environment: row.try_get("environment")?,
         name: row.try_get("name")?,

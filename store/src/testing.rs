@@ -225,7 +225,8 @@ pub(crate) fn new_agent(name: &str, key: &str) -> NewAgent {
     NewAgent {
         name: name.to_owned(),
         description: None,
-        key_hash: key_hash(key),
+        key_hash: Some(key_hash(key)),
+        ..NewAgent::default()
     }
 }
 

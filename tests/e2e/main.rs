@@ -12,6 +12,7 @@
 mod support;
 
 mod address;
+mod agent_auth;
 mod approvals;
 mod audit;
 mod aws_bounds;

@@ -1,18 +1,27 @@
 //! Agents: who may hold leases.
 
+pub(crate) mod batch_delete;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod enroll;
+pub(crate) mod enrolments;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod me;
 pub(crate) mod rotate_key;
+mod settings;
 pub(crate) mod update;
 
-use leases::id::AgentId;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use leases::id::{AgentId, VaultId};
 use serde::Serialize;
-use store::Agent;
+use std::time::Duration;
+use store::{Agent, AuthMethod, SettingsError};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::jwt::TOKEN_LIFETIME;
 use crate::problem::Code;
 use crate::text::{excerpt, is_label};
 use crate::timestamp::Timestamp;
@@ -26,6 +35,21 @@ pub(crate) struct AgentView {
     description: Option<String>,
     /// An inactive agent gets no lease, and its leases are refused.
     is_active: bool,
+    /// `api_key`, `mtls`, `oidc_client_credentials` or `signed_request`.
+    auth_method: &'static str,
+    /// The Ed25519 key by which it signs requests, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+    /// SHA-256 of its certificate's DER, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert_fingerprint: Option<String>,
+    /// How long its tokens live.
+    token_ttl_seconds: u64,
+    /// The vaults beyond which it reaches nothing; `null` for no such bound.
+    #[schema(value_type = Option<Vec<String>>)]
+    vault_ids: Option<Vec<VaultId>>,
+    /// When it ends by itself.
+    expires_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
     /// When a lease of it was last used.
@@ -34,11 +58,19 @@ pub(crate) struct AgentView {
 
 impl From<Agent> for AgentView {
     fn from(agent: Agent) -> Self {
+        let token_ttl_seconds = token_lifetime(&agent).as_secs();
+        let settings = agent.settings;
         Self {
             id: agent.id,
             name: agent.name,
             description: agent.description,
             is_active: agent.is_active,
+            auth_method: settings.auth_method.as_str(),
+            public_key: settings.public_key.map(|key| STANDARD.encode(key)),
+            client_cert_fingerprint: settings.client_cert_fingerprint.map(hex::encode),
+            token_ttl_seconds,
+            vault_ids: settings.vault_ids,
+            expires_at: settings.expires_at.map(Timestamp),
             created_at: agent.created_at.into(),
             updated_at: agent.updated_at.into(),
             last_used_at: agent.last_used_at.map(Timestamp),
@@ -50,8 +82,9 @@ impl From<Agent> for AgentView {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AgentWithKey {
     agent: AgentView,
-    /// `ocv_...`: shown once, kept as a hash.
-    api_key: String,
+    /// `ocv_...`: shown once, kept as a hash. Only agents that authenticate by it have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
 }
 
 impl Drop for AgentWithKey {
@@ -78,6 +111,39 @@ fn check_description(description: Option<&str>) -> Result<(), ApiError> {
         "description",
         format_args!("must be at most {MAX_DESCRIPTION} characters and no control characters"),
     ))
+}
+
+/// How long an agent's tokens live.
+pub(crate) fn token_lifetime(agent: &Agent) -> Duration {
+    let own = agent.settings.token_ttl_seconds;
+    own.map_or(TOKEN_LIFETIME, |seconds| {
+        Duration::from_secs(seconds.into())
+    })
+}
+
+/// Says which field would have to be another.
+fn settings_refused(error: SettingsError) -> ApiError {
+    let (field, method) = match error {
+        SettingsError::Incomplete(method) => (field_of(method), method),
+        SettingsError::Superfluous(method) => {
+            let rule = format_args!(
+                "is {method}, which takes none of the other methods' fields; leave them out, or name their method"
+            );
+            return ApiError::invalid("auth_method", rule);
+        }
+        other => return other.into(),
+    };
+    let rule = format_args!("must be given for an agent that authenticates by {method}");
+    ApiError::invalid(field, rule)
+}
+
+fn field_of(method: AuthMethod) -> &'static str {
+    match method {
+        AuthMethod::ApiKey => "api_key",
+        AuthMethod::Mtls => "client_cert_fingerprint",
+        AuthMethod::OidcClientCredentials => "oidc_issuer",
+        AuthMethod::SignedRequest => "public_key",
+    }
 }
 
 fn name_taken(name: &str) -> ApiError {

@@ -69,7 +69,7 @@ async fn every_bad_credential_gets_the_same_answer() {
 async fn an_agents_key_becomes_a_token_that_works_for_a_quarter_of_an_hour() {
     let world = World::new().await;
     let (id, key) = world.agent(&world.home.admin, "bot").await;
-    let body = json!({"api_key": key.0, "agent_id": id, "dpop_jwk": {"of": "the seeds"}});
+    let body = json!({"api_key": key.0, "agent_id": id, "runtime": {"of": "the seeds"}});
     let answer = world
         .post("/v1/auth/agent-token", &nobody(), body)
         .await
@@ -122,6 +122,16 @@ async fn a_token_ends_with_its_agent() {
         .patch(&path, &world.home.admin, json!({"is_active": true}))
         .await
         .ok(200);
+    // What was stopped once has ended for good; a new token is the agent's as long as it is there.
+    world
+        .get("/v1/vault/leases", &token)
+        .await
+        .refused(401, "unauthenticated");
+    let token = world
+        .post("/v1/auth/agent-token", &nobody(), json!({"api_key": key.0}))
+        .await
+        .field("/access_token");
+    let token = holder(token);
     world.get("/v1/vault/leases", &token).await.ok(200);
     world.delete(&path, &world.home.admin).await.ok(204);
     world

@@ -53,7 +53,7 @@ async fn parted(with_injector: bool) -> Parted {
         limits: Limits::default(),
     });
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(serve(listener, injector_api(state), stopped));
+    tokio::spawn(serve(listener, injector_api(state), None, stopped));
     let limited = Vault::new(Arc::new(WrapOnly(Arc::clone(world.vault.wrapper()))));
     let asked = with_injector
         .then(|| injector.clone())

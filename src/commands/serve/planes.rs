@@ -49,7 +49,12 @@ impl Planes {
         listeners: Listeners,
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
-        let Listeners { api, proxy, tls } = listeners;
+        let Listeners {
+            api,
+            api_tls,
+            proxy,
+            tls,
+        } = listeners;
         let registry = plant.registry.clone();
         let up = IntGaugeVec::new(
             Opts::new("up", "Planes that run in this process."),
@@ -96,7 +101,7 @@ impl Planes {
         }
         let stop = shutdown.clone();
         let answering = async move {
-            control_plane::serve(api, app, stop)
+            control_plane::serve(api, app, api_tls, stop)
                 .await
                 .context("the API ended")
         };

@@ -43,6 +43,8 @@ pub(crate) enum Change<'a> {
     Seals,
     /// An event alone, which only the stream's own order concerns.
     Event,
+    /// A row that is there once whoever writes it, by its key alone.
+    Once,
 }
 
 /// The control stream's end as its writers hold it.
@@ -353,7 +355,7 @@ fn begin(change: Change<'_>, synchronous: Synchronous) -> String {
             key,
         } => alone("idempotency", &[org.as_str(), principal, key]),
         Change::Approval { org, agent } => alone("approval", &[org.as_str(), agent.as_str()]),
-        Change::Seals | Change::Event => String::new(),
+        Change::Seals | Change::Event | Change::Once => String::new(),
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; \

@@ -132,6 +132,12 @@ impl Query {
         self
     }
 
+    /// Gives the next placeholders their values.
+    pub(crate) fn bind_all(mut self, values: impl IntoIterator<Item = Value>) -> Self {
+        self.values.extend(values);
+        self
+    }
+
     /// Every row.
     pub(crate) async fn fetch_all(self, on: impl Into<On<'_>>) -> Result<Vec<Row>, StoreError> {
         match on.into() {

@@ -13,8 +13,9 @@ use super::*;
 use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
-    IpRuleKind, NewAccount, NewDeviceLogin, NewInvitation, NewIpRule, NewPolicy, NewSealedKey,
-    NewUser, OfflineOptions, PasswordDigest, PolicyPrincipal, Rate, Role, RotationKind, Spend,
+    IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewPolicy,
+    NewSealedKey, NewUser, OfflineOptions, PasswordDigest, PolicyPrincipal, Rate, Role,
+    RotationKind, Spend,
 };
 
 /// A store with rows in every table, two organisations in each, closed.
@@ -29,6 +30,22 @@ async fn full() -> (World, [Tenant; 2]) {
     }
     world.store.close().await;
     (world, tenants.try_into().unwrap())
+}
+
+/// What agents leave behind.
+async fn fill_agents(store: &Store, tenant: &Tenant) {
+    let digest = key_hash(tenant.org.as_str());
+    let until = START + Duration::from_mins(5);
+    let nonces = store.nonces();
+    nonces.take(&tenant.agent, &digest, until).await.unwrap();
+    let new = NewEnrolment {
+        name: "enrolled".to_owned(),
+        description: None,
+        email: format!("nobody@{}", tenant.org),
+        source: [192, 0, 2, 7].into(),
+    };
+    let enrolments = store.enrolments();
+    enrolments.begin(new, &tenant.org, &person()).await.unwrap();
 }
 
 async fn fill(world: &World, tenant: &Tenant) {
@@ -74,6 +91,7 @@ async fn fill(world: &World, tenant: &Tenant) {
         environments: vec!["prod".to_owned()],
         expires_at: Some(START),
     };
+    fill_agents(store, tenant).await;
     let policy = NewPolicy {
         principal: PolicyPrincipal::Agent(tenant.agent.clone()),
         rule,

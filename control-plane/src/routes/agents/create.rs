@@ -3,16 +3,18 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use store::{CreateAgentError, NewAgent};
+use store::{AgentSettings, AuthMethod, CreateAgentError, NewAgent};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{AgentWithKey, check_description, check_name, name_taken};
+use super::{AgentWithKey, check_description, check_name, name_taken, settings, settings_refused};
 use crate::AppState;
 use crate::api_key::{ApiKey, KeyHolder};
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Json;
 use crate::problem::Problem;
+use crate::timestamp::Timestamp;
 
 /// An agent to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -22,9 +24,44 @@ pub(crate) struct CreateAgent {
     name: String,
     /// Free text, at most 1024 characters.
     description: Option<String>,
+    /// `api_key` (the default), `mtls` or `signed_request`.
+    auth_method: Option<String>,
+    /// For `signed_request`: the Ed25519 key, 32 bytes in base64.
+    public_key: Option<String>,
+    /// For `mtls`: SHA-256 of the certificate's DER in hexadecimal.
+    client_cert_fingerprint: Option<String>,
+    /// How long its tokens live: 60 to 3600, default 900.
+    token_ttl_seconds: Option<i64>,
+    /// Binds it to these vaults: beyond them it reaches nothing, whatever grants and policies say.
+    vault_ids: Option<Vec<String>>,
+    /// When it ends by itself.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
 }
 
-/// Makes an agent and shows its key, once.
+impl CreateAgent {
+    fn settings(&self, now: OffsetDateTime) -> Result<AgentSettings, ApiError> {
+        let method = self.auth_method.as_deref().map(settings::method);
+        let key = self.public_key.as_deref().map(settings::public_key);
+        let certificate = self.client_cert_fingerprint.as_deref();
+        let certificate = certificate.map(settings::fingerprint);
+        let end = self.expires_at.map(|end| settings::end(end, now));
+        Ok(AgentSettings {
+            auth_method: method.transpose()?.unwrap_or_default(),
+            public_key: key.transpose()?,
+            client_cert_fingerprint: certificate.transpose()?,
+            token_ttl_seconds: self.token_ttl_seconds.map(settings::ttl).transpose()?,
+            vault_ids: self
+                .vault_ids
+                .as_deref()
+                .map(settings::vaults)
+                .transpose()?,
+            expires_at: end.transpose()?,
+        })
+    }
+}
+
+/// Makes an agent and shows its key, once, if it authenticates by one.
 #[utoipa::path(post, path = "/v1/agents", tag = "agents", operation_id = "createAgent", request_body = CreateAgent,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
     responses((status = 201, body = AgentWithKey), (status = 409, body = Problem)))]
@@ -35,11 +72,14 @@ pub(crate) async fn handle(
 ) -> Result<(StatusCode, axum::Json<AgentWithKey>), ApiError> {
     check_name(&body.name)?;
     check_description(body.description.as_deref())?;
-    let key = ApiKey::generate(KeyHolder::Agent);
+    let settings = body.settings(state.clock.now())?;
+    let has_key = settings.auth_method == AuthMethod::ApiKey;
+    let key = has_key.then(|| ApiKey::generate(KeyHolder::Agent));
     let new = NewAgent {
         name: body.name.clone(),
         description: body.description,
-        key_hash: key.hash(),
+        key_hash: key.as_ref().map(ApiKey::hash),
+        settings,
     };
     let agent = state
         .store
@@ -48,11 +88,12 @@ pub(crate) async fn handle(
         .await
         .map_err(|error| match error {
             CreateAgentError::NameTaken => name_taken(&body.name),
+            CreateAgentError::Settings(error) => settings_refused(error),
             other => other.into(),
         })?;
     let answer = AgentWithKey {
         agent: agent.into(),
-        api_key: key.reveal().to_owned(),
+        api_key: key.map(|key| key.reveal().to_owned()),
     };
     Ok((StatusCode::CREATED, axum::Json(answer)))
 }

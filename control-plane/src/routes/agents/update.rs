@@ -2,14 +2,16 @@
 
 use axum::extract::State;
 use serde::Deserialize;
-use store::{AgentPatch, PatchAgentError};
+use store::{AgentPatch, PatchAgentError, SettingsPatch};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{AgentView, check_description, check_name, name_taken};
+use super::{AgentView, check_description, check_name, name_taken, settings, settings_refused};
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::{Id, Json};
+use crate::timestamp::Timestamp;
 
 /// What to change; an absent field stays as it is.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -26,9 +28,63 @@ pub(crate) struct UpdateAgent {
     description: Option<Option<String>>,
     /// `false` refuses the agent's next request, in open tunnels too.
     is_active: Option<bool>,
+    /// Another method, with its field; what the old one gave ends at once. An agent that goes back to `api_key` gets its key by
+    /// `POST /v1/agents/{id}/rotate-key`.
+    auth_method: Option<String>,
+    /// For `signed_request`: another Ed25519 key, 32 bytes in base64.
+    public_key: Option<String>,
+    /// For `mtls`: SHA-256 of another certificate's DER in hexadecimal.
+    client_cert_fingerprint: Option<String>,
+    /// How long its tokens live: 60 to 3600; `null` for 900.
+    #[serde(default, deserialize_with = "crate::json::nullable")]
+    #[schema(value_type = Option<i64>)]
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a number are three things in a PATCH"
+    )]
+    token_ttl_seconds: Option<Option<i64>>,
+    /// `null` lifts the bound.
+    #[serde(default, deserialize_with = "crate::json::nullable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a list are three things in a PATCH"
+    )]
+    vault_ids: Option<Option<Vec<String>>>,
+    /// Leases that would outlive it end at once. `null` for no end.
+    #[serde(default, deserialize_with = "crate::json::nullable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a time are three things in a PATCH"
+    )]
+    expires_at: Option<Option<Timestamp>>,
 }
 
-/// Renames, describes, stops or resumes an agent.
+impl UpdateAgent {
+    fn settings(&self, now: OffsetDateTime) -> Result<SettingsPatch, ApiError> {
+        let method = self.auth_method.as_deref().map(settings::method);
+        let key = self.public_key.as_deref().map(settings::public_key);
+        let certificate = self.client_cert_fingerprint.as_deref();
+        let certificate = certificate.map(settings::fingerprint);
+        let ttl = self.token_ttl_seconds;
+        let ttl = ttl.map(|ttl| ttl.map(settings::ttl).transpose());
+        let vaults = self.vault_ids.as_ref();
+        let vaults = vaults.map(|ids| ids.as_deref().map(settings::vaults).transpose());
+        let end = self.expires_at;
+        let end = end.map(|end| end.map(|end| settings::end(end, now)).transpose());
+        Ok(SettingsPatch {
+            auth_method: method.transpose()?,
+            public_key: key.transpose()?,
+            client_cert_fingerprint: certificate.transpose()?,
+            token_ttl_seconds: ttl.transpose()?,
+            vault_ids: vaults.transpose()?,
+            expires_at: end.transpose()?,
+        })
+    }
+}
+
+/// Renames, describes, stops or resumes an agent, and changes how it authenticates.
 #[utoipa::path(patch, path = "/v1/agents/{id}", tag = "agents", operation_id = "updateAgent", request_body = UpdateAgent,
     params(("id" = String, Path)), responses((status = 200, body = AgentView)))]
 pub(crate) async fn handle(
@@ -42,6 +98,7 @@ pub(crate) async fn handle(
     }
     check_description(body.description.as_ref().and_then(Option::as_deref))?;
     let patch = AgentPatch {
+        settings: body.settings(state.clock.now())?,
         name: body.name.clone(),
         description: body.description,
         is_active: body.is_active,
@@ -52,6 +109,7 @@ pub(crate) async fn handle(
         .await
         .map_err(|error| match error {
             PatchAgentError::NameTaken => name_taken(body.name.as_deref().unwrap_or_default()),
+            PatchAgentError::Settings(error) => settings_refused(error),
             other => other.into(),
         })?;
     let agent = agent.ok_or_else(|| ApiError::not_found("agent", &id.0))?;

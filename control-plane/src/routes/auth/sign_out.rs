@@ -41,7 +41,7 @@ pub(crate) async fn handle(
             let keys = state.store.personal_keys();
             keys.revoke(org, user, id, &actor).await?
         }
-        (Means::PersonalKey { .. } | Means::AgentKey, _) => false,
+        (Means::PersonalKey { .. } | Means::AgentKey | Means::Signature, _) => false,
     };
     Ok(Json(SignedOut { revoked }))
 }

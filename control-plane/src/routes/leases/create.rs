@@ -8,12 +8,12 @@ use leases::id::{AgentId, GrantId, LeaseId, SetId};
 use leases::mint::{Binding, MintError, MintRequest, Minted};
 use leases::scope::{Action, HostPattern, Keys, Kind, Scope};
 use serde::{Deserialize, Serialize};
-use store::{CreateLeaseError, Grant, NewLease, SecretSet};
+use store::{Agent, CreateLeaseError, Grant, NewLease, SecretSet};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::auth::Caller;
+use crate::auth::{Caller, beyond_its_vaults, unauthenticated};
 use crate::entries::check_key;
 use crate::error::ApiError;
 use crate::extract::Json;
@@ -134,14 +134,17 @@ pub(crate) async fn handle(
 ) -> Result<(StatusCode, axum::Json<CreatedLease>), ApiError> {
     let wish = Wish::check(body)?;
     check_clock(&state)?;
-    let agent = find_agent(&state, &caller, wish.agent_id.as_deref()).await?;
+    let holder = find_agent(&state, &caller, wish.agent_id.as_deref()).await?;
+    let agent = holder.id.clone();
     let cut_off = check_minting(&state, &caller, &agent).await?;
     let now = state.clock.now();
 
     let mut bindings = Vec::with_capacity(wish.sets.len());
-    let mut expires_at = now + wish.ttl;
+    let end = holder.settings.expires_at;
+    let mut expires_at = end.map_or(now + wish.ttl, |end| end.min(now + wish.ttl));
     for name in &wish.sets {
         let set = find_set(&state, &caller, name).await?;
+        check_vault(&state, &caller, &holder, &set).await?;
         let grant = wish.find_grant(&state, &caller, &agent, &set, now).await?;
         expires_at = grant
             .expires_at
@@ -388,10 +391,12 @@ async fn find_agent(
     state: &AppState,
     caller: &Caller,
     named: Option<&str>,
-) -> Result<AgentId, ApiError> {
+) -> Result<Agent, ApiError> {
+    let agents = state.store.agents();
     if let Some(own) = caller.agent() {
         if named.is_none_or(|id| id == own.as_str()) {
-            return Ok(own.clone());
+            let agent = agents.get(caller.org(), own).await?;
+            return agent.ok_or_else(unauthenticated);
         }
         let detail = format!("agent {own} mints leases for itself alone; leave agent_id out");
         return Err(ApiError::new(Code::Forbidden, detail));
@@ -404,19 +409,32 @@ async fn find_agent(
     })?;
     let not_found = || ApiError::not_found("agent", named);
     let id = AgentId::parse(named).map_err(|_| not_found())?;
-    let agent = state
-        .store
-        .agents()
-        .get(caller.org(), &id)
-        .await?
-        .ok_or_else(not_found)?;
-    if agent.is_active {
-        return Ok(id);
+    let agent = agents.get(caller.org(), &id).await?.ok_or_else(not_found)?;
+    if agent.is_live(state.clock.now()) {
+        return Ok(agent);
     }
     Err(ApiError::new(
         Code::GrantDenied,
-        format!("agent {id} is not active; resume it with PATCH /v1/agents/{id}"),
+        format!(
+            "agent {id} is not active, or its expires_at has passed; PATCH /v1/agents/{id} changes either"
+        ),
     ))
+}
+
+/// Refuses a set beyond the vaults that the lease's agent is bound to, before any grant is looked at.
+async fn check_vault(
+    state: &AppState,
+    caller: &Caller,
+    holder: &Agent,
+    set: &SecretSet,
+) -> Result<(), ApiError> {
+    let bound = holder.settings.vault_ids.as_ref();
+    if bound.is_none_or(|bound| bound.contains(&set.vault)) {
+        return Ok(());
+    }
+    let (agent, set) = (&holder.id, Some(&set.id));
+    crate::events::mint_denied(state, caller, agent, set, Code::Forbidden).await?;
+    Err(beyond_its_vaults(agent.as_str()))
 }
 
 async fn find_set(

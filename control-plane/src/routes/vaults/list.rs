@@ -32,7 +32,9 @@ pub(crate) async fn handle(
     if let Some(agent) = caller.agent() {
         let policies = state.store.policies();
         let seen = policies.vaults_of(org, agent.as_str()).await?;
-        page.items.retain(|vault| seen.contains(&vault.id));
+        page.items.retain(|vault| {
+            seen.contains(&vault.id) && caller.check_vault(Some(&vault.id)).is_ok()
+        });
     }
     Ok(Json(VaultList {
         vaults: page.items.into_iter().map(VaultView::from).collect(),
