@@ -314,7 +314,7 @@ impl From<DeleteVaultError> for ApiError {
         match error {
             DeleteVaultError::Default => Self::new(
                 Code::VaultInUse,
-                "the default vault is not deleted: secret sets and keys of the service lie in it",
+                "the default vault is not deleted, for keys of the service lie in it; delete the secrets and sets that you mean",
             ),
             DeleteVaultError::InUse(sets) => Self::new(
                 Code::VaultInUse,

@@ -23,8 +23,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         check_media_type(request.headers())?;
         // `middleware::read_body` has bounded it already.
         let body = Bytes::from_request(request, state).await;
-        let body =
-            body.map_err(|error| ApiError::invalid("body", "could not be read").because(error))?;
+        let body = body.map_err(|error| {
+            ApiError::invalid("body", "could not be read; send it again").because(error)
+        })?;
         crate::json::parse(&body).map(Self)
     }
 }
@@ -39,8 +40,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let headers = request.headers().clone();
         let body = Bytes::from_request(request, state).await;
-        let body =
-            body.map_err(|error| ApiError::invalid("body", "could not be read").because(error))?;
+        let body = body.map_err(|error| {
+            ApiError::invalid("body", "could not be read; send it again").because(error)
+        })?;
         if body.is_empty() {
             // The seeds' clients send the media type without a body.
             return Ok(Self(T::default()));
@@ -122,7 +124,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             } else {
                 Code::InvalidRequest
             };
-            ApiError::new(code, format!("query: {text}"))
+            let detail = format!("query: {text}; GET /openapi.json says what it takes");
+            ApiError::new(code, detail)
         })
     }
 }
@@ -132,7 +135,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
     /// Items of one page: default 50, at most 200 (more is taken as 200).
-    #[param(minimum = 1, maximum = 200, default = 50, required = false)]
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 50,
+        required = false
+    )]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[param(required = false)]

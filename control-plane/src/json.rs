@@ -21,6 +21,11 @@ use crate::text::excerpt;
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(body).map_err(not_utf8)?;
     check_shape(text)?;
+    // Serde would take a list for an object, its values in the order of the fields, and see no unknown one.
+    if !text.trim_start().starts_with('{') {
+        let detail = "the body is no object; send its fields by name";
+        return Err(ApiError::new(Code::InvalidRequest, detail));
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -48,7 +53,7 @@ fn check_shape(text: &str) -> Result<(), ApiError> {
         .and_then(|()| reader.end())
         .map_err(|error| {
             let detail = format!(
-                "the body is not acceptable JSON: {}",
+                "the body is not acceptable JSON: {}; mend it and send it again",
                 without_values(&error.to_string())
             );
             ApiError::new(Code::InvalidJson, detail)
@@ -68,7 +73,14 @@ fn wrong_shape(path: &str, error: &serde_json::Error) -> ApiError {
     } else {
         format!("{}: ", path.escape_default())
     };
-    ApiError::new(code, format!("{place}{}", without_values(&text)))
+    let text = without_values(&text);
+    let says_what_to_send = text.contains("expected") || text.starts_with("missing field");
+    let hint = if says_what_to_send {
+        ""
+    } else {
+        "; GET /openapi.json says what it takes"
+    };
+    ApiError::new(code, format!("{place}{text}{hint}"))
 }
 
 fn without_values(text: &str) -> String {
@@ -224,8 +236,11 @@ mod tests {
         assert_eq!(detail, "name: expected a string at line 1 column 9");
         let (_, detail) = refused(br#"{"name": "a", "list": [1, "sk_live_hunter2, expected x"]}"#);
         assert!(detail.starts_with("list[1]: expected u32"), "{detail}");
-        let (_, detail) = refused(br#""sk_live_hunter2""#);
-        assert!(!detail.contains("hunter2"), "{detail}");
+        for whole in [&br#""sk_live_hunter2""#[..], br#"["sk_live_hunter2", []]"#] {
+            let (code, detail) = refused(whole);
+            assert_eq!(code, Code::InvalidRequest);
+            assert!(!detail.contains("hunter2"), "{detail}");
+        }
     }
 
     #[test]

@@ -133,6 +133,20 @@ pub(crate) async fn admit(State(state): State<AppState>, request: Request, next:
     next.run(request).await
 }
 
+/// 3b. Takes HEAD only where everybody may ask.
+///
+/// Elsewhere a GET may open, count and record, and whoever asks for the head of its answer gets nothing for it: a read would be
+/// used up, or a use be on record that was none.
+pub(crate) async fn no_head(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    match route {
+        Some(route) if request.method() == Method::HEAD && !TAKE_HEAD.contains(&route.as_str()) => {
+            no_such_method(Method::HEAD, Some(route)).await
+        }
+        _ => next.run(request).await,
+    }
+}
+
 /// 5. Reads the body within its bound and time into memory that is wiped afterwards.
 ///
 /// Behind authentication: a stranger's body is not read at all, unless it comes with a signature over it.
@@ -216,14 +230,24 @@ pub(crate) async fn no_such_path(request: Request) -> ApiError {
     )
 }
 
-/// A path that exists, but not for this method. axum adds `Allow`.
-pub(crate) async fn no_such_method(method: Method, path: Option<MatchedPath>) -> ApiError {
-    let path = path.map_or_else(String::new, |path| path.as_str().to_owned());
+/// A path that exists, but not for this method.
+pub(crate) async fn no_such_method(method: Method, route: Option<MatchedPath>) -> Response {
+    let route = route.map_or_else(String::new, |route| route.as_str().to_owned());
     let method = crate::text::excerpt(method.as_str());
-    ApiError::new(
-        Code::MethodNotAllowed,
-        format!("{path} does not take {method}; the Allow header lists what it takes"),
-    )
+    let detail = format!("{route} does not take {method}; the Allow header lists what it takes");
+    let mut response = ApiError::new(Code::MethodNotAllowed, detail).into_response();
+    if let Ok(allow) = HeaderValue::from_str(&allow(&route)) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn allow(route: &str) -> String {
+    let mut methods = crate::openapi::methods(route);
+    if TAKE_HEAD.contains(&route) {
+        methods.push("HEAD");
+    }
+    methods.join(", ")
 }
 
 /// 5 MB, as the seeds' service documents it.
@@ -232,6 +256,16 @@ const MAX_SMALL_BODY: usize = 64 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Requests in work at once: together with [`MAX_BODY`] the bound of the memory that bodies take.
 pub(crate) const MAX_IN_WORK: usize = 256;
+
+/// What is open to everybody and the same for all: monitors ask with HEAD.
+const TAKE_HEAD: [&str; 6] = [
+    "/openapi.json",
+    "/metrics",
+    "/v1/ca.pem",
+    "/v1/health",
+    "/v1/health/hsm",
+    "/v1/problems/{code}",
+];
 
 const FIXED_HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),

@@ -1,10 +1,15 @@
 //! OpenAPI 3.1 of this API, made from the handlers' own annotations.
 
-use utoipa::openapi::path::Operation;
+mod refusals;
+pub(crate) mod shapes;
+
+use std::sync::LazyLock;
+
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, ContentBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{OpenApi, PathItem, Paths};
 use utoipa::{Modify, OpenApi as _};
 
+use self::refusals::Refusals;
 use crate::problem::{self, Problem};
 use crate::routes::{
     agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
@@ -41,9 +46,9 @@ use crate::routes::{
         org::invitations::list, org::invitations::create, org::invitations::revoke,
         security::ip_rules::list, security::ip_rules::create, security::ip_rules::delete,
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, audit::Format)),
     security(("key" = []), ("clawb" = [])),
-    modifiers(&Credentials, &Problems),
+    modifiers(&Credentials, &Refusals),
 )]
 struct Api;
 
@@ -61,6 +66,28 @@ pub fn text() -> String {
         .expect("the description has only strings and numbers");
     text.push('\n');
     text
+}
+
+/// The methods that a route takes, as `Allow` lists them. A wildcard at the end of `route` stands for every described path that
+/// begins alike.
+pub(crate) fn methods(route: &str) -> Vec<&'static str> {
+    static PATHS: LazyLock<Paths> = LazyLock::new(|| document().paths);
+    let found = PATHS.paths.iter().filter(|(path, _)| {
+        route
+            .split_once("{*")
+            .map_or(path.as_str() == route, |(start, _)| path.starts_with(start))
+    });
+    let has = |wanted: fn(&PathItem) -> bool| found.clone().any(|(_, item)| wanted(item));
+    let all = [
+        ("GET", has(|item| item.get.is_some())),
+        ("POST", has(|item| item.post.is_some())),
+        ("PUT", has(|item| item.put.is_some())),
+        ("PATCH", has(|item| item.patch.is_some())),
+        ("DELETE", has(|item| item.delete.is_some())),
+    ];
+    all.into_iter()
+        .filter_map(|(method, taken)| taken.then_some(method))
+        .collect()
 }
 
 struct Credentials;
@@ -87,66 +114,6 @@ impl Modify for Credentials {
             ApiKeyValue::with_description("X-Clawb-Api-Key", "The same key by Clawb's name.");
         components.add_security_scheme("clawb", SecurityScheme::ApiKey(ApiKey::Header(alias)));
     }
-}
-
-/// Every operation may refuse, always in the same form.
-struct Problems;
-
-impl Modify for Problems {
-    fn modify(&self, api: &mut OpenApi) {
-        for item in api.paths.paths.values_mut() {
-            for operation in operations(item) {
-                add_refusal(operation);
-            }
-        }
-    }
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [
-        &mut item.get,
-        &mut item.put,
-        &mut item.post,
-        &mut item.patch,
-        &mut item.delete,
-    ]
-    .into_iter()
-    .flatten()
-}
-
-fn add_refusal(operation: &mut Operation) {
-    let content = || {
-        ContentBuilder::new()
-            .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
-            .build()
-    };
-    for (status, response) in &mut operation.responses.responses {
-        if let RefOr::T(response) = response
-            && status.starts_with(['4', '5'])
-            && let Some(body) = response.content.shift_remove("application/json")
-        {
-            let is_problem = matches!(&body, RefOr::T(body) if is_problem(body));
-            let media_type = if is_problem {
-                Problem::MEDIA_TYPE
-            } else {
-                "application/json"
-            };
-            response.content.insert(media_type.to_owned(), body);
-        }
-    }
-    let refusal = ResponseBuilder::new()
-        .description("A refusal (RFC 9457)")
-        .content(Problem::MEDIA_TYPE, content())
-        .build();
-    operation
-        .responses
-        .responses
-        .entry("default".to_owned())
-        .or_insert(RefOr::T(refusal));
-}
-
-fn is_problem(content: &Content) -> bool {
-    matches!(&content.schema, Some(RefOr::Ref(schema)) if schema.ref_location.ends_with("/Problem"))
 }
 
 #[cfg(test)]
@@ -177,12 +144,68 @@ mod tests {
                     ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
                     "{operation}"
                 );
-                assert!(
-                    operation["responses"]["default"]["content"]["application/problem+json"]
-                        .is_object()
-                );
             }
         }
         assert!(ids.len() >= 35);
+    }
+
+    #[test]
+    fn the_methods_of_a_route_are_those_that_are_described() {
+        assert_eq!(methods("/v1/agents"), ["GET", "POST"]);
+        assert_eq!(
+            methods("/v1/vaults/{vault_id}/secrets/{*path}"),
+            ["GET", "PUT", "DELETE"]
+        );
+        assert_eq!(methods("/v1/nowhere"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn check(document: &serde_json::Value, value: &serde_json::Value) {
+            if let Some(place) = value["$ref"].as_str() {
+                assert!(document.pointer(&place[1..]).is_some(), "{place}");
+            }
+            let fields = value.as_object().into_iter().flat_map(|map| map.values());
+            for inner in fields.chain(value.as_array().into_iter().flatten()) {
+                check(document, inner);
+            }
+        }
+        let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
+        check(&document, &document);
+    }
+
+    #[test]
+    fn every_refusal_is_described_and_is_a_problem() {
+        let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let all = paths.iter().flat_map(|(path, item)| {
+            let operations = item.as_object().unwrap().iter();
+            operations.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        });
+        for (name, operation) in all {
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(!responses.contains_key("default"), "{name}");
+            for status in ["500", "503"] {
+                assert!(responses.contains_key(status), "{name} {status}");
+            }
+            let is_private = operation.get("security").is_none();
+            for status in ["401", "403", "429"] {
+                assert!(
+                    !is_private || responses.contains_key(status),
+                    "{name} {status}"
+                );
+            }
+            for (status, response) in responses
+                .iter()
+                .filter(|(status, _)| status.as_str() >= "4")
+            {
+                let place = response["$ref"].as_str().map(|place| &place[1..]);
+                let response = place.map_or(response, |place| document.pointer(place).unwrap());
+                assert!(
+                    response["content"]["application/problem+json"].is_object(),
+                    "{name} {status}"
+                );
+            }
+        }
     }
 }

@@ -40,6 +40,7 @@ fn dressed(table: Router<AppState>, state: AppState) -> Router {
     table
         .fallback(middleware::no_such_path)
         .method_not_allowed_fallback(middleware::no_such_method)
+        .layer(from_fn(middleware::no_head)) // 3b
         .layer(from_fn_with_state(share(&state), middleware::admit)) // 3
         .layer(CatchPanicLayer::custom(middleware::panicked)) // 2
         .layer(from_fn_with_state(share(&state), middleware::observe)) // 1

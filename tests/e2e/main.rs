@@ -43,6 +43,7 @@ mod memory;
 mod minting;
 mod narrowing;
 mod nodes;
+mod openapi;
 mod outage;
 mod people;
 mod permission;

@@ -35,7 +35,9 @@ impl Hasher {
     /// [`Code::RateLimited`] when the queue is full.
     pub(crate) async fn hash(&self, password: &Secret) -> Result<PasswordDigest, ApiError> {
         let prepared = prepare(password);
-        let prepared = prepared.ok_or_else(|| ApiError::invalid("password", "is too long"))?;
+        let prepared = prepared.ok_or_else(|| {
+            ApiError::invalid("password", "is too long; at most 128 characters are taken")
+        })?;
         let salt = crate::context::random::<16>();
         let made = self.work(move || digest(&prepared, &salt)).await?;
         made.map(PasswordDigest)

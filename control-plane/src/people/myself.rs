@@ -52,7 +52,9 @@ impl FromRequestParts<AppState> for Myself {
                 context: caller.context,
             }),
             Principal::Agent { id, .. } => {
-                let detail = format!("agent {id} is no person: this concerns people's accounts");
+                let detail = format!(
+                    "agent {id} is no person, and this concerns people's accounts; ask a person"
+                );
                 Err(ApiError::new(Code::Forbidden, detail))
             }
         }

@@ -37,8 +37,13 @@ pub(crate) struct EventQuery {
     /// Before this time (RFC 3339).
     #[param(required = false, value_type = Option<String>)]
     to: Option<Timestamp>,
-    /// Items of one page: default 50, at most 200.
-    #[param(required = false)]
+    /// Items of one page: default 50, at most 200 (more is taken as 200).
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 50,
+        required = false
+    )]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[param(required = false)]

@@ -14,6 +14,7 @@ use store::{Grant, Rate};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use crate::openapi::shapes;
 use crate::timestamp::Timestamp;
 use spend::SpendView;
 
@@ -29,7 +30,7 @@ pub(crate) struct GrantView {
     #[schema(value_type = Vec<String>)]
     allowed_actions: Vec<Action>,
     /// `"*"` or a list of names.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = shapes::keys)]
     allowed_keys: Keys,
     constraints: ConstraintsView,
     expires_at: Option<Timestamp>,

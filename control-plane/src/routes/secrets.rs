@@ -108,7 +108,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Place {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
         path.map(|Path((vault, rest))| Self { vault, rest })
-            .map_err(|error| ApiError::invalid("path", "is not UTF-8").because(error))
+            .map_err(|error| {
+                ApiError::invalid("path", "is not UTF-8; percent-encode it as UTF-8").because(error)
+            })
     }
 }
 
@@ -164,7 +166,7 @@ fn check_type(kind: Option<String>) -> Result<Option<String>, ApiError> {
     match kind {
         Some(kind) if !TYPES.contains(&kind.as_str()) => Err(ApiError::invalid(
             "type",
-            format_args!("is none of {}", TYPES.join(", ")),
+            format_args!("must be one of {}", TYPES.join(", ")),
         )),
         kind => Ok(kind),
     }

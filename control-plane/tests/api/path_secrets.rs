@@ -73,6 +73,22 @@ async fn a_secret_goes_in_is_read_and_gets_versions() {
 }
 
 #[tokio::test]
+async fn asking_for_the_head_of_a_value_reads_nothing() {
+    let (world, vault) = with_vault().await;
+    let admin = &world.home.admin;
+    let path = format!("{vault}/secrets/a");
+    let body = json!({"value": CANARY, "max_access_count": 1});
+    world.put(&path, admin, body).await.ok(201);
+    for place in [&path, &format!("{vault}/secret-version/a/1")] {
+        let answer = world.send(request(Method::HEAD, place, admin, None)).await;
+        assert_eq!(answer.status, 405);
+        assert!(!answer.text.contains(CANARY));
+    }
+    assert_eq!(world.get(&path, admin).await.ok(200)["access_count"], 1);
+    world.get(&path, admin).await.refused(410, "secret_gone");
+}
+
+#[tokio::test]
 async fn the_newest_version_that_is_not_disabled_is_read() {
     let (world, vault) = with_vault().await;
     let admin = &world.home.admin;

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, header};
 use control_plane::Limits;
 use control_plane::problem::Code;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, World, nobody, request};
 
@@ -89,6 +89,33 @@ async fn a_method_that_a_path_does_not_take_is_a_problem_with_allow() {
             ))
             .await;
         answer.refused(405, "method_not_allowed");
+    }
+}
+
+#[tokio::test]
+async fn head_is_taken_only_where_everybody_may_ask() {
+    let world = World::new().await;
+    let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let Some(operation) = item.get("get") else {
+            continue;
+        };
+        let open = operation["security"]
+            .as_array()
+            .is_some_and(|all| all.contains(&json!({})));
+        let filled = path.replace(['{', '}'], "");
+        let head = request(Method::HEAD, &filled, &world.home.admin, None);
+        let answer = world.send(head).await;
+        if open {
+            assert_ne!(answer.status, 405, "{path}");
+            continue;
+        }
+        assert_eq!(answer.status, 405, "{path}");
+        let allow = answer.headers[header::ALLOW].to_str().unwrap();
+        assert!(
+            allow.contains("GET") && !allow.contains("HEAD"),
+            "{path} {allow}"
+        );
     }
 }
 
@@ -210,7 +237,7 @@ async fn every_code_has_its_page() {
 async fn head_is_get_without_a_body() {
     let world = World::new().await;
     let answer = world
-        .send(request(Method::HEAD, "/v1/agents", &world.home.admin, None))
+        .send(request(Method::HEAD, "/v1/health", &nobody(), None))
         .await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
 }

@@ -21,6 +21,7 @@ use crate::timestamp::Timestamp;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateAgent {
     /// Unique in the organisation, 1 to 128 characters.
+    #[schema(min_length = 1, max_length = 128)]
     name: String,
     /// Free text, at most 1024 characters.
     description: Option<String>,

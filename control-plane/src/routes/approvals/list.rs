@@ -12,6 +12,7 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{Paging, Params};
+use crate::problem::Problem;
 
 /// Which approvals.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -34,7 +35,7 @@ pub(crate) struct ApprovalList {
 
 /// Lists approvals in the order they were asked for.
 #[utoipa::path(get, path = "/v1/approvals", tag = "approvals", operation_id = "listApprovals", params(Paging, ApprovalFilter),
-    responses((status = 200, body = ApprovalList)))]
+    responses((status = 200, body = ApprovalList), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,

@@ -15,7 +15,7 @@ use crate::extract::Params;
 
 /// Streams audit events as NDJSON or CSV, oldest first, read as they are taken. `limit` and `cursor` do not apply.
 #[utoipa::path(get, path = "/v1/audit/export", tag = "audit", operation_id = "exportAudit", params(EventQuery),
-    responses((status = 200, body = String, content_type = "application/x-ndjson"), (status = 200, body = String, content_type = "text/csv")))]
+    responses((status = 200, content((String = "application/x-ndjson"), (String = "text/csv")))))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,

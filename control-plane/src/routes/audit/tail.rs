@@ -52,9 +52,12 @@ pub(crate) async fn handle(
         return Err(ApiError::new(Code::RateLimited, detail).retry_after(FULL_FOR));
     };
     let seen = headers.get("last-event-id").map(|id| id.to_str());
-    let seen = seen
-        .transpose()
-        .map_err(|_| ApiError::invalid("Last-Event-ID", "is not one of this feed's ids"))?;
+    let seen = seen.transpose().map_err(|_| {
+        ApiError::invalid(
+            "Last-Event-ID",
+            "is not one of this feed's ids; leave it out to begin with what comes next",
+        )
+    })?;
     let begun = state
         .store
         .audit()

@@ -99,7 +99,10 @@ pub(crate) async fn create(
     check_label("name", Some(&body.name))?;
     let now = state.clock.now();
     if body.expires_at.is_some_and(|end| end.0 <= now) {
-        return Err(ApiError::invalid("expires_at", "is in the past"));
+        return Err(ApiError::invalid(
+            "expires_at",
+            "is in the past; leave it out or name a later time",
+        ));
     }
     let key = ApiKey::generate(KeyHolder::Person);
     let new = NewPersonalKey {

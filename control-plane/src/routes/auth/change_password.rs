@@ -76,6 +76,6 @@ pub(super) async fn check_current(
     if hasher.verify(current, digest.as_ref()).await? {
         return Ok(digest);
     }
-    let detail = "current_password is not right";
+    let detail = "current_password is not right; send the one that you sign in with now";
     Err(ApiError::new(Code::Unauthenticated, detail))
 }

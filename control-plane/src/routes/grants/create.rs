@@ -18,6 +18,7 @@ use crate::auth::Person;
 use crate::entries::{MAX_ENTRIES, check_key};
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::openapi::shapes;
 use crate::problem::{Code, Problem};
 use crate::templates;
 use crate::timestamp::Timestamp;
@@ -36,7 +37,7 @@ pub(crate) struct CreateGrant {
     allowed_actions: Vec<Action>,
     /// `"*"` (the default) or a list of names.
     #[serde(default = "all_keys")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = shapes::keys)]
     allowed_keys: Keys,
     expires_at: Option<Timestamp>,
     /// `{preset, hosts[], methods[], paths[], cidrs[], time_window, rate{requests, per_seconds},

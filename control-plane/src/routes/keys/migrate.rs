@@ -11,7 +11,7 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Json;
-use crate::problem::Code;
+use crate::problem::{Code, Problem};
 
 /// Where to.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,7 +34,7 @@ pub(crate) struct Migrating {
 /// With the default vault of the organisation that runs the service its signing keys move too: new ones are made there.
 #[utoipa::path(post, path = "/v1/keys/migrate", tag = "keys", operation_id = "migrateKeys", request_body = Migrate,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 202, body = Migrating), (status = 409, body = crate::problem::Problem)))]
+    responses((status = 202, body = Migrating), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
@@ -72,7 +72,7 @@ pub(crate) async fn handle(
 /// New KEKs are made by the primary provider, so that is where to.
 fn check_providers(state: &AppState, to: &str) -> Result<(), ApiError> {
     if !PROVIDERS.contains(&to) {
-        let problem = format!("is none of {}", PROVIDERS.join(", "));
+        let problem = format!("must be one of {}", PROVIDERS.join(", "));
         return Err(ApiError::invalid("to", problem));
     }
     let primary = state.vault.wrapper().provider();

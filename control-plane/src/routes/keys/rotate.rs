@@ -14,7 +14,7 @@ use crate::ca::{self, CA_OVERLAP};
 use crate::error::ApiError;
 use crate::extract::OptionalJson;
 use crate::keys::{CA, JWT, LEASE_ROOT, OVERLAP};
-use crate::problem::Code;
+use crate::problem::{Code, Problem};
 use crate::timestamp::Timestamp;
 
 /// What to rotate: the KEK of a vault, or a key of the service.
@@ -50,7 +50,7 @@ pub(crate) struct NewVersion {
 /// Makes a new version of a vault's KEK and wraps all its data keys anew in the background, or makes a new key of the service.
 #[utoipa::path(post, path = "/v1/keys/rotate", tag = "keys", operation_id = "rotateKey", request_body = Option<Rotate>,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 202, body = Rotated), (status = 409, body = crate::problem::Problem)))]
+    responses((status = 202, body = Rotated), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
@@ -88,7 +88,7 @@ async fn rotate_kek(
 
 async fn rotate_key(state: &AppState, person: &Person, key: &str) -> Result<Rotated, ApiError> {
     if person.org != state.home_org {
-        let detail = "the keys of the service belong to the organisation that runs it";
+        let detail = "the keys of the service belong to the organisation that runs it; ask one of its admins";
         return Err(ApiError::new(Code::Forbidden, detail));
     }
     let minting = state.minting()?;
@@ -112,11 +112,14 @@ async fn rotate_key(state: &AppState, person: &Person, key: &str) -> Result<Rota
         }
         CA => {
             let maker = minting.ca.as_ref().ok_or_else(|| {
-                ApiError::invalid("key", "this process makes no certificate authorities")
+                ApiError::invalid(
+                    "key",
+                    "this process makes no certificate authorities; ask a control plane that does",
+                )
             })?;
             let version = ca::add(chest, maker.as_ref(), actor, now).await?;
             Ok(new(CA, version, now + CA_OVERLAP))
         }
-        _ => Err(ApiError::invalid("key", "is none of lease-root, jwt, ca")),
+        _ => Err(ApiError::invalid("key", "must be lease-root, jwt or ca")),
     }
 }

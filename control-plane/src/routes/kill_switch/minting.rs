@@ -9,6 +9,7 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::problem::Problem;
 
 /// Whether minting is to stand still. An unknown field is refused: a mistyped `agent_id` would mean everybody.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -24,7 +25,7 @@ pub(crate) struct SetMinting {
 
 /// Pauses or resumes the minting of leases. Leases that were minted stay good.
 #[utoipa::path(post, path = "/v1/identity/kill-switch/minting", tag = "kill-switch", operation_id = "setMinting", request_body = SetMinting,
-    responses((status = 200, body = KillSwitchStatus)))]
+    responses((status = 200, body = KillSwitchStatus), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,

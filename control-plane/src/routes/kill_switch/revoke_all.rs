@@ -9,6 +9,7 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::problem::Problem;
 
 /// Whose leases end. An unknown field is refused: a mistyped `agent_id` would mean everybody.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -22,7 +23,7 @@ pub(crate) struct RevokeAll {
 
 /// Revokes every lease minted until now: the next request of each is refused, on every node and in open tunnels.
 #[utoipa::path(post, path = "/v1/identity/kill-switch/revoke-all", tag = "kill-switch", operation_id = "revokeAll", request_body = RevokeAll,
-    responses((status = 200, body = KillSwitchStatus)))]
+    responses((status = 200, body = KillSwitchStatus), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,

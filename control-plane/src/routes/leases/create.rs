@@ -18,6 +18,7 @@ use crate::entries::check_key;
 use crate::error::ApiError;
 use crate::extract::Json;
 use crate::keys::MintFailure;
+use crate::openapi::shapes;
 use crate::problem::{Code, Problem};
 use crate::templates;
 use crate::timestamp::Timestamp;
@@ -42,7 +43,7 @@ pub(crate) struct CreateLease {
     #[schema(value_type = Option<String>)]
     action: Option<Action>,
     /// Narrows what the grant allows: `"*"` or a list of names.
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = shapes::keys_or_null)]
     keys: Option<Keys>,
     /// Default 60; at most 900 for a request lease and 86400 for a workflow lease, and never past the grant.
     ttl_seconds: Option<i64>,
@@ -103,7 +104,7 @@ pub(crate) struct BoundSet {
     /// Where the provider's template sends the credential.
     #[schema(value_type = Vec<String>)]
     hosts: Vec<HostPattern>,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = shapes::keys)]
     keys: Keys,
     /// The grant's limits.
     #[schema(value_type = Object)]
@@ -126,7 +127,7 @@ impl From<&Binding> for BoundSet {
 /// Mints a lease from the agent's grants.
 #[utoipa::path(post, path = "/v1/vault/leases", tag = "leases", operation_id = "createLease", request_body = CreateLease,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 201, body = CreatedLease), (status = 403, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = CreatedLease), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,
@@ -288,7 +289,10 @@ impl Wish {
         {
             return Err(ApiError::invalid(
                 "keys",
-                format_args!("the set {} has no key {missing}", set.id),
+                format_args!(
+                    "the set {} has no key {missing}; GET /v1/vault/secret-sets/{0} names those it has",
+                    set.id
+                ),
             ));
         }
         let template = templates::of_set(state, &set)?;
@@ -337,7 +341,7 @@ fn set_names(
         return Ok(sets);
     }
     let problem = format!(
-        "name 1 to {MAX_SETS} secret sets by secret_set_id, secret_set_ids or secret_set \"provider/environment/name\""
+        "must name 1 to {MAX_SETS} secret sets by secret_set_id, secret_set_ids or secret_set \"provider/environment/name\""
     );
     Err(ApiError::invalid("secret_set_id", problem))
 }

@@ -193,7 +193,10 @@ impl Export<'_> {
                 found.ok_or_else(|| {
                     ApiError::new(
                         Code::GrantDenied,
-                        format!("the lease does not cover {}", crate::text::excerpt(id)),
+                        format!(
+                            "the lease does not cover {}; mint one for that set",
+                            crate::text::excerpt(id)
+                        ),
                     )
                 })
             }

@@ -11,6 +11,7 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{Paging, Params};
+use crate::problem::Problem;
 
 /// Which leases.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -30,7 +31,7 @@ pub(crate) struct LeaseList {
 
 /// Lists leases in the order they were minted.
 #[utoipa::path(get, path = "/v1/vault/leases", tag = "leases", operation_id = "listLeases", params(Paging, LeaseFilter),
-    responses((status = 200, body = LeaseList)))]
+    responses((status = 200, body = LeaseList), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,

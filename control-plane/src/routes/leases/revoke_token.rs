@@ -12,6 +12,7 @@ use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::problem::Problem;
 
 /// The lease whose last block is to be revoked.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,7 +35,7 @@ pub(crate) struct RevokedToken {
 
 /// Revokes the last block of a lease and all that was narrowed from it; what it was narrowed from stays good.
 #[utoipa::path(post, path = "/v1/vault/leases/revoke", tag = "leases", operation_id = "revokeLeaseByToken", request_body = RevokeToken,
-    responses((status = 200, body = RevokedToken)))]
+    responses((status = 200, body = RevokedToken), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,

@@ -18,11 +18,20 @@ use crate::problem::Problem;
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct CreateSecretSet {
     /// The template's name, or `custom`.
-    #[schema(example = "stripe")]
+    #[schema(
+        example = "stripe",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     provider: String,
-    #[schema(example = "prod")]
+    #[schema(
+        example = "prod",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     environment: String,
-    #[schema(example = "billing-bot")]
+    #[schema(
+        example = "billing-bot",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     name: String,
     /// `{KEY: value}`
     #[schema(value_type = std::collections::BTreeMap<String, String>)]

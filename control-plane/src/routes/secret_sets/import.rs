@@ -18,11 +18,24 @@ use crate::problem::Problem;
 /// A set to be made of a `.env` text; further fields of the seeds' clients are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ImportSecretSet {
+    /// The template's name, or `custom`.
+    #[schema(
+        example = "stripe",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     provider: String,
+    #[schema(
+        example = "prod",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     environment: String,
+    #[schema(
+        example = "billing-bot",
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+    )]
     name: String,
     /// `KEY=VALUE` lines; `export`, `#` comments and quotes are understood.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "STRIPE_SECRET_KEY='sk_test_1'")]
     dotenv: Secret,
     /// `{hosts[], inject[]}` of a `custom` set.
     #[schema(value_type = Option<Object>)]

@@ -31,7 +31,7 @@ pub(crate) struct UpdateSecretSet {
 
 /// Stores the next version of a secret set. The next request through the injector uses it.
 #[utoipa::path(put, path = "/v1/vault/secret-sets/{id}", tag = "secret sets", operation_id = "updateSecretSet", request_body = UpdateSecretSet,
-    params(("id" = String, Path)), responses((status = 200, body = SecretSetView), (status = 409, body = Problem)))]
+    params(("id" = String, Path)), responses((status = 200, body = SecretSetView), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
@@ -85,7 +85,7 @@ impl Change {
         if let Some(key) = missing {
             return Err(ApiError::invalid(
                 "entries",
-                format_args!("the set has no key {key} to drop"),
+                format_args!("the set has no key {key} to drop; leave it out"),
             ));
         }
         let mut keys: Vec<String> = set

@@ -98,7 +98,7 @@ fn check_object(field: &str, value: Option<Value>) -> Result<Option<Value>, ApiE
     if value.to_string().len() > MAX_OBJECT {
         return Err(ApiError::invalid(
             field,
-            format_args!("has more than {MAX_OBJECT} bytes"),
+            format_args!("has more than {MAX_OBJECT} bytes; keep less beside the value"),
         ));
     }
     Ok(Some(value))

@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::AppState;
 use crate::error::ApiError;
+use crate::problem::Problem;
 
 /// The certificates that agents trust for the injector, in PEM. Public: they say nothing but that they are certificates.
 #[utoipa::path(get, path = "/v1/ca.pem", tag = "system", operation_id = "caCertificate", security(()),
-    responses((status = 200, body = String, content_type = "application/x-pem-file")))]
+    responses((status = 200, body = String, content_type = "application/x-pem-file"), (status = 404, body = Problem)))]
 pub(crate) async fn handle(State(state): State<AppState>) -> Result<Response, ApiError> {
     let pem = state.ca.pem();
     if pem.is_empty() {

@@ -22,6 +22,7 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Params;
+use crate::problem::Problem;
 use crate::templates;
 
 /// The request to be explained.
@@ -76,7 +77,7 @@ pub(crate) struct Candidate {
 }
 
 /// Explains what the injector would decide. It opens nothing and shows no value.
-#[utoipa::path(get, path = "/v1/explain", tag = "system", operation_id = "explain", params(ExplainQuery), responses((status = 200, body = Explanation)))]
+#[utoipa::path(get, path = "/v1/explain", tag = "system", operation_id = "explain", params(ExplainQuery), responses((status = 200, body = Explanation), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,

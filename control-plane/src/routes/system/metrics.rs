@@ -9,10 +9,11 @@ use crate::AppState;
 use crate::auth;
 use crate::context::RequestContext;
 use crate::error::ApiError;
+use crate::problem::Problem;
 
 /// Metrics in Prometheus' text format. Open to this machine; from elsewhere it takes a person's key, for numbers tell of use.
-#[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics",
-    responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics", security((), ("key" = []), ("clawb" = [])),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem), (status = 429, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,

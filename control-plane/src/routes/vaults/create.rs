@@ -19,7 +19,7 @@ use crate::text::is_label;
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct CreateVault {
     /// Unique in the organisation.
-    #[schema(example = "payments")]
+    #[schema(example = "payments", min_length = 1, max_length = 100)]
     name: String,
     #[serde(default)]
     description: Option<String>,
