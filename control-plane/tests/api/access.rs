@@ -331,6 +331,62 @@ async fn another_organisations_ids_are_like_none_at_all() {
     );
 }
 
+/// Paths with an id of a thing, and the test that asks for it from another organisation. A new resource gets a line here with its test.
+const FOREIGN_IDS: [(&str, &str); 13] = [
+    (
+        "/v1/agents/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    ("/v1/approvals/", "approvals.rs"),
+    (
+        "/v1/auth/api-keys/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    ("/v1/keys/rotations/", "keys.rs"),
+    (
+        "/v1/org/invitations/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/org/members/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    ("/v1/problems/", "the same for everybody"),
+    ("/v1/providers/", "the same for everybody"),
+    (
+        "/v1/security/ip-rules/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/vault/grants/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/vault/leases/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/vault/secret-sets/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    ("/v1/vaults/", "vaults_matrix.rs"),
+];
+
+#[test]
+fn every_path_with_an_id_is_asked_for_from_another_organisation() {
+    let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    let paths = document["paths"].as_object().unwrap().keys();
+    let with_id: Vec<&String> = paths.filter(|path| path.contains('{')).collect();
+    for path in &with_id {
+        let known = FOREIGN_IDS.iter().any(|(start, _)| path.starts_with(start));
+        assert!(
+            known,
+            "nobody asks for {path} from another organisation; write that test and name it in FOREIGN_IDS"
+        );
+    }
+    assert!(with_id.len() > 25);
+}
+
 #[tokio::test]
 async fn lists_of_one_organisation_hold_nothing_of_another() {
     let world = World::new().await;

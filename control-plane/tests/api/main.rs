@@ -16,6 +16,7 @@ mod doubles;
 mod enrolment;
 mod export;
 mod grants;
+mod hostile;
 mod idempotency;
 mod keys;
 mod kill_switch;
