@@ -9,6 +9,7 @@ mod completions;
 mod config_check;
 mod demo;
 mod doctor;
+mod env;
 mod explain;
 mod grant;
 mod init;
@@ -131,6 +132,11 @@ Examples:
     Secret(secret::Command),
     #[command(
         subcommand,
+        after_help = "Example:\n  claviger env run --prefix web/dev -- ./server"
+    )]
+    Env(env::Command),
+    #[command(
+        subcommand,
         after_help = "Example:\n  claviger policy create --vault payments --agent bot --path 'deploy/**' --permissions read"
     )]
     Policy(policy::Command),
@@ -213,6 +219,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Approval(command) => block_on(approval::run(&context, command)).map(done),
         Command::Vault(command) => block_on(vault::run(&context, command)).map(done),
         Command::Secret(command) => block_on(secret::run(&context, command)).map(done),
+        Command::Env(command) => env::run(&context, command),
         Command::Policy(command) => block_on(policy::run(&context, command)).map(done),
         Command::Run(args) => run::run(&context, &args),
         Command::Providers(command) => block_on(providers::run(&context, command)).map(done),
@@ -309,6 +316,7 @@ mod tests {
             "lease",
             "vault",
             "secret",
+            "env",
             "policy",
             "run",
             "providers",

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use zeroize::Zeroizing;
+
 use crate::trust::{STORE_PASSWORD, Trust};
 use crate::units::{HostPort, ProxyUrl};
 
@@ -99,6 +101,25 @@ pub(crate) fn build(
     child
 }
 
+/// The parent's environment without what is ours, and these variables.
+pub(crate) fn with_values(
+    parent: impl IntoIterator<Item = (OsString, OsString)>,
+    values: &BTreeMap<String, Zeroizing<String>>,
+) -> BTreeMap<OsString, OsString> {
+    let inherited = parent
+        .into_iter()
+        .filter(|(name, value)| !is_ours(name) && !holds_our_key(value));
+    let values = values
+        .iter()
+        .map(|(name, value)| (name.into(), value.as_str().into()));
+    inherited.chain(values).collect()
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.to_str()
+        .is_some_and(|name| OURS.contains(&name) || name.starts_with("CLAVIGER__"))
+}
+
 /// One more setting for git, behind those that variables give it already (git-config(1), `GIT_CONFIG_COUNT`).
 fn add_git_setting(child: &mut BTreeMap<OsString, OsString>, key: &str, value: &str) {
     let count = child
@@ -131,7 +152,7 @@ fn may_pass(name: &OsStr, value: &OsStr, facts: &Facts<'_>) -> bool {
     let Some(name) = name.to_str() else {
         return !holds_our_key(value);
     };
-    let is_ours = OURS.contains(&name) || name.starts_with("CLAVIGER__");
+    let is_ours = is_ours(OsStr::new(name));
     // A bundle is added to what a directory of roots holds; a program that looks there alone would miss our CA.
     let is_replaced = name == "SSL_CERT_DIR";
     !is_ours
@@ -228,6 +249,21 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()))
             .collect()
+    }
+
+    #[test]
+    fn values_are_added_to_what_is_not_ours() {
+        let parent = [
+            ("PATH", "/bin"),
+            ("CLAVIGER_KEY", "x"),
+            ("CLAVIGER__API", "x"),
+            ("A", "old"),
+        ];
+        let parent = parent.map(|(name, value)| (name.into(), value.into()));
+        let values = BTreeMap::from([("A".to_owned(), Zeroizing::new("new".to_owned()))]);
+        let expected = [("A", "new"), ("PATH", "/bin")];
+        let expected = expected.map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(with_values(parent, &values), BTreeMap::from(expected));
     }
 
     #[test]

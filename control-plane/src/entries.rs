@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use vault::Secret;
 
+use crate::dotenv;
 use crate::error::ApiError;
 use crate::text::{KEY_RULE, excerpt, is_key};
 
@@ -105,123 +106,20 @@ pub(crate) fn warnings(entries: &[(String, Secret)]) -> Vec<String> {
         .collect()
 }
 
-/// Reads a `.env` text: `KEY=VALUE` lines, `export`, `#` comments, single and double quotes (over several lines too).
+/// The entries of a `.env` text (see [`dotenv::parse`]).
 ///
 /// # Errors
 /// Names the line of the first mistake, never its text.
 pub(crate) fn parse_dotenv(text: &Secret) -> Result<Entries, ApiError> {
-    let text = text
-        .expose_str()
-        .ok_or_else(|| ApiError::invalid("dotenv", "is not UTF-8"))?;
-    let mut entries = BTreeMap::new();
-    let mut reader = Dotenv {
-        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
-        line: 0,
-    };
-    while let Some((line, key, secret)) = reader.next_entry()? {
-        if entries.len() == MAX_ENTRIES {
-            return Err(ApiError::invalid(
-                "dotenv",
-                format_args!("more than {MAX_ENTRIES} keys"),
-            ));
-        }
-        check_key(&format!("dotenv line {line}"), &key)?;
-        if entries.contains_key(&key) {
-            return Err(ApiError::invalid(
-                "dotenv",
-                format_args!("line {line}: {key} is set twice; keep one"),
-            ));
-        }
-        entries.insert(key, Some(secret));
-    }
-    Ok(Entries(entries))
-}
-
-struct Dotenv<'a> {
-    rest: &'a str,
-    line: usize,
-}
-
-impl Dotenv<'_> {
-    fn next_entry(&mut self) -> Result<Option<(usize, String, Secret)>, ApiError> {
-        while !self.rest.is_empty() {
-            let (line, after) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
-            self.line += 1;
-            let text = line.trim();
-            if text.is_empty() || text.starts_with('#') {
-                self.rest = after;
-                continue;
-            }
-            let (key, value) = line
-                .split_once('=')
-                .ok_or_else(|| self.mistake("has no `=`; write KEY=VALUE"))?;
-            let key = key
-                .trim()
-                .strip_prefix("export ")
-                .unwrap_or(key.trim())
-                .trim()
-                .to_owned();
-            let value = value.trim_start();
-            let start = self.line;
-            let quote = value
-                .chars()
-                .next()
-                .filter(|char| matches!(char, '"' | '\''));
-            let secret = if let Some(quote) = quote {
-                self.quoted(quote, line.len() - value.len() + 1)?
-            } else {
-                self.rest = after;
-                let bare = value.split_once(" #").map_or(value, |(value, _)| value);
-                Secret::new(bare.trim_end().as_bytes().to_vec())
-            };
-            return Ok(Some((start, key, secret)));
-        }
-        Ok(None)
-    }
-
-    /// Reads up to the closing quote; in double quotes `\n`, `\r`, `\t`, `\"`, `\\` and `\$` are escapes.
-    fn quoted(&mut self, quote: char, start: usize) -> Result<Secret, ApiError> {
-        let body = &self.rest[start..];
-        // The capacity is enough for the whole value, so no half of it stays behind in a buffer that grew.
-        let mut value = zeroize::Zeroizing::new(Vec::with_capacity(body.len()));
-        let mut chars = body.char_indices();
-        while let Some((at, char)) = chars.next() {
-            let char = match char {
-                _ if char == quote => {
-                    let line = &body[at + 1..];
-                    let (tail, after) = line.split_once('\n').unwrap_or((line, ""));
-                    if !(tail.trim().is_empty() || tail.trim().starts_with('#')) {
-                        return Err(self.mistake("has text after the closing quote"));
-                    }
-                    self.line += body[..at].matches('\n').count();
-                    self.rest = after;
-                    return Ok(Secret::new(value.to_vec()));
-                }
-                '\\' if quote == '"' => match chars.next().map(|(_, escaped)| escaped) {
-                    Some('n') => '\n',
-                    Some('r') => '\r',
-                    Some('t') => '\t',
-                    Some(escaped @ ('"' | '\\' | '$')) => escaped,
-                    _ => {
-                        return Err(self.mistake(
-                            r#"has an unknown escape; \n, \r, \t, \", \\ and \$ are known"#,
-                        ));
-                    }
-                },
-                char => char,
-            };
-            value.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-        Err(self.mistake("opens a quote that is never closed"))
-    }
-
-    fn mistake(&self, problem: &str) -> ApiError {
-        ApiError::invalid("dotenv", format_args!("line {} {problem}", self.line))
-    }
+    let entries = dotenv::parse(text).map_err(|error| ApiError::invalid("dotenv", error))?;
+    let entries = entries.into_iter();
+    Ok(Entries(
+        entries.map(|(key, secret)| (key, Some(secret))).collect(),
+    ))
 }
 
 /// Keys in one set.
-pub(crate) const MAX_ENTRIES: usize = 200;
+pub(crate) const MAX_ENTRIES: usize = dotenv::MAX_ENTRIES;
 const MAX_VALUE: usize = vault::envelope::MAX_SECRET_LEN;
 /// Below this length a match in a body would be chance (providers' scrubber has the same bound).
 const MIN_SCRUBBED: usize = 16;
@@ -241,49 +139,15 @@ mod tests {
             .collect())
     }
 
-    fn one(text: &str) -> String {
-        let mut all = dotenv(text).unwrap();
-        assert_eq!(all.len(), 1, "{text}");
-        all.remove(0).1
-    }
-
     #[test]
-    fn lines_comments_and_export_are_read() {
-        let all = dotenv("# comment\n\nexport A=1\r\n  B = two words # note\nC=x=y#z\n").unwrap();
-        let expected = [("A", "1"), ("B", "two words"), ("C", "x=y#z")];
-        assert_eq!(
-            all,
-            expected.map(|(key, value)| (key.to_owned(), value.to_owned()))
+    fn an_empty_value_is_refused() {
+        let detail = dotenv("A=").expect_err("empty");
+        assert!(detail.contains("entries.A: the value is empty"), "{detail}");
+        let detail = dotenv("A=1\nhunter2").expect_err("no key");
+        assert!(
+            detail.starts_with("dotenv: line 2 has no `=`") && !detail.contains("hunter2"),
+            "{detail}"
         );
-    }
-
-    #[test]
-    fn quotes_keep_what_is_in_them() {
-        assert_eq!(one("A='it is \\n # raw'"), "it is \\n # raw");
-        assert_eq!(one("A=\"a\\nb \\\"q\\\" \\\\\" # note"), "a\nb \"q\" \\");
-        assert_eq!(
-            one("A=\"-----BEGIN\nbody\n-----END\"\n"),
-            "-----BEGIN\nbody\n-----END"
-        );
-    }
-
-    #[test]
-    fn a_mistake_names_its_line_and_not_its_text() {
-        for (text, expected) in [
-            ("A=1\nhunter2", "line 2 has no `=`"),
-            ("A=\"hunter2", "line 1 opens a quote"),
-            ("A=\"x\" hunter2", "line 1 has text after"),
-            ("A=\"\\q\"", "line 1 has an unknown escape"),
-            ("A=1\nA=2", "line 2: A is set twice"),
-            ("A=\"\n\n\"\n1B=2", "dotenv line 4: `1B` is not a key"),
-            ("A=", "entries.A: the value is empty"),
-        ] {
-            let detail = dotenv(text).expect_err(text);
-            assert!(
-                detail.contains(expected) && !detail.contains("hunter2"),
-                "{detail}"
-            );
-        }
     }
 
     #[test]

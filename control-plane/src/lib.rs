@@ -5,6 +5,7 @@ mod auth;
 mod bootstrap;
 mod ca;
 mod context;
+pub mod dotenv;
 mod ed25519;
 mod entries;
 mod error;

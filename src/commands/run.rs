@@ -86,6 +86,20 @@ pub(crate) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Runs a program with this environment, and with nothing beside it.
+pub(super) fn with_environment(
+    context: &Context,
+    command: &[OsString],
+    environment: impl Future<Output = anyhow::Result<BTreeMap<OsString, OsString>>>,
+) -> anyhow::Result<ExitCode> {
+    crate::hardening::keep_memory_private();
+    super::block_on(async {
+        // Before anything else starts a thread, so that all of them hold the signals back.
+        let signals = Signals::hold()?;
+        program::run(context.output, command, environment.await?, signals, None).await
+    })
+}
+
 /// The lease to ask for.
 async fn mint(client: &Client, args: &Args) -> anyhow::Result<lease::Mint> {
     let agent = match (&args.agent, client.caller()) {
@@ -225,7 +239,7 @@ fn warn_of_shared_user(context: &Context) {
 }
 
 /// The one agent that holds a living grant on every set.
-async fn only_agent(client: &Client, sets: &[SetName]) -> anyhow::Result<String> {
+pub(super) async fn only_agent(client: &Client, sets: &[SetName]) -> anyhow::Result<String> {
     let grants = client.all("/v1/vault/grants", "grants").await?;
     let now = SystemClock.now();
     let mut common: Option<Vec<String>> = None;

@@ -25,6 +25,7 @@ mod crash;
 mod curl;
 mod demo;
 mod door;
+mod environments;
 mod export;
 mod failure;
 mod forgery;
