@@ -7,6 +7,8 @@ mod audit;
 mod ca;
 mod completions;
 mod config_check;
+#[cfg(test)]
+mod coverage;
 mod demo;
 mod doctor;
 mod env;

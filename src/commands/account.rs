@@ -16,6 +16,20 @@ use crate::units::Moment;
 /// Your own account: its email and its password
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Sign up: an organisation of your own, where the server is open for it
+    #[command(
+        after_help = "Example:\n  claviger account create ada@example.org --name 'Ada Lovelace'"
+    )]
+    Create {
+        /// The email that you will sign in with
+        email: String,
+        /// How you are called
+        #[arg(long)]
+        name: Option<String>,
+        /// A file that holds the password; - for standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
     /// Choose the email that you sign in with
     #[command(after_help = "Example:\n  claviger account email ada@example.org")]
     Email {
@@ -93,6 +107,14 @@ pub(crate) enum KeyCommand {
 }
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    if let Command::Create {
+        email,
+        name,
+        password_file,
+    } = command
+    {
+        return sign_up(context, &email, name.as_deref(), password_file).await;
+    }
     let client = context.connection.client().await?;
     let me = client.get("/v1/auth/me").await?;
     let has_password = text(&me, "auth_method") == "password";
@@ -102,6 +124,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             .transpose()
     };
     match command {
+        // Answered above.
+        Command::Create { .. } => {}
         Command::Email {
             email,
             password_file,
@@ -133,6 +157,24 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             );
         }
     }
+    Ok(())
+}
+
+async fn sign_up(
+    context: &Context,
+    email: &str,
+    name: Option<&str>,
+    password_file: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let client = context.connection.nobody()?;
+    let password = prompt::secret("your password", password_file.as_deref())?;
+    let body = json!({ "email": email, "password": password.as_str(), "display_name": name });
+    let answer = client.ask("/v1/auth/signup", &body).await?;
+    let email = crate::output::clean(text(&answer, "email"));
+    let sentence = format!(
+        "signed up as {email}, unless that was taken; `claviger login --email {email}` tells"
+    );
+    context.output.done(&answer, sentence);
     Ok(())
 }
 

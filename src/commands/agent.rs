@@ -131,7 +131,7 @@ pub(crate) struct Update {
     /// A new name
     #[arg(long)]
     name: Option<String>,
-    /// What it is for
+    /// What it is for; an empty text removes it
     #[arg(long)]
     description: Option<String>,
     #[command(flatten)]
@@ -304,7 +304,8 @@ async fn update(context: &Context, client: &Client, change: Update) -> anyhow::R
         put("name", json!(name));
     }
     if let Some(description) = change.description {
-        put("description", json!(description));
+        let text = (!description.is_empty()).then_some(description);
+        put("description", json!(text));
     }
     if change.api_key {
         put("auth_method", json!("api_key"));

@@ -9,7 +9,8 @@ use providers::{Catalog, Scheme, Template, parse_template};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::client::segment;
+use super::set::read_file;
+use crate::client::{segment, text as text_of};
 use crate::failure::Failure;
 use crate::output::{Tone, clean};
 
@@ -34,6 +35,12 @@ pub(crate) enum Command {
         /// That of this program, without asking a server
         #[arg(long)]
         built_in: bool,
+    },
+    /// Add a template to the server; injectors that run take it up within seconds
+    #[command(after_help = "Example:\n  claviger providers add acme.toml")]
+    Add {
+        /// The template file
+        file: PathBuf,
     },
     /// Check templates, and report every mistake with its file, line and field
     ///
@@ -68,6 +75,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     match command {
         Command::List { built_in } => list(context, built_in).await,
         Command::Show { name, built_in } => show(context, &name, built_in).await,
+        Command::Add { file } => add(context, &file).await,
         Command::Check { files } => check(context, &files),
         Command::Test(test) => test.run(context),
     }
@@ -122,6 +130,18 @@ async fn show(context: &Context, name: &str, built_in: bool) -> anyhow::Result<(
             .await?
     };
     context.output.fields(&template);
+    Ok(())
+}
+
+async fn add(context: &Context, file: &Path) -> anyhow::Result<()> {
+    let text = read_file(file)?;
+    let client = context.connection.client().await?;
+    let body = json!({ "template": text.as_str() });
+    let answer = client.post("/v1/providers", &body).await?;
+    let name = clean(text_of(&answer, "name"));
+    context
+        .output
+        .done(&answer, format!("added provider {name}"));
     Ok(())
 }
 
