@@ -65,6 +65,54 @@ pub(crate) async fn start(mut command: Command) -> anyhow::Result<(Child, String
     Ok((process, line.context("it ended before it served")?))
 }
 
+/// A running server of ours. It ends when this is dropped.
+pub(crate) struct Api {
+    process: Child,
+    pub(crate) url: String,
+    proxy: String,
+    ca: PathBuf,
+    /// The file of the administrator's key.
+    pub(crate) key: PathBuf,
+}
+
+impl Api {
+    /// `claviger serve` with these arguments and variables; `directory` is its own.
+    pub(crate) async fn start(
+        dir: &Path,
+        directory: &str,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Ready {
+            api: String,
+            proxy: String,
+            ca: PathBuf,
+        }
+        let data = dir.join(directory);
+        let mut serve = claviger(dir);
+        serve.args(["serve", "--json", "--api", "127.0.0.1:0"]);
+        serve.args(["--proxy", "127.0.0.1:0"]);
+        serve.args(arguments).envs(settings.iter().copied());
+        serve.arg("--data").arg(&data).stdin(Stdio::null());
+        serve.stderr(File::create(dir.join(format!("{directory}.log")))?);
+        let (process, line) = start(serve).await.context("claviger serve")?;
+        let ready: Ready = serde_json::from_str(&line)?;
+        Ok(Self {
+            process,
+            url: ready.api,
+            proxy: ready.proxy,
+            ca: ready.ca,
+            key: data.join("admin.key"),
+        })
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+}
+
 impl Contender {
     /// Pingora with interception and nothing else. The client sends the credential itself.
     pub(crate) async fn bare_pingora(stage: &Stage<'_>) -> anyhow::Result<Self> {
@@ -88,48 +136,22 @@ impl Contender {
         directory: &str,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        #[derive(Deserialize)]
-        struct Ready {
-            api: String,
-            proxy: String,
-            ca: PathBuf,
-        }
-        let data = stage.dir.join(directory);
-        let mut serve = claviger(stage.dir);
-        serve.args([
-            "serve",
-            "--json",
-            "--api",
-            "127.0.0.1:0",
-            "--proxy",
-            "127.0.0.1:0",
-            "--allow-address",
-            "127.0.0.0/8",
-        ]);
-        serve
-            .envs(settings.iter().copied())
-            .arg("--resolve")
-            .arg(format!("{HOST}:{0}=127.0.0.1:{0}", stage.upstream.port()));
-        serve
-            .arg("--upstream-ca")
-            .arg(stage.dir.join("upstream-ca.pem"))
-            .arg("--data")
-            .arg(&data);
-        serve
-            .stdin(Stdio::null())
-            .stderr(File::create(stage.dir.join(format!("{directory}.log")))?);
-        let (process, line) = start(serve).await.context("claviger serve")?;
-        let ready: Ready = serde_json::from_str(&line)?;
+        let resolve = format!("{HOST}:{0}=127.0.0.1:{0}", stage.upstream.port());
+        let authority = stage.dir.join("upstream-ca.pem");
+        let authority = authority.to_str().context("a path in UTF-8")?;
+        let network = ["--allow-address", "127.0.0.0/8", "--resolve", &resolve];
+        let arguments = [&network[..], &["--upstream-ca", authority]].concat();
+        let api = Api::start(stage.dir, directory, &arguments, settings).await?;
         let cli = Cli {
             dir: stage.dir,
-            url: &ready.api,
-            key: data.join("admin.key"),
+            url: &api.url,
+            key: api.key,
         };
         Ok(Self {
             name,
-            process,
-            address: ready.proxy.trim_start_matches("http://").parse()?,
-            ca: ready.ca,
+            process: api.process,
+            address: api.proxy.trim_start_matches("http://").parse()?,
+            ca: api.ca,
             lease: cli.lease(stage.upstream.port()).await?,
             authorization: "Bearer placeholder",
         })

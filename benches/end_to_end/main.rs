@@ -14,6 +14,7 @@ mod http1;
 mod load;
 mod process;
 mod scenario;
+mod secrets;
 mod slow_keys;
 mod upstream;
 
@@ -52,6 +53,8 @@ enum Role {
     SlowKeys(slow_keys::Args),
     /// A polite client beside 10,000 idle tunnels, slow heads, floods of headers, resets and continuations, and bombs
     Hostile(hostile::Args),
+    /// Secrets over the REST API: reads and writes a second, and reads beside strangers who try passwords and keys
+    Secrets(secrets::Args),
     /// One attack, until its parent ends
     Attack(hostile::AttackArgs),
     /// HTTPS server: `/bytes/N`, and it reads whatever is uploaded
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         None => one_thread()?.block_on(until_stopped(scenario::run(&cli.run))),
         Some(Role::SlowKeys(args)) => one_thread()?.block_on(until_stopped(slow_keys::run(&args))),
         Some(Role::Hostile(args)) => one_thread()?.block_on(until_stopped(hostile::run(&args))),
+        Some(Role::Secrets(args)) => one_thread()?.block_on(until_stopped(secrets::run(&args))),
         Some(Role::Attack(args)) => {
             one_thread()?.block_on(while_parent_lives(hostile::attack_for_ever(args)))
         }
