@@ -72,10 +72,10 @@ fn describe(writes: bool, operation: &mut Operation) {
 /// The statuses that do not depend on the handler.
 fn shared_by(writes: bool, operation: &Operation) -> BTreeSet<StatusCode> {
     let taken = |wanted: &dyn Fn(&ParameterIn, &str) -> bool| {
-        let parameters = operation.parameters.iter().flatten();
-        parameters
-            .into_iter()
-            .any(|parameter| matches!(parameter, RefOr::T(found) if wanted(&found.parameter_in, &found.name)))
+        let mut parameters = operation.parameters.iter().flatten();
+        parameters.any(|parameter| {
+            matches!(parameter, RefOr::T(found) if wanted(&found.parameter_in, &found.name))
+        })
     };
     let has_body = operation.request_body.is_some();
     // The middleware turns away what is too much, and whatever fails is one of these two.

@@ -45,7 +45,10 @@ pub(crate) async fn handle(
     check_providers(&state, &body.to)?;
     let from = kek_of(&vault)?;
     if from.as_str().split(':').next() == Some(&body.to) {
-        let detail = format!("vault {} is sealed by {} already", vault.name, body.to);
+        let detail = format!(
+            "vault {} is sealed by {} already; there is nothing to move",
+            vault.name, body.to
+        );
         return Err(ApiError::new(Code::Conflict, detail));
     }
     check_still(&state, &vault).await?;
