@@ -54,6 +54,8 @@ BEGIN
     GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
     GRANT UPDATE (last_used_at) ON user_keys TO claviger_control_plane;
     GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;
+    -- Where the trail is told to is its business alone.
+    GRANT SELECT, INSERT, UPDATE, DELETE ON webhooks, audit_sinks, webhook_deliveries TO claviger_control_plane;
     -- How people sign in, and what agents may say once, is the control plane's business alone.
     GRANT SELECT ON passwords, invitations, ip_rules, second_factors, recovery_codes, device_logins, seen_nonces,
         enrolments, enrolment_limits
@@ -81,10 +83,15 @@ BEGIN
     ALTER TABLE sealed_keys ENABLE ROW LEVEL SECURITY;
     DROP POLICY IF EXISTS control_plane ON sealed_keys;
     CREATE POLICY control_plane ON sealed_keys TO claviger_control_plane USING (true) WITH CHECK (true);
+    -- Of all keys only a webhook's secret is ever deleted, with its webhook.
+    GRANT DELETE ON sealed_keys TO claviger_control_plane;
+    DROP POLICY IF EXISTS only_webhooks_end ON sealed_keys;
+    CREATE POLICY only_webhooks_end ON sealed_keys AS RESTRICTIVE FOR DELETE TO claviger_control_plane
+        USING (name LIKE 'webhook/%');
     DROP POLICY IF EXISTS injector_reads ON sealed_keys;
     -- What mints, what signs tokens and people's second factors are none of its business, not even sealed.
     CREATE POLICY injector_reads ON sealed_keys FOR SELECT TO claviger_injector
-        USING (name NOT IN ('lease-root', 'jwt') AND name NOT LIKE 'totp/%');
+        USING (name NOT IN ('lease-root', 'jwt') AND name NOT LIKE 'totp/%' AND name NOT LIKE 'webhook/%');
     DROP POLICY IF EXISTS injector_adds ON sealed_keys;
     CREATE POLICY injector_adds ON sealed_keys FOR INSERT TO claviger_injector
         WITH CHECK (name LIKE 'audit-checkpoint/%');
@@ -101,6 +108,11 @@ BEGIN
     -- What was used or rejected stays so.
     CREATE POLICY control_plane_decides ON approvals FOR UPDATE TO claviger_control_plane
         USING (status IN ('pending', 'approved')) WITH CHECK (true);
+    -- It sweeps those that ended 30 days ago, and nothing younger.
+    GRANT DELETE ON approvals TO claviger_control_plane;
+    DROP POLICY IF EXISTS control_plane_sweeps ON approvals;
+    CREATE POLICY control_plane_sweeps ON approvals FOR DELETE TO claviger_control_plane
+        USING (expires_at < ledger_clock() - 2592000000::BIGINT + 60000);
     DROP POLICY IF EXISTS injector_asks ON approvals;
     CREATE POLICY injector_asks ON approvals FOR INSERT TO claviger_injector
         WITH CHECK (status = 'pending' AND decided_at IS NULL);

@@ -153,6 +153,8 @@ ids! {
     IpRuleId, "ipr_";
     /// An agent that asked for itself.
     EnrolmentId, "enr_";
+    /// A webhook: where the audit trail is told to.
+    WebhookId, "whk_";
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! An approval is bound to what was asked by a digest over all of it. Whoever repeats the request finds the same one. It is
 //! used up by the ledger, in the transaction that records the use.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::leases::id::{AgentId, ApprovalId, GrantId, LeaseId, OrgId, SetId};
@@ -369,8 +370,42 @@ impl Approvals<'_> {
         tx.commit().await?;
         Ok(Some(approval))
     }
+
+    /// Deletes approvals that ended 30 days ago, whatever became of them: every ten minutes, however often it is called, and
+    /// 2,000 at a time. Gives their number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let inner = &self.store.inner;
+        let now = inner.time.now();
+        let last = inner.approvals_swept_at.load(Ordering::Relaxed);
+        let is_due = now - last >= SWEEP_EVERY_MS
+            && inner
+                .approvals_swept_at
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !is_due {
+            return Ok(0);
+        }
+        let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+        let mut tx = self.store.write(Change::Installation).await?;
+        let swept = query(SWEEP)
+            .bind(now.saturating_sub(kept))
+            .execute(tx.conn())
+            .await?;
+        tx.commit().await?;
+        Ok(swept)
+    }
 }
 
+/// For so long after its end an approval is kept. The trail tells of it for ever.
+const KEPT: Duration = Duration::from_hours(30 * 24);
+/// How often old ones are deleted.
+const SWEEP_EVERY_MS: i64 = 10 * 60 * 1_000;
+/// What one sweep deletes: a short change, so that a backlog keeps nobody waiting.
+const SWEEP: &str = "DELETE FROM approvals WHERE id IN \
+    (SELECT id FROM approvals WHERE expires_at < $1 ORDER BY expires_at LIMIT 2000)";
 const GET: &str = "SELECT * FROM approvals WHERE org_id = $1 AND id = $2";
 const FIND: &str = "SELECT * FROM approvals WHERE org_id = $1 AND digest = $2 AND expires_at > $3 \
     AND status <> 'consumed' ORDER BY id DESC LIMIT 1";

@@ -11,6 +11,7 @@ use crate::{Actor, Event, Location, NewEvent, Page, PageRequest, Store, StoreErr
 
 pub(crate) mod checkpoint;
 mod list;
+mod told;
 mod verify;
 
 /// Under this name the public key that signs checkpoints is looked for among the sealed keys.
@@ -42,6 +43,24 @@ pub struct Followed {
     pub place: String,
 }
 
+/// What was appended behind a place, for whoever takes it event by event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// Each stream's in its order.
+    pub steps: Vec<Step>,
+    /// Behind all of them.
+    pub end: String,
+}
+
+/// An event, and the place behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The event.
+    pub event: Event,
+    /// From here it goes on once this event is dealt with.
+    pub place: String,
+}
+
 /// Signs the heads of the chain: an Ed25519 key that the caller seals like its other keys.
 pub struct CheckpointSigner {
     key: ed25519_dalek::SigningKey,
@@ -65,6 +84,18 @@ impl std::fmt::Debug for CheckpointSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("CheckpointSigner(..)")
     }
+}
+
+/// The heads of a process's streams at one moment, signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHeads {
+    /// `{"statement":{"written_at":…,"heads":{STREAM:{"seq":…,"hash":…}}},"key":…,"signature":…}` without a line break. The
+    /// signature (Ed25519, hex) is over `claviger audit checkpoint v1`, a line break, and the statement's text as it stands.
+    pub line: String,
+    /// When they were signed, RFC 3339 in UTC with milliseconds.
+    pub written_at: String,
+    /// Records in all of the streams: it grows with every record.
+    pub records: u64,
 }
 
 /// What is wrong with a record.
@@ -149,6 +180,8 @@ pub struct VerifyReport {
     pub checkpoint_key: Option<String>,
     /// Secret sets whose stored version is below one that the chain recorded.
     pub rolled_back: Vec<RolledBack>,
+    /// Secrets by path and policies whose rows are other than the chain recorded.
+    pub put_back: Vec<PutBack>,
 }
 
 /// A secret set whose rows were put back to an earlier state behind the store's back.
@@ -162,10 +195,25 @@ pub struct RolledBack {
     pub stored: u64,
 }
 
+/// A secret by path or a policy whose rows were put back to an earlier state, or written, behind the store's back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutBack {
+    /// `secret` or `policy`.
+    pub kind: &'static str,
+    /// Its organisation's id.
+    pub org_id: String,
+    /// Its vault's id.
+    pub vault_id: String,
+    /// The secret's path, or the policy's id.
+    pub name: String,
+    /// What is wrong with it, in a sentence.
+    pub why: String,
+}
+
 impl VerifyReport {
     /// Whether nothing bad was found.
     pub const fn is_intact(&self) -> bool {
-        self.first_bad.is_none() && self.rolled_back.is_empty()
+        self.first_bad.is_none() && self.rolled_back.is_empty() && self.put_back.is_empty()
     }
 }
 
@@ -197,6 +245,9 @@ pub struct OfflineOptions {
     /// The public key that must have signed the checkpoint. Without it, the key in the database
     /// is trusted, which whoever can write the database could have put there.
     pub trusted_key: Option<[u8; 32]>,
+    /// Heads that were published while the server ran, a signed one a line ([`Audit::signed_heads`]), and kept where whoever
+    /// writes the database could not reach them: the chain has to hold every one of them.
+    pub published: Option<PathBuf>,
 }
 
 /// Verifies the chain in a database against the checkpoint file, without opening it as a store.
@@ -225,6 +276,7 @@ pub async fn verify_offline(
         pool: pool.clone(),
         checkpoint: checkpoint_path.to_owned(),
         trusted_key: options.trusted_key,
+        published: options.published.clone(),
         expects_signed: None,
         in_memory: std::collections::BTreeMap::new(),
     })
@@ -292,6 +344,23 @@ impl Audit<'_> {
         list::after(self.store, org, filter, place).await
     }
 
+    /// The same event by event: of an organisation, or, for what an operator runs, of all. An empty place is before the first
+    /// record.
+    ///
+    /// # Errors
+    /// [`StoreError`], [`StoreError::BadCursor`].
+    pub async fn steps(&self, org: Option<&OrgId>, place: &str) -> Result<Steps, StoreError> {
+        list::steps(self.store, org, place).await
+    }
+
+    /// The place where the trail ends now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end(&self) -> Result<String, StoreError> {
+        list::end(self.store).await
+    }
+
     /// Verifies every stream against memory and the signed heads.
     ///
     /// # Errors
@@ -303,6 +372,7 @@ impl Audit<'_> {
             pool: inner.pool.clone(),
             checkpoint: inner.checkpoint.clone(),
             trusted_key: inner.ledger.checkpoint_key(),
+            published: None,
             expects_signed: Some(inner.ledger.has_signed()),
             in_memory: inner
                 .heads
@@ -311,6 +381,14 @@ impl Audit<'_> {
                 .into(),
         })
         .await
+    }
+
+    /// This process's heads as they were last committed, signed: one line of JSON, to be kept where whoever writes the
+    /// database cannot reach it. `None` before [`start_checkpoints`](Self::start_checkpoints), and while nothing is on record.
+    pub fn signed_heads(&self) -> Option<SignedHeads> {
+        let inner = &self.store.inner;
+        let signer = inner.ledger.signer()?;
+        checkpoint::sign(&signer, &inner.heads, inner.time.now())
     }
 
     /// From now on, signs the heads into the checkpoint file at most 1 s after they move, and at close.

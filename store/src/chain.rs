@@ -58,9 +58,14 @@ impl Stream {
         (position & ((1 << SEQ_BITS) - 1)).cast_unsigned()
     }
 
+    /// The number of the stream whose record lies at `position`.
+    pub(crate) const fn number_of(position: i64) -> i64 {
+        position >> SEQ_BITS
+    }
+
     /// Whether a record at `position` is one of this stream.
     pub(crate) const fn holds(&self, position: i64) -> bool {
-        position >> SEQ_BITS == self.number
+        Self::number_of(position) == self.number
     }
 
     /// Just below the first record.

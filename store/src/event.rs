@@ -158,11 +158,14 @@ pub struct Event {
     /// Of an outcome on a budget: what it cost, in millionths of a US dollar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usd_micros: Option<u64>,
+    /// Of a policy that was made or changed: SHA-256 over what it says from then on, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_sha256: Option<String>,
 }
 
 impl Event {
     /// The names of all fields, in their order: columns where events are told as a table.
-    pub const FIELDS: [&str; 45] = [
+    pub const FIELDS: [&str; 46] = [
         "id",
         "stream",
         "seq",
@@ -208,6 +211,7 @@ impl Event {
         "tokens_in",
         "tokens_out",
         "usd_micros",
+        "content_sha256",
     ];
 
     /// What a use held of its grant's budget.
@@ -267,6 +271,8 @@ pub struct NewEvent {
     pub vault_id: Option<VaultId>,
     /// The policy concerned, or by which it was decided.
     pub policy_id: Option<PolicyId>,
+    /// Of a policy that was made or changed: SHA-256 over what it says from then on, lower-case hex.
+    pub content_sha256: Option<String>,
 }
 
 impl NewEvent {
@@ -294,6 +300,7 @@ impl NewEvent {
             approval_id: self.approval_id.as_ref().map(ApprovalId::as_str),
             vault_id: self.vault_id.as_ref().map(VaultId::as_str),
             policy_id: self.policy_id.as_ref().map(PolicyId::as_str),
+            content_sha256: self.content_sha256.as_deref(),
             ..Draft::default()
         }
     }
@@ -343,6 +350,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) tokens_in: Option<u64>,
     pub(crate) tokens_out: Option<u64>,
     pub(crate) usd_micros: Option<u64>,
+    pub(crate) content_sha256: Option<&'a str>,
 }
 
 impl Draft<'_> {
@@ -396,6 +404,7 @@ impl Draft<'_> {
         optional_number(out, ",\"tokens_in\":", self.tokens_in);
         optional_number(out, ",\"tokens_out\":", self.tokens_out);
         optional_number(out, ",\"usd_micros\":", self.usd_micros);
+        optional_text(out, ",\"content_sha256\":", self.content_sha256);
         out.push('}');
     }
 }

@@ -459,6 +459,10 @@ impl Ledger {
     }
 
     /// The key that signs the heads, if there is one yet.
+    pub(crate) fn signer(&self) -> Option<Arc<CheckpointSigner>> {
+        self.shared.keeper.signer()
+    }
+
     pub(crate) fn checkpoint_key(&self) -> Option<[u8; 32]> {
         self.shared.keeper.checkpoint_key()
     }

@@ -59,10 +59,12 @@ pub mod second_factors;
 pub mod secret_sets;
 pub mod secrets;
 pub mod sessions;
+pub mod sinks;
 pub mod spend;
 pub mod transfer;
 pub mod users;
 pub mod vaults;
+pub mod webhooks;
 
 pub use actor::{Actor, ActorKind};
 pub use agents::{
@@ -72,7 +74,7 @@ pub use agents::{
 pub use approvals::Approvals;
 pub use audit::{
     Audit, BadReason, BadRecord, CheckpointSigner, EventFilter, Followed, OfflineOptions,
-    StreamReport, VerifyError, VerifyReport,
+    SignedHeads, Step, Steps, StreamReport, VerifyError, VerifyReport,
 };
 pub use credentials::{AccountError, Credentials, NewAccount, PasswordDigest, ProfilePatch};
 pub use db::{DatabaseError, StoreError};
@@ -115,9 +117,11 @@ pub use secrets::{
     WriteSecretError,
 };
 pub use sessions::{Session, SessionRef, Sessions};
+pub use sinks::{Sink, Sinks};
 pub use spend::{Amount, Spend, Spent};
 pub use users::{CreateUserError, NewUser, Role, User, Users};
 pub use vaults::{CreateVaultError, DeleteVaultError, NamedVault, NewVault, Vault, Vaults};
+pub use webhooks::{CreateWebhookError, Delivery, NewWebhook, Webhook, WebhookPatch, Webhooks};
 
 /// When a commit counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -269,7 +273,9 @@ struct Inner {
     /// When answers to repeated requests were last forgotten.
     forgot_at: AtomicI64,
     /// When nonces whose time is over were last swept.
-    swept_at: AtomicI64,
+    nonces_swept_at: AtomicI64,
+    /// When approvals of long ago were last deleted.
+    approvals_swept_at: AtomicI64,
     ledger: Ledger,
 }
 
@@ -321,7 +327,8 @@ impl Store {
                 control_head: tokio::sync::Mutex::new(ControlHead { uncertain: None }),
                 turn,
                 forgot_at: AtomicI64::new(0),
-                swept_at: AtomicI64::new(0),
+                nonces_swept_at: AtomicI64::new(0),
+                approvals_swept_at: AtomicI64::new(0),
                 ledger,
             }),
         })
@@ -477,6 +484,16 @@ impl Store {
     /// Rotations of vaults' keys.
     pub const fn rotations(&self) -> Rotations<'_> {
         Rotations { store: self }
+    }
+
+    /// Where the trail is told to.
+    pub const fn webhooks(&self) -> Webhooks<'_> {
+        Webhooks { store: self }
+    }
+
+    /// How far the trail was told.
+    pub const fn sinks(&self) -> Sinks<'_> {
+        Sinks { store: self }
     }
 
     /// Answers kept for repeated requests.

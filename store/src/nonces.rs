@@ -73,10 +73,10 @@ impl Nonces<'_> {
     async fn sweep(&self) -> Result<(), StoreError> {
         let inner = &self.store.inner;
         let now = inner.time.now();
-        let last = inner.swept_at.load(Ordering::Relaxed);
+        let last = inner.nonces_swept_at.load(Ordering::Relaxed);
         let is_due = now - last >= SWEEP_EVERY_MS
             && inner
-                .swept_at
+                .nonces_swept_at
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if !is_due {

@@ -2,9 +2,12 @@
 
 use ::leases::id::{AgentId, OrgId, PolicyId, UserId, VaultId};
 use ::leases::policy::{Conditions, Effect, Permission, Rule};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use crate::db::{Change, Row, WriteTx, id, json, optional_time, query, time, to_json};
+use crate::db::{
+    Change, Row, WriteTx, count, id, json, optional_time, query, stored, time, to_json,
+};
 use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -49,6 +52,8 @@ pub struct Policy {
     pub principal: PolicyPrincipal,
     /// What it says.
     pub rule: Rule,
+    /// Counts its changes, so that the trail tells a policy that was put back. 0 for one that an earlier release made.
+    pub version: u64,
     /// Id of who made it.
     pub created_by: String,
     /// When it was made.
@@ -144,6 +149,7 @@ impl Policies<'_> {
             vault: vault.clone(),
             principal: new.principal,
             rule: new.rule,
+            version: 1,
             created_by: actor.id.clone(),
             created_at: now,
             updated_at: now,
@@ -182,9 +188,11 @@ impl Policies<'_> {
         rule.effect = patch.effect.unwrap_or(rule.effect);
         rule.priority = patch.priority.unwrap_or(rule.priority);
         policy.updated_at = at(tx.now());
+        policy.version += 1;
         query(
             "UPDATE policies SET permissions = $1, effect = $2, priority = $3, conditions = $4, \
-             environments = $5, expires_at = $6, updated_at = $7 WHERE org_id = $8 AND id = $9",
+             environments = $5, expires_at = $6, updated_at = $7, version = $10 \
+             WHERE org_id = $8 AND id = $9",
         )
         .bind(to_json(&policy.rule.permissions, WHAT)?)
         .bind(policy.rule.effect.as_str())
@@ -195,6 +203,7 @@ impl Policies<'_> {
         .bind(tx.now())
         .bind(org.as_str())
         .bind(policy.id.as_str())
+        .bind(stored(policy.version))
         .execute(tx.conn())
         .await?;
         record(&mut tx, org, &policy, "policy.update", actor).await?;
@@ -214,13 +223,15 @@ impl Policies<'_> {
         actor: &Actor,
     ) -> Result<bool, StoreError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        let Some(policy) = find(&mut tx, org, vault, policy).await? else {
+        let Some(mut policy) = find(&mut tx, org, vault, policy).await? else {
             return Ok(false);
         };
-        query("UPDATE policies SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
+        policy.version += 1;
+        query("UPDATE policies SET deleted_at = $1, version = $4 WHERE org_id = $2 AND id = $3")
             .bind(tx.now())
             .bind(org.as_str())
             .bind(policy.id.as_str())
+            .bind(stored(policy.version))
             .execute(tx.conn())
             .await?;
         record(&mut tx, org, &policy, "policy.delete", actor).await?;
@@ -341,7 +352,7 @@ async fn insert(tx: &mut WriteTx<'_>, org: &OrgId, policy: &Policy) -> Result<()
     query(
         "INSERT INTO policies (id, org_id, vault_id, principal_type, principal_id, path_pattern, \
          permissions, effect, priority, conditions, environments, expires_at, created_by, created_at, \
-         updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
+         updated_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15)",
     )
     .bind(policy.id.as_str())
     .bind(org.as_str())
@@ -357,6 +368,7 @@ async fn insert(tx: &mut WriteTx<'_>, org: &OrgId, policy: &Policy) -> Result<()
     .bind(rule.expires_at.map(millis))
     .bind(&policy.created_by)
     .bind(tx.now())
+    .bind(stored(policy.version))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -379,10 +391,59 @@ async fn record(
         vault_id: Some(policy.vault.clone()),
         policy_id: Some(policy.id.clone()),
         keys: vec![policy.rule.pattern.to_string()],
+        secret_version: Some(policy.version),
+        content_sha256: Some(content(policy)?),
         ..NewEvent::default()
     };
     tx.append(org, actor, &event).await?;
     Ok(())
+}
+
+/// SHA-256 over what a policy says, as its row has it, lower-case hex.
+fn content(policy: &Policy) -> Result<String, StoreError> {
+    let rule = &policy.rule;
+    Ok(digest([
+        policy.vault.as_str(),
+        policy.principal.kind(),
+        policy.principal.id(),
+        rule.pattern.as_str(),
+        &to_json(&rule.permissions, WHAT)?,
+        rule.effect.as_str(),
+        &rule.priority.to_string(),
+        &to_json(&rule.conditions, WHAT)?,
+        &to_json(&rule.environments, WHAT)?,
+        &end(rule.expires_at.map(millis)),
+    ]))
+}
+
+/// The same of a row.
+pub(crate) fn content_of(row: &Row) -> Result<String, StoreError> {
+    Ok(digest([
+        row.try_get("vault_id")?,
+        row.try_get("principal_type")?,
+        row.try_get("principal_id")?,
+        row.try_get("path_pattern")?,
+        row.try_get("permissions")?,
+        row.try_get("effect")?,
+        &row.try_get::<i64>("priority")?.to_string(),
+        row.try_get("conditions")?,
+        row.try_get("environments")?,
+        &end(row.try_get("expires_at")?),
+    ]))
+}
+
+fn end(expires_at: Option<i64>) -> String {
+    expires_at.map_or_else(String::new, |end| end.to_string())
+}
+
+/// Each text goes in with its length, so that no two lists of texts are one.
+fn digest(texts: [&str; 10]) -> String {
+    let mut digest = Sha256::new();
+    for text in texts {
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    hex::encode(digest.finalize())
 }
 
 fn read(row: &Row) -> Result<Policy, StoreError> {
@@ -410,6 +471,7 @@ fn read(row: &Row) -> Result<Policy, StoreError> {
             environments: json(row, "environments", WHAT)?,
             expires_at: optional_time(row, "expires_at")?,
         },
+        version: count(row, "version")?,
         created_by: row.try_get("created_by")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

@@ -385,20 +385,20 @@ impl Secrets<'_> {
     ) -> Result<bool, WriteSecretError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
         check_no_set(&mut tx, org, vault, path.as_str()).await?;
-        let deleted = query(
+        let deleted: Option<i64> = query(
             "UPDATE secrets SET deleted_at = $1 WHERE org_id = $2 AND vault_id = $3 AND path = $4 \
-             AND deleted_at IS NULL",
+             AND deleted_at IS NULL RETURNING version",
         )
         .bind(tx.now())
         .bind(org.as_str())
         .bind(vault.as_str())
         .bind(path.as_str())
-        .execute(tx.conn())
+        .fetch_value(tx.conn())
         .await?;
-        if deleted == 0 {
+        let Some(newest) = deleted else {
             return Ok(false);
-        }
-        record_path(&mut tx, org, vault, path, "secret.delete", actor).await?;
+        };
+        record_path(&mut tx, org, (vault, path, newest), "secret.delete", actor).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -433,15 +433,17 @@ impl Secrets<'_> {
         if let Some(set) = head.current.as_ref().and_then(SecretVersion::set_name) {
             return Err(WriteSecretError::SetEntry(set.to_owned()));
         }
-        query(
-            "UPDATE secrets SET deleted_at = NULL WHERE org_id = $1 AND vault_id = $2 AND path = $3",
+        let restored: Option<i64> = query(
+            "UPDATE secrets SET deleted_at = NULL WHERE org_id = $1 AND vault_id = $2 AND path = $3 \
+             RETURNING version",
         )
         .bind(org.as_str())
         .bind(vault.as_str())
         .bind(path.as_str())
-        .execute(tx.conn())
+        .fetch_value(tx.conn())
         .await?;
-        record_path(&mut tx, org, vault, path, "secret.restore", actor).await?;
+        let newest = restored.ok_or(StoreError::Corrupt { what: WHAT })?;
+        record_path(&mut tx, org, (vault, path, newest), "secret.restore", actor).await?;
         tx.commit().await?;
         head.deleted_at = None;
         Ok(Some(head))
@@ -699,11 +701,11 @@ async fn record(
     Ok(())
 }
 
+/// Records what concerns a secret as a whole, with its newest version: so it is told which deletion a restoration took back.
 async fn record_path(
     tx: &mut WriteTx<'_>,
     org: &OrgId,
-    vault: &VaultId,
-    path: &SecretPath,
+    (vault, path, newest): (&VaultId, &SecretPath, i64),
     action: &'static str,
     actor: &Actor,
 ) -> Result<(), StoreError> {
@@ -711,6 +713,7 @@ async fn record_path(
         action,
         vault_id: Some(vault.clone()),
         keys: vec![path.to_string()],
+        secret_version: Some(newest.unsigned_abs()),
         ..NewEvent::default()
     };
     tx.append(org, actor, &event).await?;

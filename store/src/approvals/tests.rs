@@ -16,6 +16,7 @@ on_both! {
     an_agent_has_so_many_waiting_and_short_waits_are_no_way_around,
     each_step_is_on_record,
     of_64_uses_of_one_approval_one_is_recorded,
+    what_ended_long_ago_is_swept,
 }
 
 fn agent(tenant: &Tenant) -> Actor {
@@ -411,4 +412,36 @@ async fn of_64_uses_of_each_approval_over_four_nodes_one_is_recorded() {
     for node in &nodes[1..] {
         node.close().await;
     }
+}
+
+async fn what_ended_long_ago_is_swept(world: World) {
+    let one = tenant(&world.store, "one").await;
+    let approvals = world.store.approvals();
+    let ask = async |path| {
+        let asked = one.asked(path, b"");
+        approvals.ask(&one.org, &asked, &agent(&one)).await.unwrap()
+    };
+    let (expired, rejected) = (ask("/v1/a").await, ask("/v1/b").await);
+    let decided = approvals
+        .decide(&one.org, &rejected.id, Verdict::Reject, None, &person())
+        .await;
+    decided.unwrap().unwrap();
+    let left = async || {
+        let listed = approvals
+            .list(&one.org, None, None, &PageRequest::default())
+            .await;
+        listed.unwrap().items.len()
+    };
+    assert_eq!(approvals.sweep().await.unwrap(), 0);
+    world.advance(KEPT);
+    assert_eq!((approvals.sweep().await.unwrap(), left().await), (0, 2));
+    let asked_anew = ask("/v1/a").await;
+    let after_both = expired.expires_at.max(rejected.expires_at) - expired.created_at;
+    world.advance(after_both.unsigned_abs() + Duration::from_mins(1));
+    // Not again so soon, or it is done: never in between.
+    world.advance(Duration::from_mins(10));
+    assert_eq!((approvals.sweep().await.unwrap(), left().await), (2, 1));
+    assert_eq!((approvals.sweep().await.unwrap(), left().await), (0, 1));
+    let kept = approvals.get(&one.org, None, &asked_anew.id).await.unwrap();
+    assert_eq!(kept.unwrap().status, ApprovalStatus::Expired);
 }

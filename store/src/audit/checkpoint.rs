@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use super::CheckpointSigner;
+use super::{CheckpointSigner, SignedHeads};
 use crate::chain::{Heads, Link};
 use crate::event::rfc3339;
 
@@ -46,6 +46,32 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    fn new(
+        signer: &CheckpointSigner,
+        heads: &Heads,
+        links: [Link; 2],
+        carried: Carried,
+        at: i64,
+    ) -> Self {
+        let mut statement = Statement {
+            written_at: String::new(),
+            heads: carried,
+        };
+        rfc3339(&mut statement.written_at, at);
+        for (head, link) in heads.each().into_iter().zip(links) {
+            let stated = SignedHead {
+                seq: link.seq,
+                hash: hex::encode(link.hash),
+            };
+            statement.heads.insert(head.stream.name.to_string(), stated);
+        }
+        Self {
+            key: hex::encode(signer.public()),
+            signature: hex::encode(signer.key.sign(&message(&statement)).to_bytes()),
+            statement,
+        }
+    }
+
     /// Reads the file, if there is one, and checks that it is signed by the key it names.
     ///
     /// Whether that key is to be trusted is the caller's question.
@@ -87,6 +113,42 @@ impl Checkpoint {
             }
         }
         Ok(found)
+    }
+
+    /// Reads a file of published heads, one a line, each signed by the key it names; `take` is called for every one.
+    ///
+    /// A line that breaks off is what a crash left of one, and says nothing.
+    pub(crate) fn read_lines(
+        path: &Path,
+        mut take: impl FnMut(&Self),
+    ) -> Result<(), (PathBuf, String)> {
+        let failed = |reason: String| (path.to_owned(), reason);
+        let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+        let mut lines = io::BufReader::new(file);
+        for number in 1_u64.. {
+            let mut line = String::new();
+            let read = lines
+                .by_ref()
+                .take(MAX_BYTES)
+                .read_line(&mut line)
+                .map_err(|error| failed(format!("line {number}: {error}")))?;
+            if read == 0 {
+                break;
+            }
+            if line.trim().is_empty() {
+                continue;
+            }
+            let checkpoint: Self = match serde_json::from_str(line.trim_end()) {
+                Ok(checkpoint) => checkpoint,
+                Err(error) if error.is_eof() => continue,
+                Err(error) => return Err(failed(format!("line {number}: {error}"))),
+            };
+            checkpoint
+                .check()
+                .map_err(|reason| failed(format!("line {number}: {reason}")))?;
+            take(&checkpoint);
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -173,6 +235,19 @@ fn message(statement: &Statement) -> Vec<u8> {
     message
 }
 
+/// Signs the heads as they are now. `None` while there is no record.
+pub(crate) fn sign(signer: &CheckpointSigner, heads: &Heads, at: i64) -> Option<SignedHeads> {
+    let links = heads.each().map(crate::chain::Head::get);
+    let records = links.iter().map(|link| link.seq).sum();
+    let checkpoint = Checkpoint::new(signer, heads, links, Carried::new(), at);
+    let line = serde_json::to_string(&checkpoint).ok()?;
+    (records > 0).then_some(SignedHeads {
+        line,
+        written_at: checkpoint.statement.written_at,
+        records,
+    })
+}
+
 /// Signs `links` and puts them in the file's place at once: a reader sees the old file or the new.
 pub(crate) fn write(
     path: &Path,
@@ -182,23 +257,7 @@ pub(crate) fn write(
     carried: &Carried,
     at: i64,
 ) -> io::Result<()> {
-    let mut statement = Statement {
-        written_at: String::new(),
-        heads: carried.clone(),
-    };
-    rfc3339(&mut statement.written_at, at);
-    for (head, link) in heads.each().into_iter().zip(links) {
-        let stated = SignedHead {
-            seq: link.seq,
-            hash: hex::encode(link.hash),
-        };
-        statement.heads.insert(head.stream.name.to_string(), stated);
-    }
-    let checkpoint = Checkpoint {
-        key: hex::encode(signer.public()),
-        signature: hex::encode(signer.key.sign(&message(&statement)).to_bytes()),
-        statement,
-    };
+    let checkpoint = Checkpoint::new(signer, heads, links, carried.clone(), at);
     let temporary = crate::open::beside(path, ".new");
     let mut file = OpenOptions::new()
         .write(true)

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use ::leases::id::OrgId;
 use futures::stream::{self, BoxStream, StreamExt as _};
 
-use super::{EventFilter, Followed};
+use super::{EventFilter, Followed, Step, Steps};
 use crate::chain::Stream;
 use crate::db::{Row, from_json, query};
 use crate::timekeeper::millis;
@@ -98,6 +98,16 @@ fn take_latest(walks: &mut [Walk]) -> Option<Found> {
     Some(found)
 }
 
+/// Takes the oldest event of all walks, each stream's in its own order.
+fn take_earliest(walks: &mut [Walk]) -> Option<Found> {
+    walks
+        .iter_mut()
+        .filter(|walk| !walk.found.is_empty())
+        .min_by_key(|walk| walk.found.front().map(Found::order))?
+        .found
+        .pop_front()
+}
+
 impl Found {
     const fn order(&self) -> (i64, i64) {
         (self.created_at, self.position)
@@ -105,6 +115,11 @@ impl Found {
 }
 
 impl Walk {
+    /// The stream's number, and the last record that lies behind the walk.
+    fn last(&self) -> (i64, u64) {
+        (self.stream.number, Stream::seq(self.at - 1))
+    }
+
     fn is_bounded(&self) -> bool {
         self.found.is_empty() && self.horizon > self.end
     }
@@ -123,7 +138,7 @@ impl Walk {
         while missing > 0 && self.horizon > bound {
             let from = bound.max(self.horizon - WINDOW);
             let range = (from, self.horizon);
-            let found = select(BACK, store, org, filter, range, missing).await?;
+            let found = select(BACK, store, Some(org), filter, range, missing).await?;
             missing -= i64::try_from(found.len()).unwrap_or(missing);
             self.horizon = match found.last() {
                 Some(last) if missing <= 0 => last.position,
@@ -138,7 +153,7 @@ impl Walk {
     async fn look_ahead(
         &mut self,
         store: &Store,
-        org: &OrgId,
+        org: Option<&OrgId>,
         filter: &EventFilter,
     ) -> Result<(), StoreError> {
         while self.found.is_empty() && self.at < self.end {
@@ -231,8 +246,59 @@ pub(super) async fn after(
     filter: &EventFilter,
     place: Option<&str>,
 ) -> Result<Followed, StoreError> {
-    let known = place.map(places).transpose()?;
-    let mut walks = walks(store, |stream, last| {
+    let mut walks = behind(store, place).await?;
+    for walk in &mut walks {
+        walk.look_ahead(store, Some(org), filter).await?;
+    }
+    let place = place_of(&walks);
+    let found = std::iter::from_fn(|| take_earliest(&mut walks));
+    Ok(Followed {
+        events: found.map(|found| found.event).collect(),
+        place,
+    })
+}
+
+/// The events behind a place, each with the place behind it: of an organisation, or of all.
+pub(super) async fn steps(
+    store: &Store,
+    org: Option<&OrgId>,
+    place: &str,
+) -> Result<Steps, StoreError> {
+    let mut walks = behind(store, Some(place)).await?;
+    let mut at: Vec<(i64, u64)> = walks.iter().map(Walk::last).collect();
+    for walk in &mut walks {
+        walk.look_ahead(store, org, &EventFilter::default()).await?;
+    }
+    let end = place_of(&walks);
+    let mut steps = Vec::new();
+    while let Some(found) = take_earliest(&mut walks) {
+        let number = Stream::number_of(found.position);
+        if let Some((_, seq)) = at.iter_mut().find(|(of, _)| *of == number) {
+            *seq = Stream::seq(found.position);
+        }
+        steps.push(Step {
+            event: found.event,
+            place: text_of(at.iter().copied()),
+        });
+    }
+    Ok(Steps { steps, end })
+}
+
+/// The place where every stream ends now.
+pub(super) async fn end(store: &Store) -> Result<String, StoreError> {
+    Ok(place_of(&behind(store, None).await?))
+}
+
+/// Begins a walk through what lies behind a place; without one, behind all that there is.
+async fn behind(store: &Store, place: Option<&str>) -> Result<Vec<Walk>, StoreError> {
+    // Of no stream at all: all of them are newer.
+    let known = place
+        .map(|place| match place {
+            "" => Ok(Vec::new()),
+            place => places(place),
+        })
+        .transpose()?;
+    walks(store, |stream, last| {
         let seen = known.as_ref().map_or(last, |known| {
             let place = known.iter().find(|(number, _)| *number == stream.number);
             // A stream without a place is newer than it.
@@ -240,21 +306,18 @@ pub(super) async fn after(
         });
         (seen.clamp(stream.floor(), last) + 1, last + 1)
     })
-    .await?;
-    let mut found = Vec::new();
-    for walk in &mut walks {
-        walk.look_ahead(store, org, filter).await?;
-        found.extend(walk.found.drain(..));
-    }
-    found.sort_by_key(Found::order);
-    let places: Vec<String> = walks
-        .iter()
-        .map(|walk| format!("{}.{}", walk.stream.number, Stream::seq(walk.at - 1)))
+    .await
+}
+
+fn place_of(walks: &[Walk]) -> String {
+    text_of(walks.iter().map(Walk::last))
+}
+
+fn text_of(places: impl Iterator<Item = (i64, u64)>) -> String {
+    let places: Vec<String> = places
+        .map(|(number, seq)| format!("{number}.{seq}"))
         .collect();
-    Ok(Followed {
-        events: found.into_iter().map(|found| found.event).collect(),
-        place: places.join("_"),
-    })
+    places.join("_")
 }
 
 /// All events that pass the filter, oldest first; what is written meanwhile is not part of it.
@@ -291,16 +354,10 @@ impl Export {
         }
         let walks = self.walks.as_mut().map_or(&mut [][..], Vec::as_mut_slice);
         for walk in walks.iter_mut() {
-            walk.look_ahead(&self.store, &self.org, &self.filter)
+            walk.look_ahead(&self.store, Some(&self.org), &self.filter)
                 .await?;
         }
-        let earliest = walks
-            .iter_mut()
-            .filter(|walk| !walk.found.is_empty())
-            .min_by_key(|walk| walk.found.front().map(Found::order));
-        Ok(earliest
-            .and_then(|walk| walk.found.pop_front())
-            .map(|found| found.event))
+        Ok(take_earliest(walks).map(|found| found.event))
     }
 }
 
@@ -315,7 +372,7 @@ const BACK: &str = "SELECT position, created_at, prev_hash, hash, body FROM audi
     AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
     ORDER BY position DESC LIMIT $10";
 const FORTH: &str = "SELECT position, created_at, prev_hash, hash, body FROM audit_events \
-    WHERE position >= $1 AND position < $2 AND org_id = $3 \
+    WHERE position >= $1 AND position < $2 AND ($3 IS NULL OR org_id = $3) \
     AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
     AND ($6 IS NULL OR lease_id = $6) AND ($7 IS NULL OR action = $7) \
     AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
@@ -324,7 +381,7 @@ const FORTH: &str = "SELECT position, created_at, prev_hash, hash, body FROM aud
 async fn select(
     text: &'static str,
     store: &Store,
-    org: &OrgId,
+    org: Option<&OrgId>,
     filter: &EventFilter,
     (from, to): (i64, i64),
     limit: i64,
@@ -332,7 +389,7 @@ async fn select(
     let rows = query(text)
         .bind(from)
         .bind(to)
-        .bind(org.as_str())
+        .bind(org.map(OrgId::as_str))
         .bind(filter.secret_set_id.as_ref().map(AsRef::<str>::as_ref))
         .bind(filter.agent_id.as_ref().map(AsRef::<str>::as_ref))
         .bind(filter.lease_id.as_ref().map(AsRef::<str>::as_ref))

@@ -273,6 +273,7 @@ async fn a_checkpoint_of_another_key_is_not_trusted() {
     world.store.close().await;
     let options = OfflineOptions {
         trusted_key: Some(CheckpointSigner::from_seed(&[8; 32]).public()),
+        ..OfflineOptions::default()
     };
     let report = verify_offline(&world.location(), &world.checkpoint(), &options)
         .await
@@ -280,6 +281,7 @@ async fn a_checkpoint_of_another_key_is_not_trusted() {
     assert_eq!(report.first_bad.unwrap().reason, BadReason::BadSignature);
     let options = OfflineOptions {
         trusted_key: Some(CheckpointSigner::from_seed(&[7; 32]).public()),
+        ..OfflineOptions::default()
     };
     let report = verify_offline(&world.location(), &world.checkpoint(), &options)
         .await
@@ -501,4 +503,324 @@ async fn an_appended_event_carries_its_actor() {
     );
     let listed = all(&world, &one.org, &EventFilter::default(), 1).await;
     assert!(listed.contains(&written));
+}
+
+/// Policies and secrets by path, put back or written behind the store's back: on both databases.
+mod behind_the_store {
+    use ::leases::policy::{Effect, PathPattern, Permission, Rule};
+    use ::leases::secret_path::SecretPath;
+
+    use super::*;
+    use crate::{NewPolicy, NewSecret, PolicyPatch, PolicyPrincipal};
+
+    on_both! {
+        a_secret_put_back_is_found,
+        a_policy_put_back_or_written_is_found,
+        what_was_deleted_and_restored_is_no_finding,
+    }
+
+    struct Laid {
+        tenant: Tenant,
+        policy: String,
+    }
+
+    /// A secret `a/b` with three versions, the second disabled and the third read twice, a deleted secret `a/gone`, and a policy
+    /// that was changed once.
+    async fn lay(world: &World) -> Laid {
+        let tenant = tenant(&world.store, "one").await;
+        let (org, vault) = (&tenant.org, &tenant.vault);
+        for _ in 0..3 {
+            put(world, &tenant, "a/b").await;
+        }
+        let secrets = world.store.secrets();
+        let at = SecretPath::parse("a/b").unwrap();
+        secrets
+            .disable(org, vault, &at, 2, &person())
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let event = NewEvent {
+                action: "secret.read",
+                ..NewEvent::default()
+            };
+            let read = secrets
+                .take_read(org, vault, &at, None, event, &person())
+                .await;
+            read.unwrap().unwrap();
+        }
+        put(world, &tenant, "a/gone").await;
+        let gone = SecretPath::parse("a/gone").unwrap();
+        secrets.delete(org, vault, &gone, &person()).await.unwrap();
+        let policies = world.store.policies();
+        let new = NewPolicy {
+            principal: PolicyPrincipal::Agent(tenant.agent.clone()),
+            rule: Rule {
+                pattern: PathPattern::parse("a/**").unwrap(),
+                permissions: vec![Permission::Read],
+                effect: Effect::Allow,
+                priority: 0,
+                conditions: serde_json::from_str("{}").unwrap(),
+                environments: Vec::new(),
+                expires_at: None,
+            },
+        };
+        let made = policies.create(org, vault, new, &person()).await.unwrap();
+        let patch = PolicyPatch {
+            effect: Some(Effect::Deny),
+            ..PolicyPatch::default()
+        };
+        let changed = policies.patch(org, vault, &made.id, patch, &person()).await;
+        changed.unwrap().unwrap();
+        Laid {
+            policy: made.id.to_string(),
+            tenant,
+        }
+    }
+
+    async fn put(world: &World, tenant: &Tenant, path: &str) {
+        let (secrets, vaults) = (world.store.secrets(), world.store.vaults());
+        let vault = vaults.get(&tenant.org, "default").await.unwrap().unwrap();
+        let at = SecretPath::parse(path).unwrap();
+        let new = NewSecret {
+            place: secrets
+                .next_version(&tenant.org, &vault, &at)
+                .await
+                .unwrap(),
+            sealed: b"sealed".to_vec(),
+            kind: "generic".to_owned(),
+            metadata: None,
+            rotation_policy: None,
+            expires_at: None,
+            max_reads: None,
+        };
+        let put = secrets
+            .put(&tenant.org, new, "secret.write", &person())
+            .await;
+        put.unwrap();
+    }
+
+    /// What is found of rows, live and without a server.
+    async fn found(world: &World) -> Vec<PutBack> {
+        let live = world.store.audit().verify().await.unwrap();
+        assert_eq!(live.first_bad, None);
+        let offline = offline(world).await;
+        assert_eq!(live.put_back, offline.put_back);
+        assert_eq!(live.put_back.is_empty(), live.is_intact());
+        live.put_back
+    }
+
+    async fn expect(world: &World, statement: &str, name: &str, why: &str) {
+        world.tamper(statement);
+        let found = found(world).await;
+        assert_eq!(found.len(), 1, "{statement}: {found:?}");
+        assert_eq!(found[0].name, name, "{statement}");
+        assert!(found[0].why.contains(why), "{statement}: {}", found[0].why);
+    }
+
+    async fn a_secret_put_back_is_found(world: World) {
+        lay(&world).await;
+        assert_eq!(found(&world).await, []);
+        for (statement, mended, name, why) in [
+            (
+                "UPDATE secrets SET version = 2 WHERE path = 'a/b'",
+                "UPDATE secrets SET version = 3 WHERE path = 'a/b'",
+                "a/b",
+                "its version is 2, and the audit trail tells of 3",
+            ),
+            (
+                "UPDATE secret_versions SET disabled_at = NULL WHERE path = 'a/b'",
+                "UPDATE secret_versions SET disabled_at = 5 WHERE path = 'a/b' AND version = 2",
+                "a/b",
+                "version 2 is enabled again",
+            ),
+            (
+                "UPDATE secret_versions SET reads = 1 WHERE path = 'a/b' AND version = 3",
+                "UPDATE secret_versions SET reads = 2 WHERE path = 'a/b' AND version = 3",
+                "a/b",
+                "version 3 counts 1 reads, and the audit trail tells of 2",
+            ),
+            (
+                "UPDATE secrets SET deleted_at = NULL WHERE path = 'a/gone'",
+                "UPDATE secrets SET deleted_at = 5 WHERE path = 'a/gone'",
+                "a/gone",
+                "it is there again",
+            ),
+        ] {
+            expect(&world, statement, name, why).await;
+            world.tamper(mended);
+        }
+        assert_eq!(found(&world).await, []);
+    }
+
+    async fn a_policy_put_back_or_written_is_found(world: World) {
+        let Laid { tenant, policy } = lay(&world).await;
+        for (statement, mended, why) in [
+            (
+                "UPDATE policies SET version = 1, effect = 'allow'",
+                "UPDATE policies SET version = 2, effect = 'deny'",
+                "its version is 1, and the audit trail tells of 2",
+            ),
+            (
+                "UPDATE policies SET effect = 'allow'",
+                "UPDATE policies SET effect = 'deny'",
+                "it says something else",
+            ),
+            (
+                "UPDATE policies SET path_pattern = '**'",
+                "UPDATE policies SET path_pattern = 'a/**'",
+                "it says something else",
+            ),
+        ] {
+            expect(&world, statement, &policy, why).await;
+            world.tamper(mended);
+        }
+        assert_eq!(found(&world).await, []);
+        let id = ::leases::id::PolicyId::parse(&policy).unwrap();
+        let policies = world.store.policies();
+        let deleted = policies
+            .delete(&tenant.org, &tenant.vault, &id, &person())
+            .await;
+        assert!(deleted.unwrap());
+        assert_eq!(found(&world).await, []);
+        let revived = "UPDATE policies SET deleted_at = NULL";
+        expect(&world, revived, &policy, "it is in force again").await;
+        expect(&world, "DELETE FROM policies", &policy, "its version is 0").await;
+    }
+
+    async fn what_was_deleted_and_restored_is_no_finding(world: World) {
+        let Laid { tenant, .. } = lay(&world).await;
+        let gone = SecretPath::parse("a/gone").unwrap();
+        let secrets = world.store.secrets();
+        for _ in 0..2 {
+            let restored = secrets
+                .restore(&tenant.org, &tenant.vault, &gone, &person())
+                .await;
+            restored.unwrap().unwrap();
+            assert_eq!(found(&world).await, []);
+            let deleted = secrets
+                .delete(&tenant.org, &tenant.vault, &gone, &person())
+                .await;
+            assert!(deleted.unwrap());
+            assert_eq!(found(&world).await, []);
+        }
+        // A write brings it back as well.
+        put(&world, &tenant, "a/gone").await;
+        assert_eq!(found(&world).await, []);
+    }
+}
+
+/// Heads that were published while the server ran.
+mod published {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    /// Three heads, signed one after the other, a line each.
+    async fn publish(world: &World, one: &Tenant) -> String {
+        let mut lines = String::new();
+        for _ in 0..3 {
+            update_set(&world.store, one, &["STRIPE_SECRET_KEY"]).await;
+            let signed = world.store.audit().signed_heads().unwrap();
+            writeln!(lines, "{}", signed.line).unwrap();
+        }
+        lines
+    }
+
+    async fn verify(world: &World, lines: &str) -> Result<VerifyReport, VerifyError> {
+        let file = world.directory.path().join("published.jsonl");
+        std::fs::write(&file, lines).unwrap();
+        let options = OfflineOptions {
+            trusted_key: Some(CheckpointSigner::from_seed(&[7; 32]).public()),
+            published: Some(file),
+        };
+        // The server's own checkpoint went back with the database: nothing here may rest on it.
+        let gone = world.directory.path().join("gone.checkpoint");
+        verify_offline(&world.location(), &gone, &options).await
+    }
+
+    #[tokio::test]
+    async fn heads_that_the_chain_holds_are_no_finding() {
+        let (world, one) = world().await;
+        let lines = publish(&world, &one).await;
+        world.store.close().await;
+        let report = verify(&world, &lines).await.unwrap();
+        // `unanchored` would be a finding: the published heads are anchors too.
+        assert!(report.is_intact(), "{report:?}");
+        assert!(
+            report
+                .streams
+                .iter()
+                .all(|stream| stream.checkpoint_seq.is_some())
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_signed_without_a_key() {
+        let world = World::new().await;
+        assert_eq!(world.store.audit().signed_heads(), None);
+    }
+
+    #[tokio::test]
+    async fn an_older_database_is_found_by_who_holds_the_heads() {
+        let (world, one) = world().await;
+        let older = world.directory.path().join("older.db");
+        let copy = format!("VACUUM INTO '{}'", older.display());
+        world.intruder().execute(&copy, []).unwrap();
+        let lines = publish(&world, &one).await;
+        world.store.close().await;
+        std::fs::rename(older, world.database()).unwrap();
+        let report = verify(&world, &lines).await.unwrap();
+        let bad = report.first_bad.unwrap();
+        assert_eq!(
+            (bad.stream.as_str(), bad.reason),
+            ("local/control", BadReason::Truncated)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_that_differs_from_a_published_head_is_named() {
+        let (world, one) = world().await;
+        let lines = publish(&world, &one).await;
+        world.store.close().await;
+        rewrite(&world, 4);
+        let report = verify(&world, &lines).await.unwrap();
+        let bad = report.first_bad.unwrap();
+        assert_eq!(
+            (bad.stream.as_str(), bad.reason),
+            ("local/ledger", BadReason::Rewritten)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_edited_line_is_refused_and_one_that_breaks_off_says_nothing() {
+        let (world, one) = world().await;
+        let lines = publish(&world, &one).await;
+        world.store.close().await;
+        let broken = format!("{}\n{}", &lines[..lines.len() / 2 - 20], lines);
+        verify(&world, &broken).await.unwrap();
+        let edited = lines.replacen("\"seq\":9", "\"seq\":8", 1);
+        assert_ne!(edited, lines);
+        let refused = verify(&world, &edited).await.unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("line 1: its signature does not fit"),
+            "{refused}"
+        );
+        let refused = verify(&world, "no JSON\n").await.unwrap_err();
+        assert!(refused.to_string().contains("line 1"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn heads_by_another_key_are_a_finding() {
+        let (world, _) = world().await;
+        world
+            .store
+            .audit()
+            .start_checkpoints(CheckpointSigner::from_seed(&[9; 32]));
+        let line = world.store.audit().signed_heads().unwrap().line;
+        world.store.close().await;
+        let report = verify(&world, &line).await.unwrap();
+        assert_eq!(report.first_bad.unwrap().reason, BadReason::BadSignature);
+    }
 }

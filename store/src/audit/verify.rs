@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::checkpoint::Checkpoint;
+use super::told::Told;
 use super::{
-    BadReason, BadRecord, CHECKPOINT_KEY, RolledBack, StreamReport, VerifyError, VerifyReport,
+    BadReason, BadRecord, CHECKPOINT_KEY, PutBack, StreamReport, VerifyError, VerifyReport,
 };
 use crate::chain::{Link, Stream, hash};
 use crate::db::{Pool, Row, query};
@@ -26,6 +27,8 @@ pub(super) struct Evidence {
     pub(super) checkpoint: PathBuf,
     /// The key that must have signed; without it one of those in the database.
     pub(super) trusted_key: Option<[u8; 32]>,
+    /// Heads that were published, a signed one a line.
+    pub(super) published: Option<PathBuf>,
     /// Whether a signed head has to be at hand; without an answer, if the database holds a key for them.
     pub(super) expects_signed: Option<bool>,
     /// Heads that a live writer holds.
@@ -35,8 +38,8 @@ pub(super) struct Evidence {
 /// What one stream has to agree with.
 #[derive(Debug, Default)]
 struct Expected {
-    /// By place: the hash that was signed there.
-    signed: BTreeMap<u64, [u8; 32]>,
+    /// By place: the hashes that were signed there. Two of them contradict each other.
+    signed: BTreeMap<u64, BTreeSet<[u8; 32]>>,
     in_memory: Option<Link>,
 }
 
@@ -55,38 +58,50 @@ pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyErr
     let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
     let mut untrusted = None;
     // The key is stored before the first head is signed, which happens at once.
-    let is_unanchored =
-        checkpoints.is_empty() && evidence.expects_signed.unwrap_or(!trusted.is_empty());
-    for checkpoint in &checkpoints {
+    let is_unanchored = checkpoints.is_empty()
+        && evidence.published.is_none()
+        && evidence.expects_signed.unwrap_or(!trusted.is_empty());
+    let mut expect = |checkpoint: &Checkpoint| {
         let is_trusted =
             trusted.is_empty() || checkpoint.key().is_some_and(|key| trusted.contains(&key));
         for (stream, link) in checkpoint.heads() {
             if is_trusted {
                 let expected = expected.entry(stream.to_owned()).or_default();
-                expected.signed.insert(link.seq, link.hash);
+                expected
+                    .signed
+                    .entry(link.seq)
+                    .or_default()
+                    .insert(link.hash);
             } else {
                 untrusted = Some(bad_signature(stream, link));
             }
         }
+    };
+    checkpoints.iter().for_each(&mut expect);
+    if let Some(published) = &evidence.published {
+        Checkpoint::read_lines(published, &mut expect)
+            .map_err(|(path, reason)| VerifyError::Checkpoint { path, reason })?;
     }
     for (stream, link) in &evidence.in_memory {
         expected.entry(stream.clone()).or_default().in_memory = Some(*link);
     }
-    let mut versions = BTreeMap::new();
-    let mut streams = Vec::new();
+    let mut told = Told::default();
+    let (mut streams, mut walks) = (Vec::new(), Vec::new());
     for (stream, expected) in all_streams(pool, expected).await.map_err(database)? {
         let mut walk = Walk {
             stream,
             expected,
             link: Link::START,
-            versions,
+            told,
         };
         let first_bad;
         (walk, first_bad) = walk.finish(pool).await.map_err(database)?;
         streams.push(walk.report(first_bad));
-        versions = walk.versions;
+        told = std::mem::take(&mut walk.told);
+        walks.push(walk);
     }
-    let rolled_back = rolled_back(pool, versions).await.map_err(database)?;
+    let rolled_back = told.rolled_back(pool).await.map_err(database)?;
+    let put_back = put_back(pool, told, walks).await.map_err(database)?;
     let first_bad = streams
         .iter()
         .find_map(|stream: &StreamReport| stream.first_bad.clone())
@@ -105,7 +120,25 @@ pub(super) async fn verify(evidence: Evidence) -> Result<VerifyReport, VerifyErr
             .and_then(Checkpoint::key)
             .map(hex::encode),
         rolled_back,
+        put_back,
     })
+}
+
+/// Secrets and policies whose rows are other than what is told. The database may be in use: what a row's finding rests on
+/// must not have changed until after the row was read.
+async fn put_back(pool: &Pool, told: Told, walks: Vec<Walk>) -> Result<Vec<PutBack>, StoreError> {
+    let mut found = told.put_back(pool).await?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let mut later = told.clone();
+    for mut walk in walks {
+        walk.told = later;
+        (walk, _) = walk.finish(pool).await?;
+        later = walk.told;
+    }
+    found.retain(|found| later.is_as_in(&told, found));
+    Ok(found)
 }
 
 async fn trusted_keys(
@@ -161,8 +194,8 @@ struct Walk {
     expected: Expected,
     /// The last good record.
     link: Link,
-    /// By set: the highest version that the chain recorded.
-    versions: BTreeMap<String, u64>,
+    /// What the records told, of this stream and of those before it.
+    told: Told,
 }
 
 impl Walk {
@@ -224,7 +257,7 @@ impl Walk {
             .expected
             .signed
             .get(&seq)
-            .is_none_or(|signed| *signed == next.hash);
+            .is_none_or(|signed| signed.iter().all(|signed| *signed == next.hash));
         let is_remembered = self
             .expected
             .in_memory
@@ -232,12 +265,7 @@ impl Walk {
         if !is_signed || !is_remembered {
             return Err(bad(stream, seq, BadReason::Rewritten));
         }
-        if parsed.action.starts_with("secret_set.")
-            && let (Some(set), Some(version)) = (parsed.secret_set_id, parsed.secret_version)
-        {
-            let highest = self.versions.entry(set).or_default();
-            *highest = version.max(*highest);
-        }
+        self.told.take(&parsed.action, body);
         self.link = next;
         Ok(())
     }
@@ -270,7 +298,6 @@ struct Body {
     agent_id: Option<String>,
     lease_id: Option<String>,
     secret_set_id: Option<String>,
-    secret_version: Option<u64>,
 }
 
 fn columns_agree(row: &Row, body: &Body) -> bool {
@@ -344,27 +371,4 @@ fn bad_signature(stream: &str, link: Link) -> BadRecord {
         name: stream.into(),
     };
     bad(&stream, link.seq, BadReason::BadSignature)
-}
-
-/// Sets whose rows are older than what the chain tells of them.
-async fn rolled_back(
-    pool: &Pool,
-    versions: BTreeMap<String, u64>,
-) -> Result<Vec<RolledBack>, StoreError> {
-    let mut found = Vec::new();
-    for (secret_set_id, recorded) in versions {
-        let stored: Option<i64> = query("SELECT version FROM secret_sets WHERE id = $1")
-            .bind(&secret_set_id)
-            .fetch_value(pool)
-            .await?;
-        let stored = u64::try_from(stored.unwrap_or(0)).unwrap_or(0);
-        if stored < recorded {
-            found.push(RolledBack {
-                secret_set_id,
-                recorded,
-                stored,
-            });
-        }
-    }
-    Ok(found)
 }

@@ -44,6 +44,10 @@ impl Keeper {
         self.wake.notify_one();
     }
 
+    pub(super) fn signer(&self) -> Option<Arc<CheckpointSigner>> {
+        self.signer.lock().clone()
+    }
+
     pub(super) fn checkpoint_key(&self) -> Option<[u8; 32]> {
         self.signer.lock().as_ref().map(|signer| signer.public())
     }
@@ -113,8 +117,7 @@ impl Keeping {
 
     /// Signs the heads if they moved since they were last signed.
     fn sign(&self, signed_links: &mut [Link; 2]) {
-        let key = self.shared.keeper.signer.lock().clone();
-        let Some(key) = key else {
+        let Some(key) = self.shared.keeper.signer() else {
             return;
         };
         let links = self.heads.each().map(crate::chain::Head::get);

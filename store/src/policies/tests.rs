@@ -83,6 +83,7 @@ async fn a_policy_is_kept_whole_and_changed_and_ended_by_its_own_organisation_al
             expires_at: None,
             ..made.rule.clone()
         },
+        version: 2,
         updated_at: START + Duration::from_secs(5),
         ..made.clone()
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::leases::RevocationId;
+use ::leases::id::{OrgId, WebhookId};
 use ::leases::policy::{Conditions, Effect, PathPattern, Permission, Rule};
 use ::leases::scope::Kind as LeaseKind;
 use test_postgres::{Database, Server};
@@ -13,8 +14,9 @@ use super::*;
 use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
-    IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewPolicy,
-    NewSealedKey, NewUser, OfflineOptions, PasswordDigest, PolicyPrincipal, Rate, Role,
+    Delivery, IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule,
+    NewPolicy, NewSealedKey, NewUser, NewWebhook, OfflineOptions, PasswordDigest, PolicyPrincipal,
+    Rate, Role,
     RotationKind, Spend,
 };
 
@@ -145,6 +147,32 @@ async fn fill(world: &World, tenant: &Tenant) {
         .start(org, &tenant.vault, RotationKind::Rewrap, 2, &person())
         .await
         .unwrap();
+    fill_webhooks(store, org).await;
+}
+
+async fn fill_webhooks(store: &crate::Store, org: &OrgId) {
+    let new = NewWebhook {
+        id: WebhookId::new(START),
+        url: "https://hooks.example.org/".to_owned(),
+        events: vec!["*".to_owned()],
+        description: None,
+        secret_version: 1,
+    };
+    let made = store.webhooks().create(org, new, &person()).await.unwrap();
+    let delivery = Delivery {
+        number: 1,
+        event_id: "evt_1".to_owned(),
+        action: "webhook.create".to_owned(),
+        attempts: 1,
+        attempted_at: START,
+        duration_ms: 5,
+        status: None,
+        error: Some("no connection".to_owned()),
+    };
+    let sinks = store.sinks();
+    assert!(sinks.claim(&made.sink).await.unwrap());
+    let moved = sinks.advance(&made.sink, &made.sink, &[delivery]).await;
+    assert!(moved.unwrap());
 }
 
 async fn fill_people(world: &World, tenant: &Tenant) {

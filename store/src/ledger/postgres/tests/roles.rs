@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use ::leases::clock::SystemClock;
+use ::leases::id::WebhookId;
 use ::leases::scope::Kind;
 use test_postgres::{Database, Server};
 
 use super::{lasting_lease, open_node, request_leases, use_on, verify};
 use crate::approvals::Verdict;
 use crate::testing::*;
+use crate::webhooks::secret_name;
 use crate::{
-    ApprovedUse, CheckpointSigner, Location, Outcome, Spend, Store, UseRefusal, UseRequest,
+    ApprovedUse, CheckpointSigner, Location, NewSealedKey, NewWebhook, Outcome, Spend, Store,
+    UseRefusal, UseRequest,
 };
 
 /// The same database as another role.
@@ -392,4 +395,76 @@ async fn assert_denied<'a>(
         let denied = tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE;
         assert_eq!(code, Some(&denied), "{role}: {statement}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn a_control_plane_tells_webhooks_and_deletes_no_other_key_and_no_young_approval() {
+    let server = Server::start();
+    let database = with_roles(&server).await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = as_role(&database, "claviger_control_plane");
+    let control = open_node(&url, &directory, "control", Arc::new(SystemClock)).await;
+    let one = tenant(&control, "one").await;
+    let key = |name: &str| NewSealedKey {
+        kek_id: None,
+        name: name.to_owned(),
+        version: 1,
+        sealed: b"sealed".to_vec(),
+        public: Vec::new(),
+    };
+    let id = WebhookId::new(START);
+    let secret = secret_name(&id);
+    for name in [secret.as_str(), "lease-root"] {
+        let keys = control.sealed_keys();
+        keys.put(&one.org, key(name), &person()).await.unwrap();
+    }
+    let new = NewWebhook {
+        id: id.clone(),
+        url: "https://hooks.example.org/".to_owned(),
+        events: vec!["*".to_owned()],
+        description: None,
+        secret_version: 1,
+    };
+    let (webhooks, sinks) = (control.webhooks(), control.sinks());
+    let made = webhooks.create(&one.org, new, &person()).await.unwrap();
+    assert!(sinks.claim(&made.sink).await.unwrap());
+    assert!(sinks.advance(&made.sink, &made.sink, &[]).await.unwrap());
+    let injector = client_of(&as_role(&database, "claviger_injector")).await;
+    let held = "SELECT COUNT(*) FROM sealed_keys WHERE name LIKE 'webhook/%'";
+    let seen: i64 = injector.query_one(held, &[]).await.unwrap().get(0);
+    assert_eq!(seen, 0);
+    let url_of = "SELECT url FROM webhooks";
+    assert_eq!(
+        injector
+            .batch_execute(url_of)
+            .await
+            .unwrap_err()
+            .code()
+            .unwrap()
+            .code(),
+        "42501"
+    );
+    assert!(webhooks.delete(&one.org, &id, &person()).await.unwrap());
+    // By the owner of the schema: this plane asks for none.
+    let asking = "INSERT INTO approvals SELECT 'apr_' || expires_at, org_id, agent_id, id, secret_set_id, '', \
+        ''::BYTEA, 'pending', '', '', '', 1, '', NULL, ''::BYTEA, 0, 0, 0, expires_at, NULL, NULL, NULL, NULL \
+        FROM (SELECT g.org_id, g.agent_id, g.id, g.secret_set_id, e.expires_at FROM grants g, \
+            (VALUES (5), (9000000000000)) AS e (expires_at)) AS all_grants";
+    database.admin(asking);
+    let plane = client_of(&url).await;
+    for (table, left) in [
+        ("sealed_keys", "lease-root"),
+        ("approvals", "apr_9000000000000"),
+    ] {
+        plane
+            .batch_execute(&format!("DELETE FROM {table}"))
+            .await
+            .unwrap();
+        let column = if table == "approvals" { "id" } else { "name" };
+        let found = database.admin(&format!(
+            "SELECT {column} FROM {table} WHERE {column} NOT LIKE 'audit%'"
+        ));
+        assert_eq!(found.trim(), left);
+    }
+    control.close().await;
 }
