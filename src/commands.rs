@@ -29,6 +29,7 @@ mod serve;
 mod set;
 mod transfer;
 mod vault;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -155,6 +156,11 @@ Examples:
   claviger audit list"
     )]
     Audit(audit::Command),
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger webhook create https://hooks.example.org/claviger --event 'lease.*'"
+    )]
+    Webhook(webhook::Command),
     Ca(ca::Args),
     #[command(subcommand, after_help = "Example:\n  claviger keys list")]
     Keys(keys::Command),
@@ -226,6 +232,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&context, &args),
         Command::Providers(command) => block_on(providers::run(&context, command)).map(done),
         Command::Audit(command) => block_on(audit::run(&context, command)).map(done),
+        Command::Webhook(command) => block_on(webhook::run(&context, command)).map(done),
         Command::Ca(args) => block_on(ca::run(&context, &args)).map(done),
         Command::Keys(command) => block_on(keys::run(&context, command)).map(done),
         Command::KillSwitch(command) => block_on(kill_switch::run(&context, command)).map(done),
@@ -342,6 +349,7 @@ mod tests {
             "personal-key",
             "member",
             "ip-rule",
+            "webhook",
         ] {
             assert!(names.contains(&name), "{name}");
         }

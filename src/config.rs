@@ -3,6 +3,8 @@
 //! Every setting stands once, in [`SETTINGS`], with its parser; each source gives it text, so a mistake reads the same
 //! wherever it was made, and all of them are reported together.
 
+mod telling;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -23,6 +25,8 @@ use crate::failure::Failure;
 use crate::telemetry::LogFormat;
 use crate::units::{self, Resolve};
 
+pub(crate) use self::telling::{Audit, CheckpointUrl, Telemetry, Webhooks};
+
 /// The whole configuration of a server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
@@ -34,6 +38,9 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     pub(crate) keys: Keys,
     pub(crate) people: People,
+    pub(crate) audit: Audit,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) webhooks: Webhooks,
     /// `[limits]`: what may be under way in this process, for all and for each agent and org.
     pub(crate) limits: Limits,
     pub(crate) log: Log,
@@ -687,6 +694,108 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "audit.checkpoint_file",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.audit.checkpoint_file = Some(file)),
+        show: |config| shown(config.audit.checkpoint_file.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "audit.checkpoint_url",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_URL",
+        shape: Shape::Text,
+        set: |config, text| {
+            telling::checkpoint_url(text).map(|url| config.audit.checkpoint_url = Some(url))
+        },
+        show: |config| {
+            shown(
+                config
+                    .audit
+                    .checkpoint_url
+                    .as_ref()
+                    .map(CheckpointUrl::shown),
+            )
+        },
+    },
+    Setting {
+        key: "audit.checkpoint_token_file",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_TOKEN_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.audit.checkpoint_token_file = Some(file)),
+        show: |config| {
+            let file = config.audit.checkpoint_token_file.as_deref();
+            shown(file.map(Path::display))
+        },
+    },
+    Setting {
+        key: "audit.checkpoint_credentials_file",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_CREDENTIALS_FILE",
+        shape: Shape::Text,
+        set: |config, text| {
+            path(text).map(|file| config.audit.checkpoint_credentials_file = Some(file))
+        },
+        show: |config| {
+            let file = config.audit.checkpoint_credentials_file.as_deref();
+            shown(file.map(Path::display))
+        },
+    },
+    Setting {
+        key: "audit.checkpoint_region",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_REGION",
+        shape: Shape::Text,
+        set: |config, text| {
+            telling::region(text).map(|region| config.audit.checkpoint_region = region)
+        },
+        show: |config| json!(config.audit.checkpoint_region),
+    },
+    Setting {
+        key: "audit.checkpoint_endpoint",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_ENDPOINT",
+        shape: Shape::Text,
+        set: |config, text| {
+            one(text)
+                .and_then(url)
+                .map(|endpoint| config.audit.checkpoint_endpoint = Some(endpoint))
+        },
+        show: |config| shown(config.audit.checkpoint_endpoint.as_ref()),
+    },
+    Setting {
+        key: "audit.checkpoint_every",
+        variable: "CLAVIGER_AUDIT_CHECKPOINT_EVERY",
+        shape: Shape::Text,
+        set: |config, text| {
+            telling::checkpoint_every(text).map(|every| config.audit.checkpoint_every = every)
+        },
+        show: |config| span(config.audit.checkpoint_every),
+    },
+    Setting {
+        key: "telemetry.endpoint",
+        variable: "CLAVIGER_TELEMETRY_ENDPOINT",
+        shape: Shape::Text,
+        set: |config, text| {
+            one(text)
+                .and_then(url)
+                .map(|endpoint| config.telemetry.endpoint = Some(endpoint))
+        },
+        show: |config| shown(config.telemetry.endpoint.as_ref()),
+    },
+    Setting {
+        key: "telemetry.headers_file",
+        variable: "CLAVIGER_TELEMETRY_HEADERS_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.telemetry.headers_file = Some(file)),
+        show: |config| shown(config.telemetry.headers_file.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "webhooks.give_up_after",
+        variable: "CLAVIGER_WEBHOOKS_GIVE_UP_AFTER",
+        shape: Shape::Text,
+        set: |config, text| {
+            telling::give_up_after(text).map(|after| config.webhooks.give_up_after = after)
+        },
+        show: |config| span(config.webhooks.give_up_after),
+    },
+    Setting {
         key: "log.level",
         variable: "CLAVIGER_LOG",
         shape: Shape::Text,
@@ -707,6 +816,13 @@ const SETTINGS: &[Setting] = &[
 
 /// The variable that Rust programs commonly take their log filter from; `CLAVIGER_LOG` wins over it.
 const RUST_LOG: &str = "RUST_LOG";
+/// Where programs commonly take their collector from (OpenTelemetry's specification); `CLAVIGER_TELEMETRY_ENDPOINT` wins over it.
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Variables of others that are taken, and the settings that they stand for.
+const COMMON: [(&str, &str); 2] = [
+    (RUST_LOG, "log.level"),
+    (OTLP_ENDPOINT, "telemetry.endpoint"),
+];
 
 /// Longest name of a node in bytes.
 const MAX_NODE: usize = 64;
@@ -850,16 +966,14 @@ impl Loaded {
                 }),
             }
         }
-        let rust_log = variables
-            .iter()
-            .find(|(name, value)| name == RUST_LOG && !value.is_empty());
-        if let Some((_, value)) = rust_log {
-            self.set(
-                "log.level",
-                std::slice::from_ref(value),
-                Origin::Variable(RUST_LOG.to_owned()),
-                mistakes,
-            );
+        for (common, key) in COMMON {
+            let found = variables
+                .iter()
+                .find(|(name, value)| name == common && !value.is_empty());
+            if let Some((_, value)) = found {
+                let origin = Origin::Variable(common.to_owned());
+                self.set(key, std::slice::from_ref(value), origin, mistakes);
+            }
         }
         for setting in SETTINGS {
             if let Some((_, value)) = variables.iter().find(|(name, _)| name == setting.variable) {
@@ -915,7 +1029,9 @@ pub(crate) fn report(mistakes: &[Mistake]) -> Failure {
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("CLAVIGER_") || name == RUST_LOG)
+        .filter(|(name, _)| {
+            name.starts_with("CLAVIGER_") || COMMON.iter().any(|(common, _)| name == common)
+        })
         .collect()
 }
 

@@ -69,6 +69,11 @@ pub(crate) async fn once(state: &AppState) -> Result<(), FollowError> {
     };
     let trust = state.ca.refresh(chest, now).await;
     let templates = templates(state).await;
+    let swept = match &state.minting {
+        Some(_) => state.store.approvals().sweep().await,
+        None => Ok(0),
+    };
+    swept?;
     roots?;
     tokens?;
     trust?;

@@ -4,7 +4,9 @@ mod api_key;
 mod auth;
 mod bootstrap;
 mod ca;
+mod checkpoints;
 mod context;
+mod deliver;
 pub mod dotenv;
 mod ed25519;
 mod entries;
@@ -63,6 +65,8 @@ pub use bootstrap::{
     reissue_admin_key, wait_for_keys,
 };
 pub use ca::{CA_OVERLAP, CaError, CaKey, MakeCa, NewCa, ensure as ensure_ca, trust_pem};
+pub use checkpoints::{Bucket, CheckpointOptions, CheckpointTarget, publish_checkpoints};
+pub use deliver::{CollectorOptions, DeliveryOptions};
 pub use error::{ApiError, ErrorKind};
 pub use follow::FollowError;
 pub use forward::{InjectorUrl, InvalidInjectorUrl};
@@ -120,6 +124,8 @@ pub struct Parts {
     pub injectors: Vec<InjectorUrl>,
     /// Whom this plane may ask outside, and by which way.
     pub outbound: OutboundOptions,
+    /// How the trail is told to others.
+    pub delivery: DeliveryOptions,
     /// How KEKs are rotated.
     pub rotation: RotationOptions,
     /// How people sign in.
@@ -189,6 +195,7 @@ pub struct ControlPlane {
     pub(crate) ca: follow::CaTrust,
     pub(crate) injectors: forward::Injectors,
     pub(crate) outbound: outbound::Outbound,
+    pub(crate) delivery: DeliveryOptions,
     pub(crate) rotation: RotationOptions,
     pub(crate) rotation_wanted: Notify,
     pub(crate) people: people::People,
@@ -234,11 +241,12 @@ impl ControlPlane {
         let Parts {
             injectors,
             outbound,
+            delivery,
             rotation,
             people,
             ..
         } = parts;
-        let ways = (injectors, outbound);
+        let ways = (injectors, outbound, delivery);
         Self::assemble(verifying, Some(minting), ways, (rotation, &people))
     }
 
@@ -251,7 +259,7 @@ impl ControlPlane {
     fn assemble(
         parts: InjectorParts,
         minting: Option<Minting>,
-        (injectors, outbound): (Vec<InjectorUrl>, OutboundOptions),
+        (injectors, outbound, delivery): (Vec<InjectorUrl>, OutboundOptions, DeliveryOptions),
         (rotation, people): (RotationOptions, &PeopleOptions),
     ) -> AppState {
         let seen = moka::sync::Cache::builder()
@@ -270,6 +278,7 @@ impl ControlPlane {
             ca: follow::CaTrust::new(parts.ca_pem),
             injectors: forward::Injectors::new(injectors),
             outbound: outbound::Outbound::new(outbound),
+            delivery,
             rotation,
             rotation_wanted: Notify::new(),
             people: people::People::new(people),
@@ -290,6 +299,7 @@ impl ControlPlane {
         tasks.spawn(follow::follow(Arc::clone(state), shutdown.clone()));
         if state.minting.is_some() {
             tasks.spawn(rotation::work(Arc::clone(state), shutdown.clone()));
+            tasks.spawn(deliver::work(Arc::clone(state), shutdown.clone()));
         }
         tasks
     }
@@ -300,6 +310,14 @@ impl ControlPlane {
     /// [`FollowError`]; what could not be taken up is as before.
     pub async fn follow_once(state: &AppState) -> Result<(), FollowError> {
         follow::once(state).await
+    }
+
+    /// Tells the trail once to all who are to be told something: what [`ControlPlane::start`] does again and again.
+    ///
+    /// # Errors
+    /// [`StoreError`](store::StoreError); what was not told is told at the next look.
+    pub async fn deliver_once(state: &AppState) -> Result<(), store::StoreError> {
+        deliver::once(state).await
     }
 
     /// What mints. The routes of an injector do not ask for it.

@@ -17,6 +17,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     auth_failures: IntCounterVec,
+    told: IntCounterVec,
     rotation: RotationMetrics,
     ledger: ledger::LedgerMetrics,
 }
@@ -39,7 +40,12 @@ impl Metrics {
             "api_auth_failures_total",
             "Credentials that the REST API refused, by outcome.",
         );
+        let told = Opts::new(
+            "audit_told_total",
+            "Attempts to tell the trail to a webhook or a collector, by receiver and outcome.",
+        );
         let metrics = Self {
+            told: IntCounterVec::new(told, &["receiver", "outcome"])?,
             requests: IntCounterVec::new(requests, &["route", "method", "status", "kind"])?,
             duration: HistogramVec::new(duration, &["route"])?,
             auth_failures: IntCounterVec::new(failures, &["outcome"])?,
@@ -56,6 +62,7 @@ impl Metrics {
         metrics
             .registry
             .register(Box::new(metrics.auth_failures.clone()))?;
+        metrics.registry.register(Box::new(metrics.told.clone()))?;
         Ok(metrics)
     }
 
@@ -105,6 +112,14 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Counts an attempt to tell the trail.
+    pub(crate) fn told(&self, receiver: Told, is_delivered: bool) {
+        let outcome = if is_delivered { "delivered" } else { "failed" };
+        self.told
+            .with_label_values(&[receiver.as_str(), outcome])
+            .inc();
+    }
+
     pub(crate) fn auth_failed(&self, outcome: AuthOutcome) {
         self.auth_failures
             .with_label_values(&[outcome.as_str()])
@@ -143,6 +158,22 @@ impl RotationMetrics {
                 "Seals that did not open in the last rotation which ended here, and stayed under the old key.",
             )?,
         })
+    }
+}
+
+/// Whom the trail is told to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Told {
+    Webhook,
+    Collector,
+}
+
+impl Told {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Collector => "otlp",
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use self::refusals::Refusals;
 use crate::problem::{self, Problem};
 use crate::routes::{
     agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, system, vaults,
+    secret_sets, secrets, security, system, vaults, webhooks,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -45,6 +45,8 @@ use crate::routes::{
         org::members::list, org::members::update, org::members::remove,
         org::invitations::list, org::invitations::create, org::invitations::revoke,
         security::ip_rules::list, security::ip_rules::create, security::ip_rules::delete,
+        webhooks::list::handle, webhooks::create::handle, webhooks::get::handle, webhooks::update::handle, webhooks::delete::handle,
+        webhooks::rotate_secret::handle, webhooks::test::handle, webhooks::deliveries::handle,
     ),
     components(schemas(Problem, audit::Format)),
     security(("key" = []), ("clawb" = [])),

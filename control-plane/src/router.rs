@@ -7,7 +7,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::routes::{
     agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, system, vaults,
+    secret_sets, secrets, security, system, vaults, webhooks,
 };
 use crate::{AppState, idempotency, middleware, problem};
 
@@ -180,6 +180,26 @@ fn authenticated() -> Router<AppState> {
         )
         .merge(vaults_and_policies())
         .merge(people())
+        .merge(webhook_table())
+}
+
+/// Where the trail is told to.
+fn webhook_table() -> Router<AppState> {
+    Router::new()
+        .route("/v1/webhooks", get(webhooks::list::handle))
+        .route("/v1/webhooks", post(webhooks::create::handle))
+        .route("/v1/webhooks/{id}", get(webhooks::get::handle))
+        .route("/v1/webhooks/{id}", patch(webhooks::update::handle))
+        .route("/v1/webhooks/{id}", delete(webhooks::delete::handle))
+        .route(
+            "/v1/webhooks/{id}/rotate-secret",
+            post(webhooks::rotate_secret::handle),
+        )
+        .route("/v1/webhooks/{id}/test", post(webhooks::test::handle))
+        .route(
+            "/v1/webhooks/{id}/deliveries",
+            get(webhooks::deliveries::handle),
+        )
 }
 
 /// Vaults, the secrets in them by their paths, and who may: `{*path}` is a path with slashes, `{*version}` one with a version behind it.

@@ -16,3 +16,4 @@ pub(crate) mod secrets;
 pub(crate) mod security;
 pub(crate) mod system;
 pub(crate) mod vaults;
+pub(crate) mod webhooks;

@@ -1,5 +1,6 @@
 //! `audit`: what was done, by whom, under which lease; and that nobody changed the record since.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -8,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use store::audit::verify_offline;
-use store::{BadRecord, OfflineOptions};
+use store::{BadRecord, OfflineOptions, VerifyReport};
 
 use super::Context;
 use super::serve::plant;
@@ -55,8 +56,32 @@ pub(crate) enum Command {
         format: Format,
     },
     /// Check the chain; names the first bad record
-    #[command(after_help = "Example:\n  claviger audit verify")]
-    Verify,
+    #[command(
+        after_help = "Example:\n  claviger audit verify\n  claviger audit verify --checkpoints /mnt/worm/heads.jsonl --key 3b6a27bc..."
+    )]
+    Verify(VerifyArgs),
+}
+
+/// What the chain is held against.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// Signed heads that were published (audit.checkpoint_file), one a line: the database is read, and has to hold all of them
+    #[arg(long, value_name = "FILE")]
+    checkpoints: Option<PathBuf>,
+    /// The public key that must have signed them, hex; without it a key in the database is trusted
+    #[arg(long, value_name = "HEX", requires = "checkpoints", value_parser = public_key)]
+    key: Option<PublicKey>,
+}
+
+/// 32 bytes.
+type PublicKey = [u8; 32];
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    let mut key = PublicKey::default();
+    hex::decode_to_slice(text, &mut key).map_err(|_| {
+        "is no public key: 64 hexadecimal digits, as `key` in each line has".to_owned()
+    })?;
+    Ok(key)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,8 +115,8 @@ pub(crate) struct Filter {
 }
 
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
-    if matches!(command, Command::Verify) {
-        return verify(context).await;
+    if let Command::Verify(args) = &command {
+        return verify(context, args).await;
     }
     let client = context.connection.client().await?;
     match command {
@@ -120,7 +145,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             export(context, &client, &query).await
         }
         // Answered above, for it needs no server.
-        Command::Verify => Ok(()),
+        Command::Verify(_) => Ok(()),
     }
 }
 
@@ -272,24 +297,10 @@ async fn export(context: &Context, client: &Client, query: &str) -> anyhow::Resu
     Ok(())
 }
 
-async fn verify(context: &Context) -> anyhow::Result<()> {
-    let answer = async {
-        // Without a record no server of this directory runs; what listens on the default port is another's.
-        if context.connection.data.is_some() && context.connection.server()?.1.is_none() {
-            return Err(Failure::new("no server of this data directory runs")
-                .code("unreachable")
-                .into());
-        }
-        context
-            .connection
-            .client()
-            .await?
-            .get("/v1/audit/verify")
-            .await
-    };
-    let report = match answer.await {
-        Err(error) if is_absent(&error) => offline(context).await?.ok_or(error)?,
-        answer => answer?,
+async fn verify(context: &Context, args: &VerifyArgs) -> anyhow::Result<()> {
+    let report = match &args.checkpoints {
+        Some(file) => against(context, file, args.key).await?,
+        None => asked(context).await?,
     };
     if let Some(finding) = finding(&report) {
         if context.output.is_json() {
@@ -310,6 +321,28 @@ async fn verify(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the server says, or, where none runs, the files.
+async fn asked(context: &Context) -> anyhow::Result<Value> {
+    let answer = async {
+        // Without a record no server of this directory runs; what listens on the default port is another's.
+        if context.connection.data.is_some() && context.connection.server()?.1.is_none() {
+            return Err(Failure::new("no server of this data directory runs")
+                .code("unreachable")
+                .into());
+        }
+        context
+            .connection
+            .client()
+            .await?
+            .get("/v1/audit/verify")
+            .await
+    };
+    match answer.await {
+        Err(error) if is_absent(&error) => offline(context).await?.ok_or(error),
+        answer => answer,
+    }
+}
+
 /// What is not as it was written, and what to do about it.
 fn finding(report: &Value) -> Option<Failure> {
     if let Some(bad) = report.get("first_bad").filter(|bad| !bad.is_null()) {
@@ -327,6 +360,16 @@ fn finding(report: &Value) -> Option<Failure> {
         return Some(Failure::new(format!("the audit trail was changed: {place}: {why}"))
             .code("audit_tampered")
             .hint("keep the database and audit.checkpoint as they are, and compare with an earlier `claviger audit export`"));
+    }
+    if let Some(row) = report["put_back"].as_array().and_then(|rows| rows.first()) {
+        let why = clean(text(row, "why"));
+        return Some(
+            Failure::new(format!(
+                "a row was put back or written by somebody else: {why}"
+            ))
+            .code("audit_tampered")
+            .hint("write it again as it is to be, and find out who wrote to the database"),
+        );
     }
     let set = report["rolled_back"].as_array()?.first()?;
     Some(Failure::new(format!(
@@ -354,6 +397,29 @@ async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
     }
     context.output.note(format!("no server answers; {location} is read as it stands, and the checkpoints' keys are taken from it"));
     let report = verify_offline(&location, &data.checkpoint(), &OfflineOptions::default()).await?;
+    Ok(Some(told(&report)))
+}
+
+/// The database against heads that were published. It may be in use, or be a copy.
+async fn against(context: &Context, file: &Path, key: Option<PublicKey>) -> anyhow::Result<Value> {
+    let (config, data) = plant::installation(context, None)?;
+    let location = plant::location(&config, &data)?;
+    plant::existing(&location)?;
+    if key.is_none() {
+        context.output.warn(format!(
+            "the keys in {location} are trusted, which whoever can write it may have put there; name the one you know with --key"
+        ));
+    }
+    let options = OfflineOptions {
+        trusted_key: key,
+        published: Some(file.to_owned()),
+    };
+    let report = verify_offline(&location, &data.checkpoint(), &options).await?;
+    Ok(told(&report))
+}
+
+/// A report as the server would give it.
+fn told(report: &VerifyReport) -> Value {
     let bad = |bad: &BadRecord| json!({ "stream": bad.stream, "seq": bad.seq, "reason": bad.reason.as_str(), "why": bad.why });
     let streams: Vec<Value> = report
         .streams
@@ -365,10 +431,15 @@ async fn offline(context: &Context) -> anyhow::Result<Option<Value>> {
         .iter()
         .map(|set| json!({ "secret_set_id": set.secret_set_id, "recorded": set.recorded, "stored": set.stored }))
         .collect();
-    Ok(Some(json!({
+    let put_back: Vec<Value> = report
+        .put_back
+        .iter()
+        .map(|row| json!({ "kind": row.kind, "vault_id": row.vault_id, "name": row.name, "why": row.why }))
+        .collect();
+    json!({
         "intact": report.is_intact(), "first_bad": report.first_bad.as_ref().map(bad), "streams": streams,
-        "checkpoint_key": report.checkpoint_key, "rolled_back": rolled_back,
-    })))
+        "checkpoint_key": report.checkpoint_key, "rolled_back": rolled_back, "put_back": put_back,
+    })
 }
 
 fn stream(stream: &Value) -> String {

@@ -7,6 +7,7 @@ mod planes;
 pub(crate) mod plant;
 mod ready;
 mod stop;
+mod telling;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -81,6 +81,19 @@ fn every_setting_can_stand_in_the_file() {
         least_rate_over = "1m"
         [people]
         sign_up = "open"
+        [audit]
+        checkpoint_file = "/mnt/worm/heads.jsonl"
+        checkpoint_url = "s3://heads/claviger"
+        checkpoint_token_file = "/run/heads-token"
+        checkpoint_credentials_file = "/run/aws"
+        checkpoint_region = "eu-central-1"
+        checkpoint_endpoint = "https://s3.internal.example"
+        checkpoint_every = "5m"
+        [telemetry]
+        endpoint = "https://collector.example:4318"
+        headers_file = "/run/collector-headers"
+        [webhooks]
+        give_up_after = "5d"
         [log]
         level = "debug"
         format = "json"

@@ -92,6 +92,8 @@ pub struct SignedHeads {
     /// `{"statement":{"written_at":…,"heads":{STREAM:{"seq":…,"hash":…}}},"key":…,"signature":…}` without a line break. The
     /// signature (Ed25519, hex) is over `claviger audit checkpoint v1`, a line break, and the statement's text as it stands.
     pub line: String,
+    /// The node whose streams these are.
+    pub node: String,
     /// When they were signed, RFC 3339 in UTC with milliseconds.
     pub written_at: String,
     /// Records in all of the streams: it grows with every record.

@@ -47,20 +47,35 @@ pub struct Sinks<'a> {
 }
 
 impl Sinks<'_> {
-    /// An operator's receiver. It is told what is recorded from its first call on.
+    /// Notes an operator's receiver. It is told what is recorded from its first call on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn ensure(&self, name: &str, org: &OrgId) -> Result<Sink, StoreError> {
-        if let Some(sink) = self.get(name).await? {
-            return Ok(sink);
+    pub async fn ensure(&self, name: &str, org: &OrgId) -> Result<(), StoreError> {
+        if self.get(name).await?.is_some() {
+            return Ok(());
         }
         let place = self.store.audit().end().await?;
         let mut tx = self.store.write(Change::Org(org)).await?;
         insert(&mut tx, name, org, &place).await?;
-        tx.commit().await?;
-        let sink = self.get(name).await?;
-        sink.ok_or(StoreError::Corrupt { what: WHAT })
+        tx.commit().await
+    }
+
+    /// A receiver, if this node may tell it something now: not before its next attempt, and no other node has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due(&self, name: &str) -> Result<Option<Sink>, StoreError> {
+        let row = query(
+            "SELECT * FROM audit_sinks WHERE sink = $1 AND retry_at <= $2 \
+             AND (held_until <= $2 OR holder = $3)",
+        )
+        .bind(name)
+        .bind(self.store.inner.time.now())
+        .bind(self.holder())
+        .fetch_optional(self.store.pool())
+        .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// One receiver.

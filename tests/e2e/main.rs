@@ -70,5 +70,6 @@ mod templates;
 mod tokens;
 mod upstream_proxy;
 mod vaults;
+mod webhooks;
 mod websocket;
 mod wrapped;

@@ -74,7 +74,7 @@ impl FromRequestParts<AppState> for Manager {
             return Ok(Self(myself));
         }
         let detail = format!(
-            "a person with the role {} manages no people; ask an owner or an admin",
+            "a person with the role {} manages neither people nor webhooks; ask an owner or an admin",
             myself.role.as_str()
         );
         Err(ApiError::new(Code::Forbidden, detail))

@@ -44,8 +44,8 @@ const FOR_AGENTS: [(&str, &str); 20] = [
 /// Shows an agent to itself, and nothing to a person.
 const OWN_AGENT: (&str, &str) = ("GET", "/v1/agents/me");
 
-/// Routes for those who manage people.
-const FOR_MANAGERS: [(&str, &str); 7] = [
+/// Routes for those who manage people, and say where the trail is told to.
+const FOR_MANAGERS: [(&str, &str); 15] = [
     ("PATCH", "/v1/org/members/{id}"),
     ("DELETE", "/v1/org/members/{id}"),
     ("GET", "/v1/org/invitations"),
@@ -53,6 +53,14 @@ const FOR_MANAGERS: [(&str, &str); 7] = [
     ("DELETE", "/v1/org/invitations/{id}"),
     ("POST", "/v1/security/ip-rules"),
     ("DELETE", "/v1/security/ip-rules/{id}"),
+    ("GET", "/v1/webhooks"),
+    ("POST", "/v1/webhooks"),
+    ("GET", "/v1/webhooks/{id}"),
+    ("PATCH", "/v1/webhooks/{id}"),
+    ("DELETE", "/v1/webhooks/{id}"),
+    ("POST", "/v1/webhooks/{id}/rotate-secret"),
+    ("POST", "/v1/webhooks/{id}/test"),
+    ("GET", "/v1/webhooks/{id}/deliveries"),
 ];
 
 /// Ends the credential that it comes with, an agent's too.
@@ -206,7 +214,7 @@ async fn of_people_each_gets_in_where_the_role_does() {
         roles.push((role, token));
     }
     let concern_people = |path: &str| {
-        let prefixes = ["/v1/auth/", "/v1/org/", "/v1/security/"];
+        let prefixes = ["/v1/auth/", "/v1/org/", "/v1/security/", "/v1/webhooks"];
         prefixes.iter().any(|prefix| path.starts_with(prefix))
     };
     let operations = operations()
@@ -236,7 +244,7 @@ async fn of_people_each_gets_in_where_the_role_does() {
             }
         }
     }
-    assert_eq!(seen, 19);
+    assert_eq!(seen, 27);
 }
 
 #[tokio::test]
@@ -255,12 +263,15 @@ async fn another_organisations_ids_are_like_none_at_all() {
     let invitation_id = made("/v1/org/invitations", invited, "/invitation/id").await;
     let rule = json!({"rule_type": "allow", "cidr": "192.0.2.0/24"});
     let rule_id = made("/v1/security/ip-rules", rule, "/id").await;
+    let hook = json!({"url": "https://hooks.example.org/", "events": ["*"]});
+    let webhook_id = made("/v1/webhooks", hook, "/webhook/id").await;
     let member_id = world.get("/v1/auth/me", owner).await.field("/id");
     let things = [
         ("/v1/auth/api-keys/", &key_id),
         ("/v1/org/invitations/", &invitation_id),
         ("/v1/security/ip-rules/", &rule_id),
         ("/v1/org/members/", &member_id),
+        ("/v1/webhooks/", &webhook_id),
         ("/v1/agents/", &granted.agent_id),
         ("/v1/vault/secret-sets/", &granted.set_id),
         ("/v1/vault/grants/", &granted.grant_id),
@@ -272,6 +283,11 @@ async fn another_organisations_ids_are_like_none_at_all() {
             .filter(|(_, template)| template.starts_with(&format!("{path}{{id}}")));
         for (method, template) in operations {
             let body = json!({"entries": {"STRIPE_SECRET_KEY": "stolen-0123456789"}, "version": 1});
+            let body = if template == "/v1/webhooks/{id}" {
+                json!({"description": "x"})
+            } else {
+                body
+            };
             let body = if template == "/v1/agents/{id}" {
                 json!({"name": "x"})
             } else {

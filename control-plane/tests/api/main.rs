@@ -36,3 +36,4 @@ mod support;
 mod system;
 mod vaults;
 mod vaults_matrix;
+mod webhooks;

@@ -403,3 +403,28 @@ async fn an_agent_manages_no_policy_and_cannot_give_itself_one() {
         answer.refused(403, "forbidden");
     }
 }
+
+#[tokio::test]
+async fn a_policy_that_somebody_wrote_into_the_database_is_found_and_told_to_its_organisation_alone()
+ {
+    let scene = Scene::new().await;
+    let id = scene.policy(json!({})).await.field("/id");
+    let world = &scene.world;
+    let verify = async |who: &Who| world.get("/v1/audit/verify", who).await.ok(200);
+    assert_eq!(verify(&world.home.admin).await["intact"], true);
+    let database = rusqlite::Connection::open(world.dir.path().join("claviger.db")).unwrap();
+    let wider = "UPDATE policies SET path_pattern = '**'";
+    assert_eq!(database.execute(wider, []).unwrap(), 1);
+    let found = verify(&world.home.admin).await;
+    assert_eq!(
+        (&found["intact"], &found["first_bad"]),
+        (&json!(false), &Value::Null)
+    );
+    let row = &found["put_back"][0];
+    assert_eq!((&row["kind"], &row["name"]), (&json!("policy"), &json!(id)));
+    let told = verify(&world.other.admin).await;
+    assert_eq!(
+        (&told["put_back"], &told["intact"]),
+        (&json!([]), &json!(true))
+    );
+}

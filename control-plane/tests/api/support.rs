@@ -14,8 +14,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use control_plane::{
-    ApiKey, AppState, ControlPlane, InjectorUrl, KeyChest, KeyHolder, KeyRing, Limits, Metrics,
-    OutboundOptions, Parts, PeopleOptions, RotationOptions, Signers, Start, app, bootstrap,
+    ApiKey, AppState, ControlPlane, DeliveryOptions, InjectorUrl, KeyChest, KeyHolder, KeyRing,
+    Limits, Metrics, OutboundOptions, Parts, PeopleOptions, RotationOptions, Signers, Start, app,
+    bootstrap,
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -148,6 +149,10 @@ pub(crate) struct Setup {
     pub(crate) signers: Signers,
     /// As many sign-ins as a test makes, unless said otherwise.
     pub(crate) people: Option<PeopleOptions>,
+    /// Whom the plane may ask.
+    pub(crate) outbound: OutboundOptions,
+    /// How it tells the trail.
+    pub(crate) delivery: DeliveryOptions,
 }
 
 /// A control plane as it starts.
@@ -166,7 +171,7 @@ impl Plane {
         clock: &Arc<dyn Clock>,
         signers: Signers,
         (limits, people): (Limits, Option<PeopleOptions>),
-        injectors: Vec<InjectorUrl>,
+        (injectors, outbound, delivery): (Vec<InjectorUrl>, OutboundOptions, DeliveryOptions),
     ) -> Self {
         let found = bootstrap(&Start {
             store,
@@ -189,7 +194,8 @@ impl Plane {
             ca: Some(Arc::new(PaperCa)),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             injectors,
-            outbound: OutboundOptions::default(),
+            outbound,
+            delivery,
             rotation: RotationOptions {
                 batch: 16,
                 look: Duration::from_millis(2),
@@ -292,7 +298,7 @@ impl World {
             &shared,
             setup.signers,
             (setup.limits, setup.people),
-            Vec::new(),
+            (Vec::new(), setup.outbound, setup.delivery),
         )
         .await;
         let admin = holder(plane.admin_key.expect("the first start makes a key"));
@@ -338,7 +344,19 @@ impl World {
         signers: Signers,
         injectors: Vec<InjectorUrl>,
     ) -> Plane {
-        let store = self.node("second").await;
+        let ways = (injectors, OutboundOptions::default());
+        self.plane_with("second", vault, signers, ways).await
+    }
+
+    /// Another control plane, which may ask others.
+    pub(crate) async fn plane_with(
+        &self,
+        node: &str,
+        vault: &Vault,
+        signers: Signers,
+        (injectors, outbound): (Vec<InjectorUrl>, OutboundOptions),
+    ) -> Plane {
+        let store = self.node(node).await;
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         Plane::start(
             &store,
@@ -347,7 +365,7 @@ impl World {
             &clock,
             signers,
             (Limits::default(), None),
-            injectors,
+            (injectors, outbound, DeliveryOptions::default()),
         )
         .await
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use control_plane::{
-    AppState, ControlPlane, InjectorParts, Limits, Metrics, OutboundOptions, OutboundProxy, Parts,
-    PeopleOptions, RotationOptions,
+    AppState, ControlPlane, DeliveryOptions, InjectorParts, Limits, Metrics, OutboundOptions,
+    OutboundProxy, Parts, PeopleOptions, RotationOptions, publish_checkpoints,
 };
 use leases::root_key::RootPublicKeys;
 use percent_encoding::percent_decode_str;
@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
 
 use super::plant::{self, Injection, Means, Plant, Tls};
-use super::{Addresses, Listeners};
+use super::{Addresses, Listeners, telling};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::trust;
@@ -93,8 +93,16 @@ impl Planes {
             ..PeopleOptions::default()
         };
         let outbound = outbound(config, addresses)?;
-        let (state, app) = answers(plant, means, catalog, (registry, people, outbound))?;
+        let publishing = publish_checkpoints(
+            (plant.store.clone(), Arc::clone(&plant.clock)),
+            telling::checkpoints(config)?,
+            outbound.clone(),
+            shutdown.clone(),
+        );
+        let ways = (outbound, telling::delivery(config)?);
+        let (state, app) = answers(plant, means, catalog, (registry, people, ways))?;
         let mut beside = ControlPlane::start(&state, shutdown);
+        beside.spawn(publishing);
         if let Some(authority) = following {
             let (chest, clock) = (plant.chest.clone(), Arc::clone(&plant.clock));
             beside.spawn(async move { match authority.follow(chest, clock).await {} });
@@ -155,7 +163,11 @@ fn answers(
     plant: &Plant,
     means: Means,
     catalog: watch::Sender<Arc<Catalog>>,
-    (registry, people, outbound): (Registry, PeopleOptions, OutboundOptions),
+    (registry, people, (outbound, delivery)): (
+        Registry,
+        PeopleOptions,
+        (OutboundOptions, DeliveryOptions),
+    ),
 ) -> anyhow::Result<(AppState, Router)> {
     let metrics = Metrics::new(registry)?;
     let limits = Limits::default();
@@ -177,6 +189,7 @@ fn answers(
                 ca_pem: Arc::clone(&plant.ca_pem),
                 injectors,
                 outbound,
+                delivery,
                 rotation: RotationOptions::default(),
                 people,
                 metrics,

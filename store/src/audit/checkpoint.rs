@@ -238,11 +238,14 @@ fn message(statement: &Statement) -> Vec<u8> {
 /// Signs the heads as they are now. `None` while there is no record.
 pub(crate) fn sign(signer: &CheckpointSigner, heads: &Heads, at: i64) -> Option<SignedHeads> {
     let links = heads.each().map(crate::chain::Head::get);
+    let node = &*heads.control.stream.name;
+    let node = node.strip_suffix("/control").unwrap_or(node);
     let records = links.iter().map(|link| link.seq).sum();
     let checkpoint = Checkpoint::new(signer, heads, links, Carried::new(), at);
     let line = serde_json::to_string(&checkpoint).ok()?;
     (records > 0).then_some(SignedHeads {
         line,
+        node: node.to_owned(),
         written_at: checkpoint.statement.written_at,
         records,
     })

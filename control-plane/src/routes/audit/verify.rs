@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use store::audit::RolledBack;
+use store::audit::{PutBack, RolledBack};
 use store::{BadRecord, StreamReport, VerifyReport};
 use utoipa::ToSchema;
 
@@ -22,6 +22,30 @@ pub(crate) struct VerifyAnswer {
     checkpoint_key: Option<String>,
     /// Secret sets that lie below a version that the chain recorded.
     rolled_back: Vec<RolledBackView>,
+    /// Secrets by path and policies of this organisation whose rows are other than the chain recorded.
+    put_back: Vec<PutBackView>,
+}
+
+/// A secret by path or a policy whose rows were put back, or written, behind the service's back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PutBackView {
+    /// `secret` or `policy`.
+    kind: &'static str,
+    vault_id: String,
+    /// The secret's path, or the policy's id.
+    name: String,
+    why: String,
+}
+
+impl From<PutBack> for PutBackView {
+    fn from(found: PutBack) -> Self {
+        Self {
+            kind: found.kind,
+            vault_id: found.vault_id,
+            name: found.name,
+            why: found.why,
+        }
+    }
 }
 
 /// A secret set whose rows were put back behind the service's back.
@@ -102,6 +126,7 @@ impl From<VerifyReport> for VerifyAnswer {
                 .into_iter()
                 .map(RolledBackView::from)
                 .collect(),
+            put_back: report.put_back.into_iter().map(PutBackView::from).collect(),
         }
     }
 }
@@ -110,9 +135,13 @@ impl From<VerifyReport> for VerifyAnswer {
 #[utoipa::path(get, path = "/v1/audit/verify", tag = "audit", operation_id = "verifyAudit", responses((status = 200, body = VerifyAnswer)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
-    _person: Person,
+    person: Person,
 ) -> Result<Json<VerifyAnswer>, ApiError> {
-    let report = state.store.audit().verify().await?;
+    let mut report = state.store.audit().verify().await?;
+    // Paths and policies of others are none of the caller's business.
+    report
+        .put_back
+        .retain(|found| found.org_id == person.org.as_str());
     if let Some(bad) = &report.first_bad {
         tracing::error!(
             audit.stream = bad.stream,
