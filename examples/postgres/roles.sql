@@ -44,16 +44,20 @@ BEGIN
         TO claviger_control_plane, claviger_injector;
 
     -- The control plane manages. It adds to the audit trail by functions alone.
-    GRANT SELECT ON idempotency_keys, rotations, policies, rate_windows, budgets, audit_events TO claviger_control_plane;
+    GRANT SELECT ON idempotency_keys, rotations, policies, rate_windows, budgets, audit_events, shares, agent_creators
+        TO claviger_control_plane;
     GRANT SELECT (number, stream, time_seen) ON audit_streams TO claviger_control_plane;
     GRANT INSERT ON orgs, users, user_keys, agents, vaults, secrets, secret_versions, secret_sets, secret_set_versions,
-        grants, budgets, leases, revoked_blocks, kill_switches, sealed_keys, idempotency_keys, rotations, policies
-        TO claviger_control_plane;
+        grants, budgets, leases, revoked_blocks, kill_switches, sealed_keys, idempotency_keys, rotations, policies, shares,
+        agent_creators TO claviger_control_plane;
     GRANT UPDATE ON users, agents, vaults, secrets, secret_versions, secret_sets, grants, kill_switches, approvals, sealed_keys,
-        idempotency_keys, rotations, policies TO claviger_control_plane;
+        idempotency_keys, rotations, policies, shares TO claviger_control_plane;
     GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
     GRANT UPDATE (last_used_at) ON user_keys TO claviger_control_plane;
     GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;
+    -- Both count what organisations ask for. What they may have, an operator says, by the owner's role.
+    GRANT SELECT ON org_quotas TO claviger_control_plane, claviger_injector;
+    GRANT SELECT, INSERT, UPDATE ON org_requests TO claviger_control_plane, claviger_injector;
     -- Where the trail is told to is its business alone.
     GRANT SELECT, INSERT, UPDATE, DELETE ON webhooks, audit_sinks, webhook_deliveries TO claviger_control_plane;
     -- How people sign in, and what agents may say once, is the control plane's business alone.

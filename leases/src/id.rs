@@ -155,6 +155,8 @@ ids! {
     EnrolmentId, "enr_";
     /// A webhook: where the audit trail is told to.
     WebhookId, "whk_";
+    /// A value shared with somebody.
+    ShareId, "shr_";
 }
 
 #[cfg(test)]

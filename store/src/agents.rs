@@ -1,11 +1,12 @@
 //! Agents: the principals that hold leases, and the digests of their keys.
 
-use ::leases::id::{AgentId, OrgId};
+use ::leases::id::{AgentId, OrgId, UserId};
 use time::OffsetDateTime;
 
 use crate::db::{Change, Row, WriteTx, count, id, optional_time, query, stored, time};
+use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::{at, millis};
-use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
+use crate::{Actor, ActorKind, NewEvent, Page, PageRequest, Store, StoreError};
 
 mod auth_method;
 mod settings;
@@ -81,9 +82,21 @@ pub enum CreateAgentError {
     /// The settings do not go together.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The organisation has as many as it may.
+    #[error(transparent)]
+    Limit(OverQuota),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<QuotaError> for CreateAgentError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Over(over) => Self::Limit(over),
+            QuotaError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Why an agent is not changed.
@@ -131,10 +144,24 @@ impl Agents<'_> {
         actor: &Actor,
     ) -> Result<Agent, CreateAgentError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        let agent = put(&mut tx, org, new).await?;
+        let agent = put(self.store, &mut tx, org, new, actor).await?;
         record(&mut tx, &agent, "agent.create", actor).await?;
         tx.commit().await?;
         Ok(agent)
+    }
+
+    /// The person who made an agent; `None` when no person did.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn creator(&self, org: &OrgId, id: &AgentId) -> Result<Option<UserId>, StoreError> {
+        let row = query("SELECT user_id FROM agent_creators WHERE org_id = $1 AND agent_id = $2")
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(self.store.pool())
+            .await?;
+        row.map(|row| self::id(&row, "user_id", "agent"))
+            .transpose()
     }
 
     /// One agent that is not deleted.
@@ -376,9 +403,11 @@ const DELETED_AT_ONCE: usize = 50;
 
 /// Makes an agent, active. The event is the caller's to append.
 pub(crate) async fn put(
+    store: &Store,
     tx: &mut WriteTx<'_>,
     org: &OrgId,
     new: NewAgent,
+    actor: &Actor,
 ) -> Result<Agent, CreateAgentError> {
     if is_taken(tx, org, &new.name, None).await? {
         return Err(CreateAgentError::NameTaken);
@@ -398,6 +427,7 @@ pub(crate) async fn put(
         last_used_at: None,
     };
     let key_hash = new.key_hash.map_or_else(no_key, Ok)?;
+    let guard = Guard::begin(store, tx, org, Resource::Agents).await?;
     query(INSERT)
         .bind(agent.id.as_str())
         .bind(org.as_str())
@@ -408,6 +438,15 @@ pub(crate) async fn put(
         .bind_all(agent.settings.values()?)
         .execute(tx.conn())
         .await?;
+    Guard::check(guard, tx, org).await?;
+    if actor.kind == ActorKind::User {
+        query("INSERT INTO agent_creators (agent_id, org_id, user_id) VALUES ($1, $2, $3)")
+            .bind(agent.id.as_str())
+            .bind(org.as_str())
+            .bind(&actor.id)
+            .execute(tx.conn())
+            .await?;
+    }
     Ok(agent)
 }
 

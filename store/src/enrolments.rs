@@ -223,7 +223,8 @@ impl Enrolments<'_> {
         let Some(enrolment) = find(&mut tx, decider, id).await? else {
             return Ok(None);
         };
-        let agent = agents::put(&mut tx, decider.org, make(&enrolment)).await?;
+        let new = make(&enrolment);
+        let agent = agents::put(self.store, &mut tx, decider.org, new, decider.actor).await?;
         let approved = EnrolmentStatus::Approved;
         settle(&mut tx, decider, id, (approved, Some(&agent.id))).await?;
         let event = NewEvent {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::leases::RevocationId;
 use ::leases::clock::ManualClock;
-use ::leases::id::UserId;
+use ::leases::id::{OrgId, ShareId, UserId};
 use ::leases::scope::Kind;
 use ::leases::secret_path::SecretPath;
 use test_postgres::Server;
@@ -13,10 +14,14 @@ use test_postgres::Server;
 use crate::approvals::{ApprovalStatus, Verdict};
 use crate::ledger::Holding;
 use crate::testing::*;
-use crate::{EventFilter, Location, NewEvent, NewSecret, PageRequest, Rate, SessionRef, Spend};
+use crate::{
+    Actor, EventFilter, Location, NewEvent, NewSecret, NewShare, NewUser, PageRequest, Rate,
+    Recipient, Role, SessionRef, Spend, User,
+};
 
 /// Tables that grow with the installation or with time.
-const GROWING: [&str; 16] = [
+const GROWING: [&str; 18] = [
+    "agent_creators",
     "agents",
     "approvals",
     "audit_events",
@@ -31,6 +36,7 @@ const GROWING: [&str; 16] = [
     "secret_sets",
     "secret_versions",
     "secrets",
+    "shares",
     "user_keys",
     "users",
 ];
@@ -82,6 +88,20 @@ fn fill(tenant: &Tenant) -> String {
              'x', 0, 0 {rows}",
             id("pol"),
             id("agt")
+        ),
+        format!(
+            "agent_creators SELECT {}, '{org}', {} {rows}",
+            id("agt"),
+            id("usr")
+        ),
+        format!(
+            "shares SELECT {}, '{org}', {}, '{vault}', 'p', 1, CASE WHEN i % 2 = 0 THEN 'user' ELSE 'external_email' END, \
+             CASE WHEN i % 2 = 0 THEN {} ELSE NULL END, CASE WHEN i % 2 = 0 THEN NULL ELSE i || '@example.org' END, \
+             sha256(i::text::bytea), NULL, 0, '[]', NULL, 0, {}, 'user', i, 9000000000000 {rows}",
+            id("shr"),
+            id("sec"),
+            id("usr"),
+            id("usr")
         ),
         format!("rate_windows SELECT {}, 0, 0 {rows}", id("grt")),
         format!(
@@ -250,6 +270,18 @@ async fn ask(store: &crate::Store, tenant: &Tenant) {
     policies.list(org, &vault.id, &page).await.unwrap();
     policies.find_for(org, &vault.id, agent).await.unwrap();
     policies.vaults_of(org, agent).await.unwrap();
+    let shares = store.shares();
+    shares.outbound(org, None, &page).await.unwrap();
+    shares
+        .outbound(org, Some(user.as_str()), &page)
+        .await
+        .unwrap();
+    shares.inbound(user.as_str(), &page).await.unwrap();
+    shares.find_by_link(&[1; 32]).await.unwrap();
+    let share = ShareId::new(START);
+    shares.get(org, &share).await.unwrap();
+    shares.get_for(user.as_str(), &share).await.unwrap();
+    store.agents().creator(org, &tenant.agent).await.unwrap();
     let filter = EventFilter {
         agent_id: Some(tenant.agent.clone()),
         ..EventFilter::default()
@@ -285,6 +317,7 @@ async fn change(store: &crate::Store, tenant: &Tenant) {
         .take_read(org, &vault.id, &at, None, event, &actor)
         .await
         .unwrap();
+    share(store, org, &at).await;
     secrets
         .disable(org, &vault.id, &at, 1, &actor)
         .await
@@ -303,6 +336,43 @@ async fn change(store: &crate::Store, tenant: &Tenant) {
     }
     switch.status(org).await.unwrap();
     approve(store, tenant).await;
+}
+
+/// What is shared of a secret, and what becomes of it.
+async fn share(store: &crate::Store, org: &OrgId, at: &SecretPath) {
+    let owner = NewUser {
+        name: "sharer".to_owned(),
+        role: Role::Member,
+    };
+    let owner = store.users().create(org, owner, &person()).await.unwrap();
+    let actor = Actor {
+        id: owner.id.to_string(),
+        ..person()
+    };
+    let vault = store.vaults().get(org, "default").await.unwrap().unwrap();
+    let head = store.secrets().head(org, &vault.id, at).await.unwrap();
+    let new = NewShare {
+        secret: head.unwrap().current.unwrap().id,
+        recipient: Recipient::Email(format!("{}@example.org", owner.id)),
+        link_hash: None,
+        passphrase: None,
+        networks: Vec::new(),
+        max_accesses: None,
+        expires_at: START + Duration::from_hours(1),
+    };
+    let shares = store.shares();
+    let made = shares.create(org, new, &actor).await.unwrap();
+    let reader = User {
+        email: made.recipient.email().map(str::to_owned),
+        ..owner
+    };
+    shares.claim(&reader, &actor).await.unwrap();
+    let id = reader.id.as_str();
+    shares.is_vouched(&made, &reader.id).await.unwrap();
+    assert!(shares.accept(&made, id, &actor).await.unwrap());
+    assert!(shares.count_try(&made).await.unwrap());
+    assert!(shares.open(&made, None, &actor).await.unwrap().is_some());
+    shares.revoke(org, &made.id, None, &actor).await.unwrap();
 }
 
 /// What is asked of people, and what they do.

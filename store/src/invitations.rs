@@ -277,8 +277,9 @@ impl Invitations<'_> {
             Err(AccountError::Store(error)) => return Err(error),
             Err(_) => return Ok(None),
         };
-        query("UPDATE invitations SET accepted_at = $1 WHERE org_id = $2 AND id = $3")
+        query("UPDATE invitations SET accepted_at = $1, accepted_by = $2 WHERE org_id = $3 AND id = $4")
             .bind(tx.now())
+            .bind(user.id.as_str())
             .bind(org.as_str())
             .bind(invitation.id.as_str())
             .execute(tx.conn())

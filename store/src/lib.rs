@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use ::leases::clock::Clock;
+use parking_lot::RwLock;
 
 use crate::chain::Heads;
 use crate::db::{ControlHead, Pool};
@@ -52,6 +53,8 @@ pub mod orgs;
 pub mod page;
 pub mod personal_keys;
 pub mod policies;
+pub mod quotas;
+pub mod requests;
 pub mod rotations;
 pub mod sealed_keys;
 pub mod seals;
@@ -59,6 +62,7 @@ pub mod second_factors;
 pub mod secret_sets;
 pub mod secrets;
 pub mod sessions;
+pub mod shares;
 pub mod sinks;
 pub mod spend;
 pub mod transfer;
@@ -102,6 +106,8 @@ pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
 pub use personal_keys::{KeyOwner, NewPersonalKey, PersonalKey, PersonalKeys};
 pub use policies::{CreatePolicyError, NewPolicy, Policies, Policy, PolicyPatch, PolicyPrincipal};
+pub use quotas::{Allowance, Allowances, Holdings, OverQuota, Quota, Quotas, Resource};
+pub use requests::{Requests, Standing};
 pub use rotations::{
     Rotation, RotationKind, RotationState, RotationStep, Rotations, StartRotationError,
 };
@@ -117,6 +123,7 @@ pub use secrets::{
     WriteSecretError,
 };
 pub use sessions::{Session, SessionRef, Sessions};
+pub use shares::{CreateShareError, NewShare, Recipient, Share, Shares};
 pub use sinks::{Sink, Sinks};
 pub use spend::{Amount, Spend, Spent};
 pub use users::{CreateUserError, NewUser, Role, User, Users};
@@ -276,6 +283,9 @@ struct Inner {
     nonces_swept_at: AtomicI64,
     /// When approvals of long ago were last deleted.
     approvals_swept_at: AtomicI64,
+    /// What every organisation may have of which the operator says nothing else.
+    quota: RwLock<Quota>,
+    requests: requests::Counts,
     ledger: Ledger,
 }
 
@@ -329,6 +339,8 @@ impl Store {
                 forgot_at: AtomicI64::new(0),
                 nonces_swept_at: AtomicI64::new(0),
                 approvals_swept_at: AtomicI64::new(0),
+                quota: RwLock::default(),
+                requests: requests::Counts::default(),
                 ledger,
             }),
         })
@@ -451,6 +463,21 @@ impl Store {
         Policies { store: self }
     }
 
+    /// What is shared with whom.
+    pub const fn shares(&self) -> Shares<'_> {
+        Shares { store: self }
+    }
+
+    /// What organisations may have.
+    pub const fn quotas(&self) -> Quotas<'_> {
+        Quotas { store: self }
+    }
+
+    /// What organisations asked for in a month.
+    pub const fn requests(&self) -> Requests<'_> {
+        Requests { store: self }
+    }
+
     /// Grants.
     pub const fn grants(&self) -> Grants<'_> {
         Grants { store: self }
@@ -530,8 +557,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what is queued, signs the heads a last time and ends the ledger's thread.
+    /// Writes what is queued and counted, signs the heads a last time and ends the ledger's thread.
     pub async fn close(&self) {
+        // A store that does not answer loses the counts of the last seconds, as a crash does.
+        let _ = self.requests().flush().await;
         self.inner.ledger.close().await;
         self.inner.pool.close().await;
     }

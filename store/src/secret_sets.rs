@@ -9,6 +9,7 @@ use crate::db::{
     Change, Row, WriteTx, built, count, from_json, id, insert_many, json, query, stored, time,
     to_json,
 };
+use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::at;
 use crate::vaults::is_still_kek;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
@@ -161,9 +162,21 @@ pub enum WriteSetError {
     /// The organisation has no default vault yet.
     #[error("the organisation has no vault")]
     NoVault,
+    /// The organisation has as many as it may.
+    #[error(transparent)]
+    Limit(OverQuota),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<QuotaError> for WriteSetError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Over(over) => Self::Limit(over),
+            QuotaError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// The secret sets of a store.
@@ -249,7 +262,9 @@ impl SecretSets<'_> {
             vault: vault.id,
             manifest: BTreeMap::new(),
         };
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
         put_secrets(&mut tx, &mut set, new.entries).await?;
+        settle_secrets(&mut tx, &set, guard).await?;
         let set = advance(&mut tx, set, new.custom, None, actor).await?;
         record(&mut tx, &set, "secret_set.create", actor).await?;
         tx.commit().await?;
@@ -274,6 +289,7 @@ impl SecretSets<'_> {
         if !is_still_kek(&mut tx, org, change.kek_id.as_deref()).await? {
             return Err(WriteSetError::Moved);
         }
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
         put_secrets(&mut tx, &mut current, change.put).await?;
         for key in change.drop {
             current.manifest.remove(&key);
@@ -281,6 +297,7 @@ impl SecretSets<'_> {
         if current.manifest.is_empty() {
             return Err(WriteSetError::Empty);
         }
+        settle_secrets(&mut tx, &current, guard).await?;
         let custom = change.custom.or_else(|| current.set.custom.clone());
         let set = advance(&mut tx, current, custom, None, actor).await?;
         record(&mut tx, &set, "secret_set.update", actor).await?;
@@ -310,7 +327,9 @@ impl SecretSets<'_> {
             .fetch_optional(tx.conn())
             .await?
             .ok_or(WriteSetError::NoSuchVersion(version))?;
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
         current.manifest = json(&earlier, "manifest", "secret set")?;
+        settle_secrets(&mut tx, &current, guard).await?;
         let custom = custom_of(&earlier)?;
         let set = advance(&mut tx, current, custom, Some(version), actor).await?;
         record(&mut tx, &set, "secret_set.rollback", actor).await?;
@@ -677,7 +696,19 @@ async fn put_secrets(
     Ok(())
 }
 
-/// Makes the next version of a set from its manifest. Uses are held up from here on, unless it is the first.
+/// Marks what the manifest has as there and the rest as deleted, and refuses what is more than the organisation may have. Before
+/// uses are held up, since it may take a while.
+async fn settle_secrets(
+    tx: &mut WriteTx<'_>,
+    current: &Current,
+    guard: Option<Guard>,
+) -> Result<(), WriteSetError> {
+    mark_secrets(tx, current, &current.manifest).await?;
+    Guard::check(guard, tx, &current.set.org).await?;
+    Ok(())
+}
+
+/// Makes the next version of a set from its manifest, once [`settle_secrets`] has. Uses are held up from here on, unless it is the first.
 async fn advance(
     tx: &mut WriteTx<'_>,
     mut current: Current,
@@ -685,7 +716,6 @@ async fn advance(
     rolled_back_to: Option<u64>,
     actor: &Actor,
 ) -> Result<SecretSet, StoreError> {
-    mark_secrets(tx, &current, &current.manifest).await?;
     let is_first = current.set.version == 0;
     if !is_first {
         tx.narrow().await?;

@@ -9,9 +9,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::db::{
-    Change, Query, Row, WriteTx, built, count, from_json, id, optional_time, query, stored, time,
-    to_json,
+    Change, On, Query, Row, WriteTx, built, count, from_json, id, optional_time, query, stored,
+    time, to_json,
 };
+use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::{at, millis};
 use crate::vaults::is_kek_of;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
@@ -149,9 +150,21 @@ pub enum WriteSecretError {
     /// The path is a secret set's, or what would be restored was one's.
     #[error("the path belongs to the secret set {0}")]
     SetEntry(String),
+    /// The organisation has as many as it may.
+    #[error(transparent)]
+    Limit(OverQuota),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<QuotaError> for WriteSecretError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Over(over) => Self::Limit(over),
+            QuotaError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// The secrets of a store.
@@ -202,9 +215,11 @@ impl Secrets<'_> {
         if !is_kek_of(&mut tx, org, &place.vault, &place.kek_id).await? {
             return Err(WriteSecretError::Moved);
         }
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
         if !count_up(&mut tx, org, place).await? {
             return Err(WriteSecretError::Moved);
         }
+        Guard::check(guard, &mut tx, org).await?;
         let version = SecretVersion {
             id: SecretId::new(at(tx.now())),
             vault: place.vault.clone(),
@@ -243,6 +258,20 @@ impl Secrets<'_> {
             .fetch_optional(self.store.pool())
             .await?;
         row.as_ref().map(|row| read_head(row, vault)).transpose()
+    }
+
+    /// One version by its id, with an entry of a secret set among them; `None` when there is none, or when it or its secret has
+    /// ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn by_id(
+        &self,
+        org: &OrgId,
+        version: &SecretId,
+    ) -> Result<Option<SecretVersion>, StoreError> {
+        let now = self.store.inner.time.now();
+        by_id(self.store.pool(), org, version, now).await
     }
 
     /// Secrets that are not deleted, in the order of their paths, each as its newest version that is not disabled; one whose
@@ -433,6 +462,7 @@ impl Secrets<'_> {
         if let Some(set) = head.current.as_ref().and_then(SecretVersion::set_name) {
             return Err(WriteSecretError::SetEntry(set.to_owned()));
         }
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
         let restored: Option<i64> = query(
             "UPDATE secrets SET deleted_at = NULL WHERE org_id = $1 AND vault_id = $2 AND path = $3 \
              RETURNING version",
@@ -442,6 +472,7 @@ impl Secrets<'_> {
         .bind(path.as_str())
         .fetch_value(tx.conn())
         .await?;
+        Guard::check(guard, &mut tx, org).await?;
         let newest = restored.ok_or(StoreError::Corrupt { what: WHAT })?;
         record_path(&mut tx, org, (vault, path, newest), "secret.restore", actor).await?;
         tx.commit().await?;
@@ -594,6 +625,45 @@ async fn count_read(
     .bind(tx.now())
     .fetch_value(tx.conn())
     .await
+}
+
+/// [`Secrets::by_id`], wherever it runs.
+pub(crate) async fn by_id(
+    on: impl Into<On<'_>>,
+    org: &OrgId,
+    version: &SecretId,
+    now: i64,
+) -> Result<Option<SecretVersion>, StoreError> {
+    let row = built(format!(
+        "SELECT v.vault_id, {COLUMNS} FROM secret_versions v JOIN secrets s ON s.org_id = v.org_id \
+         AND s.vault_id = v.vault_id AND s.path = v.path WHERE v.org_id = $1 AND v.id = $2 \
+         AND s.deleted_at IS NULL AND v.disabled_at IS NULL \
+         AND (v.expires_at IS NULL OR v.expires_at > $3)"
+    ))
+    .bind(org.as_str())
+    .bind(version.as_str())
+    .bind(now)
+    .fetch_optional(on)
+    .await?;
+    let row = row.as_ref();
+    row.map(|row| read(row, &id(row, "vault_id", WHAT)?))
+        .transpose()
+}
+
+/// Counts one read of a version, whoever wrote it, and gives what is to be opened for it. `None` when it has ended, or was read
+/// as often as it may be.
+pub(crate) async fn take(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    version: &SecretId,
+) -> Result<Option<OpenedRow>, StoreError> {
+    let now = tx.now();
+    let Some(mut version) = by_id(tx.conn(), org, version, now).await? else {
+        return Ok(None);
+    };
+    let sealed = count_read(tx, org, &version).await?;
+    version.reads += 1;
+    Ok(sealed.map(|sealed| OpenedRow { version, sealed }))
 }
 
 /// Refuses a path under the prefix of a set that is not deleted.
@@ -769,4 +839,4 @@ fn read(row: &Row, vault: &VaultId) -> Result<SecretVersion, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@ use ::leases::id::{OrgId, VaultId};
 use time::OffsetDateTime;
 
 use crate::db::{Change, Row, WriteTx, id, query, time};
+use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -62,9 +63,21 @@ pub enum CreateVaultError {
     /// A vault of that name exists.
     #[error("a vault of that name exists")]
     NameTaken,
+    /// The organisation has as many as it may.
+    #[error(transparent)]
+    Limit(OverQuota),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<QuotaError> for CreateVaultError {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Over(over) => Self::Limit(over),
+            QuotaError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Why a vault is not deleted.
@@ -162,6 +175,7 @@ impl Vaults<'_> {
         if taken.is_some() {
             return Err(CreateVaultError::NameTaken);
         }
+        let guard = Guard::begin(self.store, &mut tx, org, Resource::Vaults).await?;
         let vault = Vault {
             id: new.vault.id,
             org: org.clone(),
@@ -187,6 +201,7 @@ impl Vaults<'_> {
         .bind(&vault.created_by_type)
         .execute(tx.conn())
         .await?;
+        Guard::check(guard, &mut tx, org).await?;
         record(&mut tx, &vault, "vault.create", actor).await?;
         tx.commit().await?;
         Ok(vault)

@@ -21,11 +21,11 @@ on_both! {
     a_vaults_deletion_deletes_its_secrets,
 }
 
-fn path(text: &str) -> SecretPath {
+pub(crate) fn path(text: &str) -> SecretPath {
     SecretPath::parse(text).unwrap()
 }
 
-async fn vault(world: &World, tenant: &Tenant, name: &str) -> Vault {
+pub(crate) async fn vault(world: &World, tenant: &Tenant, name: &str) -> Vault {
     let new = NamedVault {
         vault: NewVault {
             id: VaultId::new(START),
@@ -51,7 +51,7 @@ async fn new(world: &World, org: &OrgId, vault: &Vault, at: &str) -> NewSecret {
     }
 }
 
-async fn put(world: &World, org: &OrgId, vault: &Vault, at: &str) -> SecretVersion {
+pub(crate) async fn put(world: &World, org: &OrgId, vault: &Vault, at: &str) -> SecretVersion {
     let new = new(world, org, vault, at).await;
     let secrets = world.store.secrets();
     secrets

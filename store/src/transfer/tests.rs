@@ -14,10 +14,9 @@ use super::*;
 use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
-    Delivery, IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule,
-    NewPolicy, NewSealedKey, NewUser, NewWebhook, OfflineOptions, PasswordDigest, PolicyPrincipal,
-    Rate, Role,
-    RotationKind, Spend,
+    Allowances, Delivery, IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation,
+    NewIpRule, NewPolicy, NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest,
+    PasswordDigest, PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
 };
 
 /// A store with rows in every table, two organisations in each, closed.
@@ -199,6 +198,26 @@ async fn fill_people(world: &World, tenant: &Tenant) {
     let invitations = store.invitations();
     let made = invitations.create(org, invitation, &owner, &actor).await;
     made.unwrap();
+    let entries = store
+        .secrets()
+        .list(org, &tenant.vault, "", &PageRequest::default())
+        .await;
+    let share = NewShare {
+        secret: entries.unwrap().items[0].id.clone(),
+        recipient: Recipient::Email("grace@example.org".to_owned()),
+        link_hash: Some(hash("link")),
+        passphrase: Some(PasswordDigest("$argon2id$".to_owned())),
+        networks: vec!["192.0.2.0/24".to_owned()],
+        max_accesses: Some(5),
+        expires_at: until,
+    };
+    store.shares().create(org, share, &actor).await.unwrap();
+    let quotas = store.quotas();
+    let allowed = quotas.allow(org, Allowances::default(), &actor).await;
+    assert!(allowed.unwrap());
+    let counted = store.requests().admit(org, false).await.unwrap();
+    counted.unwrap();
+    store.requests().flush().await.unwrap();
     let rule = NewIpRule {
         kind: IpRuleKind::Block,
         cidr: "192.0.2.0/24".to_owned(),
