@@ -270,6 +270,17 @@ async fn admit(
         }
         (found, Request::from_parts(parts, body))
     };
+    let caller = admitted(state, context, found).await?;
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+/// The caller, once the organisation's address rules let it in.
+async fn admitted(
+    state: &AppState,
+    context: &RequestContext,
+    found: Identified,
+) -> Result<Caller, ApiError> {
     let Identified {
         principal,
         means,
@@ -283,13 +294,12 @@ async fn admit(
         return Err(error);
     }
     crate::events::key_used(state, &principal, &means, context).await;
-    request.extensions_mut().insert(Caller {
+    Ok(Caller {
         principal,
         means,
         vaults,
         context: context.clone(),
-    });
-    Ok(request)
+    })
 }
 
 /// Finds the principal of a credential; `None` for every credential that is missing or not good.
@@ -350,6 +360,29 @@ fn check_certificate(digest: &str, sender: &Sender, now: OffsetDateTime) -> Resu
 pub(crate) async fn is_person(state: &AppState, headers: &HeaderMap) -> Result<bool, ApiError> {
     let found = identify(state, headers).await?;
     Ok(found.is_some_and(|found| matches!(found.principal, Principal::Person { .. })))
+}
+
+/// Who is calling, where nobody has to be: `None` without a credential. One that is not good is refused as everywhere.
+pub(crate) async fn caller_if_any(
+    state: &AppState,
+    context: &RequestContext,
+    sender: &Sender,
+) -> Result<Option<Caller>, ApiError> {
+    let headers = &sender.headers;
+    if signed_request::is_signed(headers) {
+        let detail = "a signed request is not read here; send a token of POST /v1/auth/agent-token, or no credential at all";
+        return Err(ApiError::new(Code::Unauthenticated, detail));
+    }
+    if !headers.contains_key(header::AUTHORIZATION) && !headers.contains_key(&ALIAS) {
+        return Ok(None);
+    }
+    let Some(found) = identify(state, headers).await? else {
+        return Err(refuse(state, context, "the credential was refused").await);
+    };
+    if let Err(error) = confirm(state, &found, sender).await {
+        return Err(counted(state, context, error).await);
+    }
+    admitted(state, context, found).await.map(Some)
 }
 
 async fn person_by_key(state: &AppState, hash: &[u8; 32]) -> Result<Option<Identified>, ApiError> {
@@ -543,7 +576,7 @@ impl AuthLimits {
     }
 
     /// Counts a failure; the wait once the source has had too many.
-    fn failed(&self, source: Option<IpAddr>) -> Result<(), Duration> {
+    pub(crate) fn failed(&self, source: Option<IpAddr>) -> Result<(), Duration> {
         if self.by_source.len() > MAX_SOURCES {
             self.by_source.retain_recent();
         }

@@ -10,9 +10,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use store::{
     AccountError, CreateAgentError, CreateGrantError, CreateLeaseError, CreatePolicyError,
-    CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, PatchAgentError, Pause,
-    ReadSecretError, RotateKeyError, SettingsError, StoreError, VerifyError, WriteSecretError,
-    WriteSetError,
+    CreateShareError, CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, OverQuota,
+    PatchAgentError, Pause, ReadSecretError, Resource, RotateKeyError, SettingsError, StoreError,
+    VerifyError, WriteSecretError, WriteSetError,
 };
 use vault::{KeyError, OpenError, SealError};
 
@@ -177,6 +177,7 @@ impl From<CreateAgentError> for ApiError {
                 "an agent of that name exists; choose another name",
             ),
             CreateAgentError::Settings(error) => error.into(),
+            CreateAgentError::Limit(over) => over.into(),
             CreateAgentError::Store(error) => error.into(),
             other => Self::internal(other),
         }
@@ -290,6 +291,7 @@ impl From<WriteSetError> for ApiError {
             }
             WriteSetError::Empty => Self::invalid("entries", "a secret set needs at least one key"),
             WriteSetError::NoVault => Self::internal(error),
+            WriteSetError::Limit(over) => over.into(),
             WriteSetError::Store(error) => error.into(),
             other => Self::internal(other),
         }
@@ -303,6 +305,7 @@ impl From<CreateVaultError> for ApiError {
                 Code::NameTaken,
                 "a vault of that name exists; choose another name",
             ),
+            CreateVaultError::Limit(over) => over.into(),
             CreateVaultError::Store(error) => error.into(),
             other => Self::internal(other),
         }
@@ -358,6 +361,7 @@ impl From<WriteSecretError> for ApiError {
                     "this path belongs to the secret set {set}; change it with PUT /v1/vault/secret-sets/{{id}} (`claviger set put {set}`), or choose another path"
                 ),
             ),
+            WriteSecretError::Limit(over) => over.into(),
             WriteSecretError::Store(error) => error.into(),
             other => Self::internal(other),
         }
@@ -375,6 +379,42 @@ impl From<CreatePolicyError> for ApiError {
                 Self::invalid("vault_id", format_args!("{error}; delete some first"))
             }
             CreatePolicyError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<OverQuota> for ApiError {
+    fn from(over: OverQuota) -> Self {
+        let next = match over.resource {
+            Resource::Vaults | Resource::Secrets | Resource::Agents => {
+                "delete what is not needed, or ask the operator for more"
+            }
+            Resource::Requests => {
+                "this month's are used up, and the next month begins anew; ask the operator for more"
+            }
+        };
+        Self::new(Code::ResourceLimitExceeded, format!("{over}; {next}"))
+    }
+}
+
+impl From<CreateShareError> for ApiError {
+    fn from(error: CreateShareError) -> Self {
+        match error {
+            CreateShareError::NoSecret => Self::new(
+                Code::NotFound,
+                "there is no such secret any more; list what there is",
+            ),
+            CreateShareError::NoRecipient => Self::new(
+                Code::NotFound,
+                "there is no such recipient; list members or agents, or check the id",
+            ),
+            CreateShareError::TooMany(wait) => Self::new(
+                Code::RateLimited,
+                format!("{error} in this organisation; wait as long as Retry-After says"),
+            )
+            .retry_after(wait),
+            CreateShareError::Store(error) => error.into(),
             other => Self::internal(other),
         }
     }

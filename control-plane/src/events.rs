@@ -1,7 +1,7 @@
 //! Audit events that belong to no change of a row: authentication.
 
 use leases::id::{AgentId, OrgId, SetId};
-use store::{Actor, ActorKind, Decision, NewEvent};
+use store::{Actor, ActorKind, Decision, NewEvent, Share};
 
 use crate::AppState;
 use crate::auth::{Caller, Means, Principal};
@@ -115,6 +115,25 @@ pub(crate) async fn secret_denied(
         .append(caller.org(), event, &caller.actor())
         .await
         .map(|_| ())
+}
+
+/// Records that a share was not opened, within the limit of denials: its maker sees who tried.
+pub(crate) async fn share_denied(
+    state: &AppState,
+    share: &Share,
+    why: &'static str,
+    actor: &Actor,
+) -> Result<(), store::StoreError> {
+    if !state.auth_limits.may_record_denial() {
+        return Ok(());
+    }
+    let event = NewEvent {
+        decision: Decision::Deny,
+        error: Some(why.to_owned()),
+        ..store::shares::event(share, "secret.export")
+    };
+    let audit = state.store.audit();
+    audit.append(&share.org, event, actor).await.map(|_| ())
 }
 
 /// Records that a call came from an address that its organisation does not take, within the limit of denials.

@@ -21,11 +21,13 @@ mod jwt;
 mod kept_answer;
 mod key_health;
 pub mod keys;
+mod meter;
 mod metrics;
 mod middleware;
 pub mod openapi;
 mod operator_templates;
 mod outbound;
+mod pace;
 mod people;
 mod plaintext;
 pub mod problem;
@@ -168,6 +170,10 @@ pub struct Limits {
     pub auth_failure_burst: NonZeroU32,
     /// Requests in work at once.
     pub in_work: usize,
+    /// Requests of one address in a second; `None` for any number.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Requests that an address which was quiet may send at once.
+    pub request_burst: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -176,6 +182,9 @@ impl Default for Limits {
             // Enough for a person who mistypes and a script that retries, few enough to bound the work.
             auth_failure_burst: NonZeroU32::new(20).expect("twenty is not zero"),
             in_work: middleware::MAX_IN_WORK,
+            // As the seeds' service documents them.
+            requests_per_second: NonZeroU32::new(100),
+            request_burst: NonZeroU32::new(200).expect("two hundred is not zero"),
         }
     }
 }
@@ -201,6 +210,7 @@ pub struct ControlPlane {
     pub(crate) people: people::People,
     pub(crate) metrics: Metrics,
     pub(crate) auth_limits: auth::AuthLimits,
+    pub(crate) pace: pace::Pace,
     pub(crate) admission: Arc<Semaphore>,
     /// Places of those who follow the trail.
     pub(crate) tails: Arc<Semaphore>,
@@ -262,6 +272,14 @@ impl ControlPlane {
         (injectors, outbound, delivery): (Vec<InjectorUrl>, OutboundOptions, DeliveryOptions),
         (rotation, people): (RotationOptions, &PeopleOptions),
     ) -> AppState {
+        // Those who ask an injector are control planes, each for many.
+        let limits = Limits {
+            requests_per_second: parts
+                .limits
+                .requests_per_second
+                .filter(|_| minting.is_some()),
+            ..parts.limits
+        };
         let seen = moka::sync::Cache::builder()
             .max_capacity(SEEN_CAPACITY)
             .time_to_live(SEEN_FOR);
@@ -283,8 +301,9 @@ impl ControlPlane {
             rotation_wanted: Notify::new(),
             people: people::People::new(people),
             metrics: parts.metrics,
-            auth_limits: auth::AuthLimits::new(parts.limits.auth_failure_burst),
-            admission: Arc::new(Semaphore::new(parts.limits.in_work)),
+            auth_limits: auth::AuthLimits::new(limits.auth_failure_burst),
+            pace: pace::Pace::new(&limits),
+            admission: Arc::new(Semaphore::new(limits.in_work)),
             tails: Arc::new(Semaphore::new(routes::audit::MAX_TAILS)),
             key_health: key_health::KeyHealth::default(),
             templates_seen: Mutex::default(),
@@ -292,11 +311,12 @@ impl ControlPlane {
         })
     }
 
-    /// Starts what runs beside the requests, until `shutdown` says so: taking up what other processes changed, and in a control
-    /// plane the rotation of KEKs.
+    /// Starts what runs beside the requests, until `shutdown` says so: taking up what other processes changed, writing what was
+    /// counted, and in a control plane the rotation of KEKs.
     pub fn start(state: &AppState, shutdown: &watch::Receiver<bool>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         tasks.spawn(follow::follow(Arc::clone(state), shutdown.clone()));
+        tasks.spawn(meter::flush(Arc::clone(state), shutdown.clone()));
         if state.minting.is_some() {
             tasks.spawn(rotation::work(Arc::clone(state), shutdown.clone()));
             tasks.spawn(deliver::work(Arc::clone(state), shutdown.clone()));

@@ -13,7 +13,7 @@ use self::refusals::Refusals;
 use crate::problem::{self, Problem};
 use crate::routes::{
     agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, system, vaults, webhooks,
+    secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -34,6 +34,9 @@ use crate::routes::{
         vaults::list::handle, vaults::create::handle, vaults::get::handle, vaults::delete::handle,
         secrets::list::handle, secrets::put::handle, secrets::get::handle, secrets::delete::handle, secrets::restore::handle,
         secrets::versions::handle, secrets::version::handle, secrets::disable::handle, secrets::disable::handle_alias, secrets::rotate::handle,
+        usage::get::handle, usage::billing::handle,
+        shares::create::handle, shares::open::handle, shares::access::handle, shares::get::handle, shares::outbound::handle,
+        shares::inbound::handle, shares::accept::handle, shares::decline::handle, shares::revoke::handle,
         policies::list::handle, policies::create::handle, policies::update::handle, policies::delete::handle, policies::explain::handle,
         keys::list::handle, keys::rotate::handle, keys::migrate::handle, keys::rotation::handle,
         approvals::list::handle, approvals::get::handle, approvals::decide::handle, approvals::approve::handle, approvals::deny::handle,

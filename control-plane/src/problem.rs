@@ -35,13 +35,22 @@ impl Problem {
 
     pub(crate) fn new(code: Code, detail: String) -> Self {
         Self {
-            r#type: format!("/v1/problems/{}", code.as_str()),
+            r#type: type_of(code),
             title: code.title().to_owned(),
             status: code.status().as_u16(),
             detail,
             instance: String::new(),
             error: code.as_str().to_owned(),
         }
+    }
+}
+
+/// Where the code is described. The seeds' clients know this one by its bare name alone.
+fn type_of(code: Code) -> String {
+    if code == Code::ResourceLimitExceeded {
+        code.as_str().to_owned()
+    } else {
+        format!("/v1/problems/{}", code.as_str())
     }
 }
 
@@ -149,6 +158,8 @@ codes! {
         "Whoever handed on this lease narrowed it. Ask for a wider one.";
     ApprovalRequired = "approval_required", FORBIDDEN, "A person has to approve this request",
         "The grant lets this request pass only with a person's approval. `approval_request_id` names it: a person decides with POST /v1/approvals/{id}/approve or `claviger approval approve`, then the same request passes once.";
+    ResourceLimitExceeded = "resource_limit_exceeded", FORBIDDEN, "The organization may have no more of these",
+        "The operator of this installation says how many vaults, secrets, agents and requests a month an organization may have. GET /v1/usage shows how it stands; delete what is not needed, or ask the operator.";
     PolicyDenied = "policy_denied", FORBIDDEN, "No policy allows this",
         "An agent reads, writes, deletes and rotates secrets only as policies on the vault let it, and a policy may take from a person what their role gives. POST /v1/policies/explain says which policy decides; a person makes one with POST /v1/vaults/{id}/policies.";
     NotFound = "not_found", NOT_FOUND, "There is no such thing",

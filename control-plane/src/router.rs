@@ -7,15 +7,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::routes::{
     agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, system, vaults, webhooks,
+    secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
 };
-use crate::{AppState, idempotency, middleware, problem};
+use crate::{AppState, idempotency, meter, middleware, pace, problem};
 
 /// Puts the table and its layers together; the numbers are those of `middleware.rs`.
 pub(crate) fn build(state: AppState) -> Router {
     let authenticated = authenticated()
         .route_layer(from_fn_with_state(share(&state), idempotency::once)) // 6
         .route_layer(from_fn(middleware::read_body)) // 5
+        .route_layer(from_fn_with_state(share(&state), meter::count)) // 4b
         .route_layer(from_fn_with_state(share(&state), crate::auth::authenticate)); // 4
     let table = public()
         .merge(by_own_credential().route_layer(from_fn(middleware::read_small_body))) // 5
@@ -42,6 +43,7 @@ fn dressed(table: Router<AppState>, state: AppState) -> Router {
         .method_not_allowed_fallback(middleware::no_such_method)
         .layer(from_fn(middleware::no_head)) // 3b
         .layer(from_fn_with_state(share(&state), middleware::admit)) // 3
+        .layer(from_fn_with_state(share(&state), pace::keep)) // 2b
         .layer(CatchPanicLayer::custom(middleware::panicked)) // 2
         .layer(from_fn_with_state(share(&state), middleware::observe)) // 1
         .with_state(state)
@@ -62,7 +64,7 @@ fn public() -> Router<AppState> {
         .route("/v1/problems/{code}", get(problem::describe))
 }
 
-/// What brings its own credential: a key, a password, a code or an invitation in the body, or a lease.
+/// What brings its own credential: a key, a password, a code or an invitation in the body, a lease, or a link.
 fn by_own_credential() -> Router<AppState> {
     export()
         .route("/v1/agents/enroll", post(agents::enroll::handle))
@@ -77,6 +79,8 @@ fn by_own_credential() -> Router<AppState> {
         .route("/v1/auth/mfa/verify", post(auth::mfa::verify))
         .route("/v1/auth/device/code", post(auth::device::code))
         .route("/v1/auth/device/token", post(auth::device::token))
+        .route("/v1/share/{id}", get(shares::open::handle))
+        .route("/v1/shares/{id}/access", post(shares::access::handle))
 }
 
 /// What takes a lease. Every plane that may open has it.
@@ -157,6 +161,8 @@ fn authenticated() -> Router<AppState> {
         .route("/v1/keys/migrate", post(keys::migrate::handle))
         .route("/v1/keys/rotate", post(keys::rotate::handle))
         .route("/v1/keys/rotations/{id}", get(keys::rotation::handle))
+        .route("/v1/usage", get(usage::get::handle))
+        .route("/v1/billing/usage", get(usage::billing::handle))
         .route("/v1/explain", get(system::explain::handle))
         .route("/v1/approvals", get(approvals::list::handle))
         .route("/v1/approvals/{id}", get(approvals::get::handle))
@@ -179,6 +185,7 @@ fn authenticated() -> Router<AppState> {
             post(kill_switch::revoke_all::handle),
         )
         .merge(vaults_and_policies())
+        .merge(sharing())
         .merge(people())
         .merge(webhook_table())
 }
@@ -263,6 +270,21 @@ fn vaults_and_policies() -> Router<AppState> {
             delete(policies::delete::handle),
         )
         .route("/v1/policies/explain", post(policies::explain::handle))
+}
+
+/// What is shared with whom. Opening a share is in [`by_own_credential`].
+fn sharing() -> Router<AppState> {
+    Router::new()
+        .route(
+            "/v1/secrets/{secret_id}/share",
+            post(shares::create::handle),
+        )
+        .route("/v1/share/{id}", delete(shares::revoke::handle))
+        .route("/v1/shares/outbound", get(shares::outbound::handle))
+        .route("/v1/shares/inbound", get(shares::inbound::handle))
+        .route("/v1/shares/{id}", get(shares::get::handle))
+        .route("/v1/shares/{id}/accept", post(shares::accept::handle))
+        .route("/v1/shares/{id}/decline", post(shares::decline::handle))
 }
 
 /// People's own accounts, and who manages people.

@@ -14,6 +14,8 @@ pub(crate) mod providers;
 pub(crate) mod secret_sets;
 pub(crate) mod secrets;
 pub(crate) mod security;
+pub(crate) mod shares;
 pub(crate) mod system;
+pub(crate) mod usage;
 pub(crate) mod vaults;
 pub(crate) mod webhooks;

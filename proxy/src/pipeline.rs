@@ -124,6 +124,7 @@ impl Pipeline {
         let template = served.template();
         let length = declared_length(session);
         let estimate = spend::estimate(&self.catalog.borrow(), template, &method, length);
+        record::count(&self.store, permit).await?;
         let ledger = self.store.ledger();
         let used = record::record_use(ledger, permit, keys, approval, estimate, facts).await?;
         ctx.used = Some(used);

@@ -3,12 +3,29 @@
 use std::sync::Arc;
 
 use leases::authorize::Permit;
-use store::Amount;
 use store::ledger::{ApprovedUse, Ledger, Outcome, RecordedUse, RequestFacts, UseRequest};
+use store::{Amount, Store};
 
 use crate::context::RequestContext;
 use crate::metrics::Metrics;
-use crate::refuse::Refusal;
+use crate::refuse::{Code, Refusal};
+
+/// Counts the request for its organisation, and refuses it when the month's requests are used up. In memory: nothing is written.
+pub(crate) async fn count(store: &Store, permit: &Permit) -> Result<(), Refusal> {
+    let lease = permit.lease();
+    let counted = store.requests().admit(lease.org(), false).await;
+    let counted = counted.map_err(|error| {
+        tracing::error!(lease.id = %lease.lease(), %error, "the organisation's requests could not be asked for");
+        Refusal::new(
+            Code::LedgerUnavailable,
+            "the organisation's requests could not be counted; try again, and see /v1/health",
+        )
+    })?;
+    counted.map(|_| ()).map_err(|over| {
+        let next = "this month's are used up; ask the operator for more";
+        Refusal::new(Code::ResourceLimitExceeded, format!("{over}; {next}"))
+    })
+}
 
 /// Asks the ledger to re-check the lease, count and record the use. What comes back is committed.
 pub(crate) async fn record_use(

@@ -69,6 +69,8 @@ codes! {
     GrantDenied: 403, "denied", "http_request_denied", "grant_denied", "The grant does not allow this";
     /// The grant lets this request pass only with a person's approval.
     ApprovalRequired: 403, "denied", "http_request_denied", "approval_required", "A person has to approve this request";
+    /// The organisation's requests of the month are used up.
+    ResourceLimitExceeded: 403, "limit", "http_request_denied", "resource_limit_exceeded", "The organization may have no more of these";
     /// The address may not be dialled.
     DestinationBlocked: 403, "denied", "destination_ip_prohibited", "destination_blocked", "The address may not be reached";
     /// A credential would travel in the clear.

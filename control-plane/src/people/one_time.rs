@@ -1,4 +1,4 @@
-//! Secrets that are shown once and kept as a hash: invitations, device codes.
+//! Secrets that are shown once and kept as a hash: invitations, device codes, links of shares.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 pub(crate) enum Purpose {
     Invitation,
     Device,
+    Share,
 }
 
 impl Purpose {
@@ -19,6 +20,7 @@ impl Purpose {
         match self {
             Self::Invitation => "invite_",
             Self::Device => "device_",
+            Self::Share => "share_",
         }
     }
 }

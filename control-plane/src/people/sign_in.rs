@@ -85,6 +85,7 @@ pub(crate) async fn complete(
     audit
         .append(&user.org, event, &actor(user, context))
         .await?;
+    claim_shares(state, user, context).await;
     let jwt = &state.minting()?.jwt;
     let token = jwt
         .issue_person(&token_of(user, key), state.clock.now())
@@ -96,6 +97,14 @@ pub(crate) async fn complete(
         mfa_required: None,
         mfa_token: None,
     })
+}
+
+/// Gives the person what was shared with their email. A sign-in does not wait for a store that has no room for it.
+async fn claim_shares(state: &AppState, user: &User, context: &RequestContext) {
+    let shares = state.store.shares();
+    if let Err(error) = shares.claim(user, &actor(user, context)).await {
+        tracing::warn!(error = %error, "what was shared with an email was not claimed");
+    }
 }
 
 /// The one answer to a sign-in that is refused, whatever was wrong with it.

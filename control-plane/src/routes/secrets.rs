@@ -160,7 +160,7 @@ const TYPES: [&str; 10] = [
     "note",
     "env_bundle",
 ];
-const GENERIC: &str = "generic";
+pub(super) const GENERIC: &str = "generic";
 
 fn check_type(kind: Option<String>) -> Result<Option<String>, ApiError> {
     match kind {
@@ -266,7 +266,7 @@ async fn read(
 }
 
 /// Refuses before a read is counted, where this plane could not open what it counted.
-async fn check_may_open(state: &AppState) -> Result<(), ApiError> {
+pub(super) async fn check_may_open(state: &AppState) -> Result<(), ApiError> {
     if state.rights().await.unwrap {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use store::Role;
 use crate::support::{NOBODY, World, nobody, person, request};
 
 /// Routes that an agent may use for itself; the others are for people.
-const FOR_AGENTS: [(&str, &str); 20] = [
+const FOR_AGENTS: [(&str, &str); 27] = [
     OWN_AGENT,
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/{id}"),
@@ -17,6 +17,14 @@ const FOR_AGENTS: [(&str, &str); 20] = [
     ("POST", "/v1/vault/leases/revoke"),
     ("GET", "/v1/vault/leases/{id}"),
     ("DELETE", "/v1/vault/leases/{id}"),
+    // What it shares with the person who made it, and what is shared with it: `shares.rs`.
+    ("POST", "/v1/secrets/{secret_id}/share"),
+    ("DELETE", "/v1/share/{id}"),
+    ("GET", "/v1/shares/outbound"),
+    ("GET", "/v1/shares/inbound"),
+    ("GET", "/v1/shares/{id}"),
+    ("POST", "/v1/shares/{id}/accept"),
+    ("POST", "/v1/shares/{id}/decline"),
     // As policies let it: `vaults_matrix.rs`.
     ("GET", "/v1/vaults"),
     ("GET", "/v1/vaults/{vault_id}"),
@@ -67,11 +75,12 @@ const FOR_MANAGERS: [(&str, &str); 15] = [
 const SIGN_OUT: (&str, &str) = ("DELETE", "/v1/auth/token");
 
 /// Operations that need no principal, on paths whose others do.
-const OPEN_OPERATIONS: [(&str, &str); 1] = [("POST", "/v1/auth/token")];
+const OPEN_OPERATIONS: [(&str, &str); 2] = [("POST", "/v1/auth/token"), ("GET", "/v1/share/{id}")];
 
 /// Routes that need no principal: public, or with a credential of their own.
-const OPEN: [&str; 15] = [
+const OPEN: [&str; 16] = [
     "/v1/agents/enroll",
+    "/v1/shares/{id}/access",
     "/v1/auth/accept-invitation",
     "/v1/auth/api-key-token",
     "/v1/auth/device/code",
@@ -90,7 +99,13 @@ const OPEN: [&str; 15] = [
 
 /// A path with something in the place of each name.
 fn filled(template: &str, id: &str) -> String {
-    let names = ["{name}", "{vault_id}", "{path}", "{policy_id}"];
+    let names = [
+        "{name}",
+        "{vault_id}",
+        "{path}",
+        "{policy_id}",
+        "{secret_id}",
+    ];
     let path = names
         .iter()
         .fold(template.replace("{id}", id), |path, name| {
@@ -266,12 +281,15 @@ async fn another_organisations_ids_are_like_none_at_all() {
     let hook = json!({"url": "https://hooks.example.org/", "events": ["*"]});
     let webhook_id = made("/v1/webhooks", hook, "/webhook/id").await;
     let member_id = world.get("/v1/auth/me", owner).await.field("/id");
+    let share_id = crate::shares::shared(&world).await;
     let things = [
         ("/v1/auth/api-keys/", &key_id),
         ("/v1/org/invitations/", &invitation_id),
         ("/v1/security/ip-rules/", &rule_id),
         ("/v1/org/members/", &member_id),
         ("/v1/webhooks/", &webhook_id),
+        ("/v1/share/", &share_id),
+        ("/v1/shares/", &share_id),
         ("/v1/agents/", &granted.agent_id),
         ("/v1/vault/secret-sets/", &granted.set_id),
         ("/v1/vault/grants/", &granted.grant_id),

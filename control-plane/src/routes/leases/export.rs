@@ -81,6 +81,10 @@ pub(crate) async fn handle(
         Ok(wanted) => wanted,
         Err(error) => return Err(export.refuse(error).await),
     };
+    let counted = state.store.requests().admit(lease.org(), false).await?;
+    if let Err(over) = counted {
+        return Err(export.refuse(over.into()).await);
+    }
     let used = export.record(&wanted).await?;
     let given = export.give(&wanted, &used).await;
     export.record_outcome(&wanted, &used, given.as_ref().err());
@@ -258,12 +262,8 @@ impl Export<'_> {
             estimate: store::Amount::default(),
             request: self.facts(),
         };
-        self.state
-            .store
-            .ledger()
-            .record_use(request)
-            .await
-            .map_err(|refusal| self.not_used(&refusal))
+        let used = self.state.store.ledger().record_use(request).await;
+        used.map_err(|refusal| self.not_used(&refusal))
     }
 
     async fn all_keys(&self, wanted: &Wanted<'_>) -> Result<Vec<String>, ApiError> {
