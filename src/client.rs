@@ -384,11 +384,17 @@ fn next_action(status: StatusCode, code: &str) -> &'static str {
         (403, "policy_denied") => {
             "`claviger policy explain` says which policy decides; a person makes one with `claviger policy create`"
         }
+        (403, "resource_limit_exceeded") => {
+            "`claviger usage` shows how it stands; the operator gives more with `claviger quota set`"
+        }
         (403, "address_denied") => {
             "`claviger ip-rule list`, from an address that is let in, shows the rules"
         }
         (403, "forbidden") => {
             "`claviger whoami` shows whose key this is and its role; an owner or admin changes roles with `claviger member role`"
+        }
+        (403, "export_denied") => {
+            "what leaves in plaintext takes a word more: `--export` for a share, a grant with export_plaintext for a lease"
         }
         (403, _) => {
             "`claviger grant list` shows what is granted; a person grants more with `claviger grant create`"

@@ -27,7 +27,9 @@ mod run;
 mod secret;
 mod serve;
 mod set;
+mod share;
 mod transfer;
+mod usage;
 mod vault;
 mod webhook;
 
@@ -143,6 +145,17 @@ Examples:
         after_help = "Example:\n  claviger policy create --vault payments --agent bot --path 'deploy/**' --permissions read"
     )]
     Policy(policy::Command),
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger share create db/password --user ada@example.org --expires 1d"
+    )]
+    Share(share::Command),
+    Usage(usage::UsageArgs),
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger quota set --agents 10 --secrets 500"
+    )]
+    Quota(usage::Command),
     Run(run::Args),
     #[command(
         subcommand,
@@ -229,6 +242,9 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => block_on(secret::run(&context, command)).map(done),
         Command::Env(command) => env::run(&context, command),
         Command::Policy(command) => block_on(policy::run(&context, command)).map(done),
+        Command::Share(command) => block_on(share::run(&context, command)).map(done),
+        Command::Usage(args) => block_on(usage::show(&context, &args)).map(done),
+        Command::Quota(command) => block_on(usage::quota(&context, command)).map(done),
         Command::Run(args) => run::run(&context, &args),
         Command::Providers(command) => block_on(providers::run(&context, command)).map(done),
         Command::Audit(command) => block_on(audit::run(&context, command)).map(done),
@@ -327,6 +343,9 @@ mod tests {
             "secret",
             "env",
             "policy",
+            "share",
+            "usage",
+            "quota",
             "run",
             "providers",
             "audit",

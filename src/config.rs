@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) webhooks: Webhooks,
     /// `[limits]`: what may be under way in this process, for all and for each agent and org.
     pub(crate) limits: Limits,
+    pub(crate) api: Api,
+    pub(crate) quotas: Quotas,
     pub(crate) log: Log,
 }
 
@@ -210,6 +212,47 @@ pub(crate) struct GcpKms {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct People {
     pub(crate) sign_up: SignUp,
+}
+
+/// `[limits]`, for the API: requests of one address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Api {
+    /// In a second; none for any number.
+    pub(crate) requests_per_second: Option<NonZeroU32>,
+    /// At once, after it was quiet.
+    pub(crate) request_burst: NonZeroU32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let limits = control_plane::Limits::default();
+        Self {
+            requests_per_second: limits.requests_per_second,
+            request_burst: limits.request_burst,
+        }
+    }
+}
+
+/// `[quotas]`: what an organization may have of which `claviger quota` says nothing else; none for any number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quotas {
+    pub(crate) vaults: Option<NonZeroU32>,
+    pub(crate) secrets: Option<NonZeroU32>,
+    pub(crate) agents: Option<NonZeroU32>,
+    pub(crate) requests_per_month: Option<NonZeroU32>,
+}
+
+impl Quotas {
+    /// As the store takes it.
+    pub(crate) fn of_store(self) -> store::Quota {
+        let count = |most: Option<NonZeroU32>| most.map(|most| most.get().into());
+        store::Quota {
+            vaults: count(self.vaults),
+            secrets: count(self.secrets),
+            agents: count(self.agents),
+            requests_per_month: count(self.requests_per_month),
+        }
+    }
 }
 
 /// `[log]`: what is logged and how.
@@ -682,6 +725,50 @@ const SETTINGS: &[Setting] = &[
         shape: Shape::Text,
         set: |config, text| rate_time(text).map(|over| config.limits.least_rate.over = over),
         show: |config| span(config.limits.least_rate.over),
+    },
+    Setting {
+        key: "limits.api_requests_per_second",
+        variable: "CLAVIGER_LIMITS_API_REQUESTS_PER_SECOND",
+        shape: Shape::Integer,
+        set: |config, text| count_or_none(text).map(|count| config.api.requests_per_second = count),
+        show: |config| none_as_0(config.api.requests_per_second),
+    },
+    Setting {
+        key: "limits.api_request_burst",
+        variable: "CLAVIGER_LIMITS_API_REQUEST_BURST",
+        shape: Shape::Integer,
+        set: |config, text| count(text).map(|count| config.api.request_burst = count),
+        show: |config| json!(config.api.request_burst),
+    },
+    Setting {
+        key: "quotas.vaults",
+        variable: "CLAVIGER_QUOTAS_VAULTS",
+        shape: Shape::Integer,
+        set: |config, text| count_or_none(text).map(|count| config.quotas.vaults = count),
+        show: |config| none_as_0(config.quotas.vaults),
+    },
+    Setting {
+        key: "quotas.secrets",
+        variable: "CLAVIGER_QUOTAS_SECRETS",
+        shape: Shape::Integer,
+        set: |config, text| count_or_none(text).map(|count| config.quotas.secrets = count),
+        show: |config| none_as_0(config.quotas.secrets),
+    },
+    Setting {
+        key: "quotas.agents",
+        variable: "CLAVIGER_QUOTAS_AGENTS",
+        shape: Shape::Integer,
+        set: |config, text| count_or_none(text).map(|count| config.quotas.agents = count),
+        show: |config| none_as_0(config.quotas.agents),
+    },
+    Setting {
+        key: "quotas.requests_per_month",
+        variable: "CLAVIGER_QUOTAS_REQUESTS_PER_MONTH",
+        shape: Shape::Integer,
+        set: |config, text| {
+            count_or_none(text).map(|count| config.quotas.requests_per_month = count)
+        },
+        show: |config| none_as_0(config.quotas.requests_per_month),
     },
     Setting {
         key: "people.sign_up",
@@ -1212,6 +1299,11 @@ fn count_or_none(values: &[&str]) -> Result<Option<NonZeroU32>, String> {
         "0" => Ok(None),
         _ => count(values).map(Some),
     }
+}
+
+/// What [`count_or_none`] reads, as it is written.
+fn none_as_0(count: Option<NonZeroU32>) -> Value {
+    json!(count.map_or(0, NonZeroU32::get))
 }
 
 fn rate_time(values: &[&str]) -> Result<Duration, String> {

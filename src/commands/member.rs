@@ -240,8 +240,14 @@ async fn accept(
 }
 
 async fn path_of(client: &Client, member: &str) -> anyhow::Result<String> {
+    let id = id_of(client, member).await?;
+    Ok(format!("{MEMBERS}/{}", segment(&id)))
+}
+
+/// The id of a member, by that id, the email or the name.
+pub(super) async fn id_of(client: &Client, member: &str) -> anyhow::Result<String> {
     if member.starts_with("usr_") {
-        return Ok(format!("{MEMBERS}/{}", segment(member)));
+        return Ok(member.to_owned());
     }
     let found = client.all(MEMBERS, "members").await?;
     let wanted = member.trim().to_lowercase();
@@ -254,7 +260,7 @@ async fn path_of(client: &Client, member: &str) -> anyhow::Result<String> {
         .code("not_found")
         .hint("`claviger member list` shows those there are")
     })?;
-    Ok(format!("{MEMBERS}/{}", segment(text(user, "id"))))
+    Ok(text(user, "id").to_owned())
 }
 
 const MEMBERS: &str = "/v1/org/members";

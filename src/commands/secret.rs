@@ -151,6 +151,11 @@ impl Charset {
 }
 
 impl Place {
+    /// The secret's path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Where the API does `operation` to the secret; `rest` stands behind its path.
     fn at(&self, operation: &str, rest: &str) -> String {
         let (vault, path) = (vault_path(&self.vault), segment(&self.path));
@@ -291,7 +296,7 @@ fn metadata(text: &str) -> Result<Value, Failure> {
 }
 
 /// A secret without its value: the list has it, and reads nothing.
-async fn find(client: &Client, place: &Place) -> anyhow::Result<Value> {
+pub(super) async fn find(client: &Client, place: &Place) -> anyhow::Result<Value> {
     let list = format!(
         "{}/secrets?prefix={}",
         vault_path(&place.vault),

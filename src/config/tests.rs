@@ -136,7 +136,7 @@ fn all_mistakes_are_reported_at_once_with_their_lines() {
             "claviger.toml:3: `server.port` is no setting; there are: server.data, server.node, server.api, server.proxy, server.workers, server.drain, server.api_tls_certificate, server.api_tls_key, server.proxy_tls_certificate, server.proxy_tls_key, server.proxy_tls_names, server.allow_plaintext_listener, server.injectors",
             "claviger.toml:4: server.workers takes a whole number, not string",
             "claviger.toml:7: cache.ttl: `30` has no unit: write it as 30s, 15m, 8h or 2d",
-            "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, limits, people, log",
+            "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, limits, quotas, people, log",
             "claviger.toml:11: network.resolve takes a list of strings, not string",
         ]
     );

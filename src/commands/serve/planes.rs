@@ -92,6 +92,7 @@ impl Planes {
             sign_up: config.people.sign_up,
             ..PeopleOptions::default()
         };
+        plant.store.quotas().set_default(config.quotas.of_store());
         let outbound = outbound(config, addresses)?;
         let publishing = publish_checkpoints(
             (plant.store.clone(), Arc::clone(&plant.clock)),
@@ -99,8 +100,17 @@ impl Planes {
             outbound.clone(),
             shutdown.clone(),
         );
-        let ways = (outbound, telling::delivery(config)?);
-        let (state, app) = answers(plant, means, catalog, (registry, people, ways))?;
+        let api_options = ApiOptions {
+            people,
+            outbound,
+            delivery: telling::delivery(config)?,
+            limits: Limits {
+                requests_per_second: config.api.requests_per_second,
+                request_burst: config.api.request_burst,
+                ..Limits::default()
+            },
+        };
+        let (state, app) = answers(plant, means, catalog, registry, api_options)?;
         let mut beside = ControlPlane::start(&state, shutdown);
         beside.spawn(publishing);
         if let Some(authority) = following {
@@ -158,19 +168,29 @@ impl Means {
     }
 }
 
+/// What is configured of the API.
+struct ApiOptions {
+    people: PeopleOptions,
+    outbound: OutboundOptions,
+    delivery: DeliveryOptions,
+    limits: Limits,
+}
+
 /// The REST API of a control plane, or what an injector answers.
 fn answers(
     plant: &Plant,
     means: Means,
     catalog: watch::Sender<Arc<Catalog>>,
-    (registry, people, (outbound, delivery)): (
-        Registry,
-        PeopleOptions,
-        (OutboundOptions, DeliveryOptions),
-    ),
+    registry: Registry,
+    options: ApiOptions,
 ) -> anyhow::Result<(AppState, Router)> {
     let metrics = Metrics::new(registry)?;
-    let limits = Limits::default();
+    let ApiOptions {
+        people,
+        outbound,
+        delivery,
+        limits,
+    } = options;
     Ok(match means {
         Means::Mint {
             keys,

@@ -274,6 +274,23 @@ pub(crate) async fn begin_epoch(
     Ok(found + ended)
 }
 
+/// The store for an operator's command. No server runs on a file meanwhile; those of a shared database may.
+pub(crate) async fn open_for_operator(
+    context: &Context,
+    database: Option<&str>,
+) -> anyhow::Result<Store> {
+    let (config, data) = installation(context, database)?;
+    let location = location(&config, &data)?;
+    existing(&location)?;
+    // A node's own name would take its streams away from it.
+    let node = match &location {
+        Location::Sqlite(_) => node(&config, &data, &location)?,
+        Location::Postgres(_) => format!("{}-operator", node(&config, &data, &location)?),
+    };
+    let clock = Arc::new(SystemClock);
+    open_store(&config, &data, (location, &node), clock).await
+}
+
 /// Refuses a database file that is not there: an offline command makes none.
 pub(crate) fn existing(location: &Location) -> Result<(), Failure> {
     match location.as_file() {
