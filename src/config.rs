@@ -221,6 +221,8 @@ pub(crate) struct Api {
     pub(crate) requests_per_second: Option<NonZeroU32>,
     /// At once, after it was quiet.
     pub(crate) request_burst: NonZeroU32,
+    /// Somebody chose the number: then it holds for loopback too.
+    pub(crate) is_chosen: bool,
 }
 
 impl Default for Api {
@@ -229,6 +231,7 @@ impl Default for Api {
         Self {
             requests_per_second: limits.requests_per_second,
             request_burst: limits.request_burst,
+            is_chosen: false,
         }
     }
 }
@@ -730,7 +733,11 @@ const SETTINGS: &[Setting] = &[
         key: "limits.api_requests_per_second",
         variable: "CLAVIGER_LIMITS_API_REQUESTS_PER_SECOND",
         shape: Shape::Integer,
-        set: |config, text| count_or_none(text).map(|count| config.api.requests_per_second = count),
+        set: |config, text| {
+            config.api.requests_per_second = count_or_none(text)?;
+            config.api.is_chosen = true;
+            Ok(())
+        },
         show: |config| none_as_0(config.api.requests_per_second),
     },
     Setting {

@@ -174,6 +174,8 @@ pub struct Limits {
     pub requests_per_second: Option<NonZeroU32>,
     /// Requests that an address which was quiet may send at once.
     pub request_burst: NonZeroU32,
+    /// Whether it holds for loopback too, whence this machine's own programs call, and a proxy for many.
+    pub paces_loopback: bool,
 }
 
 impl Default for Limits {
@@ -185,6 +187,7 @@ impl Default for Limits {
             // As the seeds' service documents them.
             requests_per_second: NonZeroU32::new(100),
             request_burst: NonZeroU32::new(200).expect("two hundred is not zero"),
+            paces_loopback: false,
         }
     }
 }

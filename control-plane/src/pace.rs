@@ -17,21 +17,31 @@ use crate::{AppState, Limits};
 
 /// Requests of each address; `None` for no limit.
 #[derive(Debug)]
-pub(crate) struct Pace(Option<DefaultKeyedRateLimiter<IpAddr>>);
+pub(crate) struct Pace {
+    limiter: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    with_loopback: bool,
+}
 
 impl Pace {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(limits.requests_per_second.map(|rate| {
+        let limiter = limits.requests_per_second.map(|rate| {
             let quota = Quota::per_second(rate).allow_burst(limits.request_burst.max(rate));
             RateLimiter::keyed(quota)
-        }))
+        });
+        Self {
+            limiter,
+            with_loopback: limits.paces_loopback,
+        }
     }
 
     /// Counts a request; the wait once the source has sent too many.
     fn count(&self, source: IpAddr) -> Result<(), Duration> {
-        let Some(limiter) = &self.0 else {
+        let Some(limiter) = &self.limiter else {
             return Ok(());
         };
+        if source.is_loopback() && !self.with_loopback {
+            return Ok(());
+        }
         if limiter.len() > MAX_SOURCES {
             limiter.retain_recent();
         }
@@ -78,6 +88,13 @@ mod tests {
         assert!((0..3).all(|_| pace.count(one).is_ok()));
         assert!(pace.count(one).unwrap_err() <= Duration::from_secs(1));
         assert!(pace.count(IpAddr::from([192, 0, 2, 2])).is_ok());
+        let here = IpAddr::from([127, 0, 0, 1]);
+        assert!((0..1000).all(|_| pace.count(here).is_ok()));
+        let strict = Pace::new(&Limits {
+            paces_loopback: true,
+            ..limits.clone()
+        });
+        assert!((0..4).any(|_| strict.count(here).is_err()));
         let unlimited = Pace::new(&Limits {
             requests_per_second: None,
             ..limits

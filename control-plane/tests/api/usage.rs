@@ -210,6 +210,7 @@ async fn an_address_that_sends_too_many_requests_has_to_wait() {
         limits: Limits {
             requests_per_second: 1.try_into().ok(),
             request_burst: 4.try_into().unwrap(),
+            paces_loopback: true,
             ..Limits::default()
         },
         ..Setup::default()

@@ -107,6 +107,7 @@ impl Planes {
             limits: Limits {
                 requests_per_second: config.api.requests_per_second,
                 request_burst: config.api.request_burst,
+                paces_loopback: config.api.is_chosen,
                 ..Limits::default()
             },
         };
