@@ -158,6 +158,8 @@ async fn lease(store: &Store) -> anyhow::Result<UseRequest> {
         expires_at: minted.expires_at,
         revocation_id: minted.revocation_id,
         cut_off: 0,
+        keys: Keys::All,
+        parent: None,
     };
     store.leases().create(&org, lease, &actor).await?;
     Ok(UseRequest {

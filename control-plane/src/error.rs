@@ -28,6 +28,8 @@ pub struct ApiError {
     code: Code,
     detail: String,
     retry_after: Option<Duration>,
+    /// Id and status of the approval that is missing.
+    approval: Option<(String, String)>,
     cause: Option<Cause>,
 }
 
@@ -79,6 +81,7 @@ impl ApiError {
             code,
             detail: detail.into(),
             retry_after: None,
+            approval: None,
             cause: None,
         }
     }
@@ -113,6 +116,20 @@ impl ApiError {
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Names the approval that is missing, and how it stands.
+    #[must_use]
+    pub(crate) fn waits_for(mut self, id: String, status: String) -> Self {
+        self.approval = Some((id, status));
+        self
+    }
+
+    /// The approval that is missing, and how it stands.
+    #[cfg(test)]
+    pub(crate) fn approval(&self) -> Option<(&str, &str)> {
+        let (id, status) = self.approval.as_ref()?;
+        Some((id, status))
     }
 
     /// The stable code.
@@ -257,6 +274,12 @@ impl From<CreateLeaseError> for ApiError {
             | CreateLeaseError::OutlivesAgent { .. } => Self::new(
                 Code::GrantDenied,
                 format!("{error}; ask a person for a new grant"),
+            ),
+            CreateLeaseError::ParentGone(_) => Self::new(
+                Code::LeaseRevoked,
+                format!(
+                    "{error}: it was revoked or has ended; mint another with POST /v1/vault/leases"
+                ),
             ),
             CreateLeaseError::Paused(pause) => paused(*pause),
             CreateLeaseError::CutOff => Self::new(
@@ -533,7 +556,13 @@ fn key_unavailable(error: impl Error + Send + Sync + 'static) -> ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = Problem::new(self.code, self.detail).into_response();
+        let (id, status) = self.approval.unzip();
+        let problem = Problem {
+            approval_request_id: id,
+            approval_status: status,
+            ..Problem::new(self.code, self.detail)
+        };
+        let mut response = problem.into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after.or(default_wait(self.code)) {
             headers.insert(header::RETRY_AFTER, whole_seconds(after).into());

@@ -124,13 +124,16 @@ struct Claims {
     exp: i64,
 }
 
-/// What the service itself asserts towards an injector: that it looked at an export, and for whom.
+/// What the service itself asserts towards an injector: that it looked at a request, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Forwarded {
-    /// SHA-256 of the request's credential and body, so that this goes with one request alone.
+    /// SHA-256 of the request's path, credential and body, so that this goes with one request alone.
     pub(crate) request: String,
     /// Who sent the request to the control plane.
     pub(crate) client_ip: Option<IpAddr>,
+    /// By which id the control plane knows the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -844,6 +847,7 @@ mod tests {
         let forwarded = Forwarded {
             request: "digest".to_owned(),
             client_ip: None,
+            request_id: None,
         };
         let vouch = || {
             let voucher = keys().vouch(forwarded.clone(), NOW).now_or_never();

@@ -15,7 +15,9 @@ mod events;
 mod extract;
 mod follow;
 mod forward;
+mod held_lease;
 mod idempotency;
+mod injector;
 mod json;
 mod jwt;
 mod kept_answer;
@@ -72,6 +74,7 @@ pub use deliver::{CollectorOptions, DeliveryOptions};
 pub use error::{ApiError, ErrorKind};
 pub use follow::FollowError;
 pub use forward::{InjectorUrl, InvalidInjectorUrl};
+pub use injector::Inject;
 pub use jwt::{JwtKeys, JwtVerifier};
 pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey, Signers, VerifyingRing};
 pub use metrics::Metrics;
@@ -128,6 +131,8 @@ pub struct Parts {
     pub outbound: OutboundOptions,
     /// How the trail is told to others.
     pub delivery: DeliveryOptions,
+    /// The way into the injector of this process, if it has one. Without it, requests to providers go to `injectors`.
+    pub inject: Option<Arc<dyn Inject>>,
     /// How KEKs are rotated.
     pub rotation: RotationOptions,
     /// How people sign in.
@@ -157,6 +162,8 @@ pub struct InjectorParts {
     pub chest: KeyChest,
     /// The certificates that agents trust ([`trust_pem`]).
     pub ca_pem: Arc<str>,
+    /// The way into the injector of this process.
+    pub inject: Option<Arc<dyn Inject>>,
     /// Metrics, in the registry that the injector shares.
     pub metrics: Metrics,
     /// Bounds.
@@ -208,6 +215,9 @@ pub struct ControlPlane {
     pub(crate) injectors: forward::Injectors,
     pub(crate) outbound: outbound::Outbound,
     pub(crate) delivery: DeliveryOptions,
+    pub(crate) inject: Option<Arc<dyn Inject>>,
+    /// Places of requests to providers.
+    pub(crate) places: injector::Places,
     pub(crate) rotation: RotationOptions,
     pub(crate) rotation_wanted: Notify,
     pub(crate) people: people::People,
@@ -248,6 +258,7 @@ impl ControlPlane {
             tokens: Arc::clone(minting.jwt.verifier()),
             chest: parts.chest,
             ca_pem: parts.ca_pem,
+            inject: parts.inject,
             metrics: parts.metrics,
             limits: parts.limits,
         };
@@ -300,6 +311,8 @@ impl ControlPlane {
             injectors: forward::Injectors::new(injectors),
             outbound: outbound::Outbound::new(outbound),
             delivery,
+            inject: parts.inject,
+            places: injector::Places::default(),
             rotation,
             rotation_wanted: Notify::new(),
             people: people::People::new(people),
@@ -348,6 +361,11 @@ impl ControlPlane {
         self.minting.as_ref().ok_or_else(|| {
             ApiError::internal(std::io::Error::other("an injector was asked to mint"))
         })
+    }
+
+    /// Whether what is sealed is opened here. A control plane that may not has injectors do it.
+    pub(crate) async fn may_open(&self) -> bool {
+        self.minting.is_none() || self.rights().await.unwrap
     }
 
     /// The templates as they are now.

@@ -154,6 +154,11 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     read_at_most(MAX_BODY, request, next).await
 }
 
+/// 5. The same for what a control plane hands on: it may have written as base64 what came to it as text.
+pub(crate) async fn read_handed_on(request: Request, next: Next) -> Response {
+    read_at_most(2 * MAX_BODY, request, next).await
+}
+
 /// 5b. The same for calls that need only a few names.
 pub(crate) async fn read_small_body(request: Request, next: Next) -> Response {
     read_at_most(MAX_SMALL_BODY, request, next).await

@@ -12,8 +12,8 @@ use utoipa::{Modify, OpenApi as _};
 use self::refusals::Refusals;
 use crate::problem::{self, Problem};
 use crate::routes::{
-    agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
+    agents, approvals, audit, auth, bindings, grants, keys, kill_switch, leases, org, policies,
+    providers, proxy, secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -28,6 +28,9 @@ use crate::routes::{
         secret_sets::list::handle, secret_sets::create::handle, secret_sets::import::handle, secret_sets::get::handle, secret_sets::update::handle,
         secret_sets::delete::handle, secret_sets::versions::handle, secret_sets::rollback::handle,
         grants::list::handle, grants::create::handle, grants::get::handle, grants::revoke::handle,
+        bindings::list::handle, bindings::create::handle, bindings::get::handle, bindings::update::handle, bindings::delete::handle,
+        bindings::rotate::handle, bindings::test::handle, bindings::execute::handle, bindings::executions::handle, leases::evaluate::handle,
+        proxy::call::handle, proxy::profile::handle, leases::workflow::handle, leases::mint_request::handle, leases::read::handle,
         leases::list::handle, leases::create::handle, leases::revoke_token::handle, leases::get::handle, leases::revoke::handle,
         audit::events::handle_alias, audit::events::handle, audit::verify::handle, audit::export::handle, audit::tail::handle,
         providers::list::handle, providers::create::handle, providers::get::handle, system::explain::handle,
@@ -113,7 +116,7 @@ impl Modify for Credentials {
         components.add_security_scheme("key", key);
         components.add_security_scheme(
             "lease",
-            bearer("A lease (clv_...) whose action is export_plaintext."),
+            bearer("A lease (clv_...) for what the call does: `export_plaintext`, or `proxy_use` for a request to a provider."),
         );
         let alias =
             ApiKeyValue::with_description("X-Clawb-Api-Key", "The same key by Clawb's name.");

@@ -27,6 +27,12 @@ pub struct Problem {
     /// Stable code in `snake_case`.
     #[schema(example = "not_found")]
     pub error: String,
+    /// With `approval_required`: the approval to wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_request_id: Option<String>,
+    /// How that approval stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_status: Option<String>,
 }
 
 impl Problem {
@@ -41,6 +47,8 @@ impl Problem {
             detail,
             instance: String::new(),
             error: code.as_str().to_owned(),
+            approval_request_id: None,
+            approval_status: None,
         }
     }
 }
@@ -120,6 +128,8 @@ codes! {
         "Somebody denied it. Begin again with POST /v1/auth/device/code (RFC 8628, section 3.5).";
     ExpiredToken = "expired_token", BAD_REQUEST, "The device waited too long",
         "The device's code has ended, or was used. Begin again with POST /v1/auth/device/code (RFC 8628, section 3.5).";
+    AmbiguousRequest = "ambiguous_request", BAD_REQUEST, "The request to the provider can be read in two ways",
+        "Nothing is repaired: what two programs could read in two ways is not sent. The detail says what to write instead.";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Authentication is required",
         "The credential is missing, malformed, unknown, expired or revoked: one answer for all. Send `Authorization: Bearer` with a personal key (1ck_), an agent's key (ocv_) or a token of POST /v1/auth/token or /v1/auth/agent-token.";
     TimestampOutOfRange = "timestamp_out_of_range", UNAUTHORIZED, "The request was signed at another time",
@@ -156,6 +166,14 @@ codes! {
         "A request lease is used once. Mint a new one, or a workflow lease for many uses.";
     LeaseScope = "lease_scope", FORBIDDEN, "The lease was narrowed and does not cover this",
         "Whoever handed on this lease narrowed it. Ask for a wider one.";
+    InjectionDenied = "injection_denied", FORBIDDEN, "The key does not go there",
+        "Where a key goes is for the provider's template, or a custom set's own declaration, to say. Leave `injection` out, or write exactly what stands there.";
+    DestinationBlocked = "destination_blocked", FORBIDDEN, "The address may not be reached",
+        "The host leads to an address on this machine, in a private network or of a metadata service. The operator lifts this for a network with `--allow-address`; nothing lifts it for metadata services.";
+    PlaintextDenied = "plaintext_denied", FORBIDDEN, "No credential over cleartext",
+        "Write https:// in the URL. A grant can allow cleartext.";
+    UpgradeDenied = "upgrade_denied", FORBIDDEN, "The request asks for another protocol",
+        "This API sends plain requests. A WebSocket goes through the injector itself: set HTTPS_PROXY to it.";
     ApprovalRequired = "approval_required", FORBIDDEN, "A person has to approve this request",
         "The grant lets this request pass only with a person's approval. `approval_request_id` names it: a person decides with POST /v1/approvals/{id}/approve or `claviger approval approve`, then the same request passes once.";
     ResourceLimitExceeded = "resource_limit_exceeded", FORBIDDEN, "The organization may have no more of these",
@@ -168,6 +186,8 @@ codes! {
         "The `Allow` header lists the methods of this path.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive",
         "The body must arrive within 30 s. Send it again.";
+    TooSlow = "too_slow", REQUEST_TIMEOUT, "The exchange was too slow",
+        "A body moved slower than the least rate.";
     NameTaken = "name_taken", CONFLICT, "The name is taken",
         "Another one of this name exists. Choose another name or change the existing one.";
     WrongAuthMethod = "wrong_auth_method", CONFLICT, "The agent authenticates by another method",
@@ -194,8 +214,12 @@ codes! {
         "It was deleted, disabled, has expired, or was read as often as it may be; the detail says which. Store a new version with PUT, or take a deletion back with POST /v1/vaults/{id}/secret-restore/{path}.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "Bodies are at most 5 MB; calls that need little take less. The detail has the bound.";
+    UriTooLong = "uri_too_long", URI_TOO_LONG, "The URL is too long",
+        "The target of a request to a provider is bounded. Send what is long in its body.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON",
         "Send `Content-Type: application/json` and no Content-Encoding.";
+    AuthorityMismatch = "authority_mismatch", MISDIRECTED_REQUEST, "The request names two hosts",
+        "Host and URL must name one host. Leave Host out.";
     AmbiguousHosts = "ambiguous_hosts", UNPROCESSABLE_ENTITY, "Two secret sets claim the same host",
         "The host decides which set of a lease is used, so two sets of one lease must not share a host. Mint one lease for each, or narrow a grant's hosts.";
     InvalidTtl = "invalid_ttl", UNPROCESSABLE_ENTITY, "The lifetime is out of bounds",
@@ -210,18 +234,34 @@ codes! {
         "Wait as long as `Retry-After` says.";
     SpendExceeded = "spend_exceeded", TOO_MANY_REQUESTS, "The budget is spent",
         "The grant's `constraints.spend` is used up. The detail says how much, and when it begins anew.";
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The header fields are too large",
+        "The fields of a request to a provider are bounded in number and size.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something failed here",
         "Not the caller's fault. The log has the cause under the request id in `instance`.";
+    BindingTypeUnsupported = "binding_type_unsupported", NOT_IMPLEMENTED, "Bindings of this type are not served",
+        "An injector speaks HTTP: bindings are `http` or `graphql`. Other protocols have no place into which a credential could be put without the agent seeing it.";
+    UpstreamConnect = "upstream_connect", BAD_GATEWAY, "The provider cannot be reached",
+        "Nothing was sent. Try again, and look at the network of the injector.";
+    UpstreamTls = "upstream_tls", BAD_GATEWAY, "The provider's certificate was not accepted",
+        "Nothing was sent. `--upstream-ca` adds a root that the injector trusts.";
+    UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, "The provider did not answer with proper HTTP",
+        "The answer broke off, was withheld, or was none. The audit trail says what was sent and how it ended.";
+    AnswerTooLarge = "answer_too_large", BAD_GATEWAY, "The provider's answer is too large for this call",
+        "The request was done. Answers through this API are at most 5 MB; for larger ones set HTTPS_PROXY to the injector, which streams.";
     LedgerUnavailable = "ledger_unavailable", SERVICE_UNAVAILABLE, "Nothing can be recorded",
         "The database cannot be written, so nothing is done that must be on record. Look at GET /v1/health and the disk.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is unavailable",
         "The database does not answer. Try again in a moment.";
     KeyUnavailable = "key_unavailable", SERVICE_UNAVAILABLE, "The key provider is unavailable",
         "Secrets cannot be sealed or opened. Look at GET /v1/health/hsm.";
+    InjectorUnavailable = "injector_unavailable", SERVICE_UNAVAILABLE, "No injector takes the request",
+        "This process has no injector, and none that it was told of answers. Look at GET /v1/health of the injectors, or set `server.injectors`.";
     ClockBehind = "clock_behind", SERVICE_UNAVAILABLE, "The server's clock is wrong",
         "The clock stands behind what was recorded before, so the end of a lease would mean nothing. Set the server's clock.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is going on",
         "Try again after `Retry-After`.";
+    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, "The provider did not answer in time",
+        "The request may have been done. For what takes long set HTTPS_PROXY to the injector.";
 }
 
 impl Code {

@@ -6,10 +6,10 @@ use axum::routing::{delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::routes::{
-    agents, approvals, audit, auth, grants, keys, kill_switch, leases, org, policies, providers,
-    secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
+    agents, approvals, audit, auth, bindings, grants, keys, kill_switch, leases, org, policies,
+    providers, proxy, secret_sets, secrets, security, shares, system, usage, vaults, webhooks,
 };
-use crate::{AppState, idempotency, meter, middleware, pace, problem};
+use crate::{AppState, held_lease, idempotency, meter, middleware, pace, problem};
 
 /// Puts the table and its layers together; the numbers are those of `middleware.rs`.
 pub(crate) fn build(state: AppState) -> Router {
@@ -18,7 +18,12 @@ pub(crate) fn build(state: AppState) -> Router {
         .route_layer(from_fn(middleware::read_body)) // 5
         .route_layer(from_fn_with_state(share(&state), meter::count)) // 4b
         .route_layer(from_fn_with_state(share(&state), crate::auth::authenticate)); // 4
+    let under_lease = under_lease()
+        .route("/v1/vault/proxy/request", post(proxy::profile::handle))
+        .route_layer(from_fn(middleware::read_body)) // 5
+        .route_layer(from_fn_with_state(share(&state), held_lease::authenticate)); // 4
     let table = public()
+        .merge(under_lease)
         .merge(by_own_credential().route_layer(from_fn(middleware::read_small_body))) // 5
         .merge(authenticated);
     dressed(table, state)
@@ -26,14 +31,27 @@ pub(crate) fn build(state: AppState) -> Router {
 
 /// The table of an injector's API: what is open to everybody, and what it opens for a control plane that may not.
 pub(crate) fn build_injector(state: AppState) -> Router {
+    let under_lease = under_lease()
+        .route_layer(from_fn(middleware::read_handed_on)) // 5
+        .route_layer(from_fn_with_state(
+            share(&state),
+            held_lease::authenticate_bearer,
+        )); // 4
     let table = Router::new()
         .route("/metrics", get(system::metrics::handle))
         .route("/v1/ca.pem", get(system::ca::handle))
         .route("/v1/health", get(system::health::handle))
         .route("/v1/health/hsm", get(system::health::handle_hsm))
         .route("/v1/problems/{code}", get(problem::describe))
+        .merge(under_lease)
+        .merge(vouched().route_layer(from_fn(middleware::read_small_body))) // 5
         .merge(export().route_layer(from_fn(middleware::read_small_body))); // 5
     dressed(table, state)
+}
+
+/// What a control plane asks of an injector under a voucher, and nobody else may.
+fn vouched() -> Router<AppState> {
+    Router::new().route(secrets::open::PATH, post(secrets::open::handle))
 }
 
 /// The layers that every answer passes.
@@ -86,6 +104,13 @@ fn by_own_credential() -> Router<AppState> {
 /// What takes a lease. Every plane that may open has it.
 fn export() -> Router<AppState> {
     Router::new().route("/v1/vault/export", post(leases::export::handle))
+}
+
+/// What is done under a lease, which may be the call's own credential. Repeating it is another use, whatever key it has.
+fn under_lease() -> Router<AppState> {
+    Router::new()
+        .route(proxy::call::PATH, post(proxy::call::handle))
+        .route("/v1/vault/secrets/read", post(leases::read::handle))
 }
 
 /// People, and agents where the handler takes a `Caller`.
@@ -147,6 +172,11 @@ fn authenticated() -> Router<AppState> {
             "/v1/vault/leases/revoke",
             post(leases::revoke_token::handle),
         )
+        .route("/v1/vault/leases/workflow", post(leases::workflow::handle))
+        .route(
+            "/v1/vault/leases/request/mint",
+            post(leases::mint_request::handle),
+        )
         .route("/v1/vault/leases/{id}", get(leases::get::handle))
         .route("/v1/vault/leases/{id}", delete(leases::revoke::handle))
         .route("/v1/vault/audit", get(audit::events::handle_alias))
@@ -186,6 +216,7 @@ fn authenticated() -> Router<AppState> {
         )
         .merge(vaults_and_policies())
         .merge(sharing())
+        .merge(bound())
         .merge(people())
         .merge(webhook_table())
 }
@@ -207,6 +238,39 @@ fn webhook_table() -> Router<AppState> {
             "/v1/webhooks/{id}/deliveries",
             get(webhooks::deliveries::handle),
         )
+}
+
+/// What an agent sends by a name. Repeating it is another use, whatever key it has; that a binding is made twice, the key prevents.
+fn bound() -> Router<AppState> {
+    Router::new()
+        .route("/v1/agents/{id}/bindings", get(bindings::list::handle))
+        .route("/v1/agents/{id}/bindings", post(bindings::create::handle))
+        .route(
+            "/v1/agents/{id}/bindings/{binding}",
+            get(bindings::get::handle),
+        )
+        .route(
+            "/v1/agents/{id}/bindings/{binding}",
+            patch(bindings::update::handle),
+        )
+        .route(
+            "/v1/agents/{id}/bindings/{binding}",
+            delete(bindings::delete::handle),
+        )
+        .route(
+            "/v1/agents/{id}/bindings/{binding}/rotate-credential",
+            post(bindings::rotate::handle),
+        )
+        .route(
+            "/v1/agents/{id}/bindings/{binding}/test",
+            post(bindings::test::handle),
+        )
+        .route("/v1/agents/{id}/execute", post(bindings::execute::handle))
+        .route(
+            "/v1/agents/{id}/executions",
+            get(bindings::executions::handle),
+        )
+        .route("/v1/vault/policy/eval", post(leases::evaluate::handle))
 }
 
 /// Vaults, the secrets in them by their paths, and who may: `{*path}` is a path with slashes, `{*version}` one with a version behind it.

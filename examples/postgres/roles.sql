@@ -44,14 +44,15 @@ BEGIN
         TO claviger_control_plane, claviger_injector;
 
     -- The control plane manages. It adds to the audit trail by functions alone.
-    GRANT SELECT ON idempotency_keys, rotations, policies, rate_windows, budgets, audit_events, shares, agent_creators
+    GRANT SELECT ON idempotency_keys, rotations, policies, bindings, rate_windows, budgets, audit_events, shares,
+        agent_creators
         TO claviger_control_plane;
     GRANT SELECT (number, stream, time_seen) ON audit_streams TO claviger_control_plane;
     GRANT INSERT ON orgs, users, user_keys, agents, vaults, secrets, secret_versions, secret_sets, secret_set_versions,
-        grants, budgets, leases, revoked_blocks, kill_switches, sealed_keys, idempotency_keys, rotations, policies, shares,
-        agent_creators TO claviger_control_plane;
+        grants, budgets, leases, revoked_blocks, kill_switches, sealed_keys, idempotency_keys, rotations, policies, bindings,
+        shares, agent_creators TO claviger_control_plane;
     GRANT UPDATE ON users, agents, vaults, secrets, secret_versions, secret_sets, grants, kill_switches, approvals, sealed_keys,
-        idempotency_keys, rotations, policies, shares TO claviger_control_plane;
+        idempotency_keys, rotations, policies, bindings, shares TO claviger_control_plane;
     GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
     GRANT UPDATE (last_used_at) ON user_keys TO claviger_control_plane;
     GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;

@@ -157,6 +157,8 @@ ids! {
     WebhookId, "whk_";
     /// A value shared with somebody.
     ShareId, "shr_";
+    /// A name by which an agent sends requests to one API.
+    BindingId, "bnd_";
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::authenticate::proxy_token;
 use crate::context::{Link, Tunnel};
 use crate::door;
 use crate::h2;
+use crate::handed::Handed;
 use crate::head::{Head, HeadError, MAX_HEAD, end_of_head, has_bare_line_end};
 use crate::limits::Load;
 use crate::normalize::{Endpoint, RawTarget, check_method, parse_authority, scheme_name};
@@ -57,6 +58,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// First byte of a SOCKS5 greeting, and the answer that none of its methods will do (RFC 1928 section 3).
 const SOCKS5: u8 = 5;
 const SOCKS5_UNACCEPTABLE: [u8; 2] = [5, 0xff];
+/// The id of a connection that has no socket.
+const NO_SOCKET: UniqueIDType = -1;
 /// The answer to an admitted CONNECT.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// A fatal `unrecognized_name` alert in a record of its own (RFC 6066 section 3).
@@ -193,6 +196,26 @@ impl Front {
         }
     }
 
+    /// Serves the request that the other plane of this process hands in. It opens no tunnel: nobody inside would have its id.
+    pub(crate) async fn serve_handed(&self, handed: Handed, shutdown: &watch::Receiver<bool>) {
+        let Handed {
+            stream,
+            client,
+            request_id,
+        } = handed;
+        let cut = Arc::new(Cut::default());
+        let digest = digest(Link::handed(client, Arc::clone(&cut), request_id));
+        let link = Link::in_digest(&digest).expect("made with a link");
+        let mut conn = Box::new(
+            Conn::new(stream, NO_SOCKET)
+                .with_digest(Arc::clone(&digest))
+                .with_cut(cut),
+        );
+        if let Some(Next::Request) = self.next_head(&mut conn, link, shutdown).await {
+            self.request(conn, shutdown).await;
+        }
+    }
+
     /// Waits for the next whole head and reads it strictly. What is no proper HTTP/1 head is answered here, so
     /// that Pingora's parser never has to repair one.
     async fn next_head<S: Transport>(
@@ -216,7 +239,7 @@ impl Front {
             },
             Err(error) => Refusal::from(error),
         };
-        let request_id = self.request_id();
+        let request_id = link.request_id.clone().unwrap_or_else(|| self.request_id());
         let door = if let Some(tunnel) = &link.tunnel {
             self.record(
                 &tunnel.lease,
@@ -589,7 +612,10 @@ fn is_this_machine(tcp: &TcpStream, client: SocketAddr) -> bool {
 }
 
 fn link(client: IpAddr, cut: &Arc<Cut>, tunnel: Option<Tunnel>) -> Arc<ProxyDigest> {
-    let link = Link::new(client, Arc::clone(cut), tunnel);
+    digest(Link::new(client, Arc::clone(cut), tunnel))
+}
+
+fn digest(link: Link) -> Arc<ProxyDigest> {
     let response = ResponseHeader::build(200, Some(0)).expect("200 is a status");
     Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(link))))
 }

@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) client: IpAddr,
     pub(crate) cut: Arc<Cut>,
     pub(crate) tunnel: Option<Tunnel>,
+    /// The id that its request has already, where another plane handed it in.
+    pub(crate) request_id: Option<String>,
     /// What Host said in the request under way, where Pingora was given the absolute target's spelling of it.
     pub(crate) host_as_sent: Mutex<Option<String>>,
 }
@@ -55,7 +57,16 @@ impl Link {
             client,
             cut,
             tunnel,
+            request_id: None,
             host_as_sent: Mutex::default(),
+        }
+    }
+
+    /// The link of a connection whose request is known as `request_id`.
+    pub(crate) fn handed(client: IpAddr, cut: Arc<Cut>, request_id: String) -> Self {
+        Self {
+            request_id: Some(request_id),
+            ..Self::new(client, cut, None)
         }
     }
 

@@ -16,6 +16,7 @@ mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod h2;
+mod handed;
 mod head;
 mod inject;
 mod limits;
@@ -39,6 +40,7 @@ mod upstream;
 mod watch;
 
 pub use dial::UpstreamProxy;
+pub use handed::{Arrivals, Entrance, entrance};
 pub use limits::{Limits, Share};
 pub use patience::LeastRate;
 pub use server::{ProxyDeps, ProxyOptions, ServeError, serve};

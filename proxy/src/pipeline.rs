@@ -267,6 +267,9 @@ impl ProxyHttp for Shared {
         ctx: &mut RequestContext,
     ) -> pingora::Result<()> {
         ctx.link = Link::of(session);
+        if let Some(known) = ctx.link().and_then(|link| link.request_id.clone()) {
+            ctx.request_id = known;
+        }
         // An agent's own `Keep-Alive: timeout=` may not lengthen ours, and without one Pingora waits for ever.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE));

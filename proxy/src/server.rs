@@ -19,7 +19,7 @@ use providers::address::{AddressPolicy, Override};
 use providers::catalog::Catalog;
 use store::Store;
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use crate::connect::Front;
 use crate::credential::Opener;
 use crate::dial::UpstreamProxy;
 use crate::exchange::{Endpoints, Exchange};
+use crate::handed::{Arrivals, Handed};
 use crate::limits::{Limits, Load};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
@@ -121,14 +122,15 @@ pub enum ServeError {
     },
 }
 
-/// Serves agents until `shutdown`, then lets what is under way end for at most 30 seconds.
+/// Serves agents until `shutdown`, then lets what is under way end for at most 30 seconds. They come to the listener, and by the
+/// other plane of this process.
 ///
 /// Runs on the current tokio runtime.
 ///
 /// # Errors
 /// [`ServeError`] before the first connection is accepted; afterwards errors are the connections' own.
 pub async fn serve(
-    listener: std::net::TcpListener,
+    (listener, mut arrivals): (std::net::TcpListener, Arrivals),
     deps: ProxyDeps,
     options: ProxyOptions,
     mut shutdown: watch::Receiver<bool>,
@@ -151,20 +153,22 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
     let room = Arc::new(Semaphore::new(options.limits.connections));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let came = tokio::select! {
+            accepted = listener.accept() => Came::Here(accepted),
+            Some(handed) = arrivals.next() => Came::ByThePlane(handed),
             _ = shutdown.wait_for(|down| *down) => break,
         };
-        match accepted {
-            Ok((tcp, client)) => admit(&front, &room, tcp, client, &shutdown),
-            Err(error) => {
+        match came {
+            Came::ByThePlane(handed) => take(&front, &room, handed, &shutdown),
+            Came::Here(Ok((tcp, client))) => admit(&front, &room, tcp, client, &shutdown),
+            Came::Here(Err(error)) => {
                 // Out of descriptors, most likely: the loop must not spin until one is free.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
-    drop(listener);
+    drop((listener, arrivals));
     front.proxy.http_cleanup().await;
     let all = u32::try_from(options.limits.connections).unwrap_or(u32::MAX);
     if tokio::time::timeout(DRAIN, room.acquire_many(all))
@@ -174,6 +178,12 @@ pub async fn serve(
         tracing::warn!("some connections were still open after the drain and are cut");
     }
     Ok(())
+}
+
+/// How a request came in.
+enum Came {
+    Here(std::io::Result<(TcpStream, SocketAddr)>),
+    ByThePlane(Handed),
 }
 
 fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
@@ -261,6 +271,26 @@ fn admit(
     }
 }
 
+/// Takes what the other plane hands in, within the same room.
+fn take(
+    front: &Arc<Front>,
+    room: &Arc<Semaphore>,
+    handed: Handed,
+    shutdown: &watch::Receiver<bool>,
+) {
+    if let Ok(place) = Arc::clone(room).try_acquire_owned() {
+        let (front, shutdown) = (Arc::clone(front), shutdown.clone());
+        tokio::spawn(async move {
+            let _counted = front.pipeline.metrics.count_connection();
+            front.serve_handed(handed, &shutdown).await;
+            drop(place);
+        });
+    } else {
+        front.pipeline.metrics.shed.inc();
+        tokio::spawn(shed(handed.stream));
+    }
+}
+
 async fn serve_one(
     front: &Front,
     tcp: TcpStream,
@@ -274,7 +304,7 @@ async fn serve_one(
 }
 
 /// Tells an agent that there is no room, without reading anything of it.
-async fn shed(mut tcp: TcpStream) {
+async fn shed(mut agent: impl AsyncWrite + Unpin) {
     const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: claviger; error=proxy_internal_error; details=\"overloaded\"\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let _ = tokio::time::timeout(Duration::from_secs(1), tcp.write_all(FULL)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), agent.write_all(FULL)).await;
 }

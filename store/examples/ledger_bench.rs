@@ -288,6 +288,8 @@ async fn mint(
         expires_at: now + Duration::from_hours(1),
         revocation_id: RevocationId::from_bytes(&[1; 64])?,
         cut_off: 0,
+        keys: Keys::All,
+        parent: None,
     };
     let lease = store
         .leases()

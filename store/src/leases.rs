@@ -2,11 +2,11 @@
 
 use ::leases::RevocationId;
 use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
-use ::leases::scope::{Action, Kind};
+use ::leases::scope::{Action, Keys, Kind};
 use time::OffsetDateTime;
 
 use crate::db::{
-    Change, Row, WriteTx, count, id, json, optional_time, query, stored, time, to_json,
+    Change, Row, WriteTx, count, from_json, id, json, optional_time, query, stored, time, to_json,
 };
 use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Pause, Store, StoreError, kill_switch};
@@ -36,6 +36,10 @@ pub struct LeaseRecord {
     pub uses: u64,
     /// Revocation id of the authority block.
     pub revocation_id: RevocationId,
+    /// The keys that were asked for of each set. `None` of a lease that was minted before this was recorded.
+    pub keys: Option<Keys>,
+    /// The workflow lease that it was minted from, with which it ends.
+    pub parent: Option<LeaseId>,
 }
 
 /// A lease to be recorded, before its token is given out.
@@ -59,6 +63,10 @@ pub struct NewLease {
     pub revocation_id: RevocationId,
     /// The cut-off that was known when minting began: [`Minting::cut_off`](crate::Minting::cut_off).
     pub cut_off: u64,
+    /// The keys that were asked for of each set, within what its grant allows.
+    pub keys: Keys,
+    /// The workflow lease of the same agent that it is minted from: it ends with it.
+    pub parent: Option<LeaseId>,
 }
 
 /// Why a lease is not recorded, and so must not be given out.
@@ -88,6 +96,9 @@ pub enum CreateLeaseError {
         /// When it ends.
         ends_at: OffsetDateTime,
     },
+    /// The workflow lease that it was to be minted from has ended, was revoked, or ends before it.
+    #[error("the workflow lease {0} no longer holds")]
+    ParentGone(LeaseId),
     /// Minting is paused, for the organisation or the agent.
     #[error("minting is paused: {}", .0.press.reason)]
     Paused(Box<Pause>),
@@ -122,6 +133,9 @@ impl Leases<'_> {
         for (set, grant) in &new.sets {
             check_grant(&mut tx, org, &new, set, grant).await?;
         }
+        if let Some(parent) = &new.parent {
+            check_parent(&mut tx, org, &new, parent).await?;
+        }
         let lease = LeaseRecord {
             id: new.id,
             org: org.clone(),
@@ -134,6 +148,8 @@ impl Leases<'_> {
             revoked_at: None,
             uses: 0,
             revocation_id: new.revocation_id,
+            keys: Some(new.keys),
+            parent: new.parent,
         };
         insert(&mut tx, &lease, new.cut_off).await?;
         record(&mut tx, &lease, "lease.mint", actor).await?;
@@ -181,8 +197,8 @@ impl Leases<'_> {
         }))
     }
 
-    /// Revokes a lease and every child of it: when this returns, no later use is recorded, on any
-    /// node. Revoking again changes nothing. `None` when there is no such lease.
+    /// Revokes a lease, every child of it and every lease that was minted from it: when this returns, no later use is
+    /// recorded, on any node. Revoking again changes nothing. `None` when there is no such lease.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,12 +215,14 @@ impl Leases<'_> {
         if lease.revoked_at.is_some() {
             return Ok(Some(lease));
         }
-        query("UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND id = $3")
-            .bind(tx.now())
-            .bind(org.as_str())
-            .bind(id.as_str())
-            .execute(tx.conn())
-            .await?;
+        for statement in [REVOKE, REVOKE_MINTED_FROM] {
+            query(statement)
+                .bind(tx.now())
+                .bind(org.as_str())
+                .bind(id.as_str())
+                .execute(tx.conn())
+                .await?;
+        }
         lease.revoked_at = Some(at(tx.now()));
         record(&mut tx, &lease, "lease.revoke", actor).await?;
         tx.commit().await?;
@@ -271,7 +289,7 @@ impl Leases<'_> {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, org_id, agent_id, kind, action, sets, issued_at, expires_at, uses, revocation_id, \
+            "SELECT id, org_id, agent_id, kind, action, sets, issued_at, expires_at, uses, revocation_id, keys, parent_id, \
              COALESCE(revoked_at, (SELECT MIN(k.revoked_at) FROM kill_switches k WHERE k.org_id = leases.org_id \
              AND k.agent_id IN ('', leases.agent_id) AND k.cut_off > leases.cut_off AND k.revoked_at < leases.expires_at)) \
              AS revoked_at FROM leases ",
@@ -285,7 +303,11 @@ const LIST: &str = select!("WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3")
 const LIST_OF_AGENT: &str =
     select!("WHERE org_id = $1 AND agent_id = $2 AND id > $3 ORDER BY id LIMIT $4");
 const INSERT: &str = "INSERT INTO leases (id, org_id, agent_id, kind, action, sets, issued_at, \
-    expires_at, uses, revocation_id, cut_off) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)";
+    expires_at, uses, revocation_id, cut_off, keys, parent_id) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10, $11, $12)";
+const REVOKE: &str = "UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND id = $3";
+const REVOKE_MINTED_FROM: &str =
+    "UPDATE leases SET revoked_at = $1 WHERE org_id = $2 AND parent_id = $3 AND revoked_at IS NULL";
 
 async fn find(
     tx: &mut WriteTx<'_>,
@@ -378,6 +400,28 @@ async fn check_grant(
     }
 }
 
+/// A revocation and a mint exclude each other, so a parent that stands here is revoked together with its new child at the
+/// earliest.
+async fn check_parent(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: &NewLease,
+    parent: &LeaseId,
+) -> Result<(), CreateLeaseError> {
+    let stands = find(tx, org, parent).await?.is_some_and(|parent| {
+        parent.kind == Kind::Workflow
+            && parent.agent_id == new.agent_id
+            && parent.revoked_at.is_none()
+            && new.expires_at <= parent.expires_at
+            && new.sets.iter().all(|bound| parent.sets.contains(bound))
+    });
+    if stands {
+        Ok(())
+    } else {
+        Err(CreateLeaseError::ParentGone(parent.clone()))
+    }
+}
+
 async fn insert(tx: &mut WriteTx<'_>, lease: &LeaseRecord, cut_off: u64) -> Result<(), StoreError> {
     query(INSERT)
         .bind(lease.id.as_str())
@@ -390,6 +434,14 @@ async fn insert(tx: &mut WriteTx<'_>, lease: &LeaseRecord, cut_off: u64) -> Resu
         .bind(millis(lease.expires_at))
         .bind(&lease.revocation_id.as_bytes()[..])
         .bind(stored(cut_off))
+        .bind(
+            lease
+                .keys
+                .as_ref()
+                .map(|keys| to_json(keys, "lease"))
+                .transpose()?,
+        )
+        .bind(lease.parent.as_ref().map(LeaseId::as_str))
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -432,5 +484,20 @@ fn read(row: &Row) -> Result<LeaseRecord, StoreError> {
         uses: count(row, "uses")?,
         revocation_id: RevocationId::from_bytes(row.try_get("revocation_id")?)
             .map_err(|_| corrupt)?,
+        keys: row
+            .try_get::<Option<&str>>("keys")?
+            .map(|keys| from_json(keys, WHAT))
+            .transpose()?,
+        parent: row
+            .try_get::<Option<&str>>("parent_id")?
+            .map(|parent| {
+                parent
+                    .parse()
+                    .map_err(|_| StoreError::Corrupt { what: WHAT })
+            })
+            .transpose()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,7 @@ pub mod actor;
 pub mod agents;
 pub mod approvals;
 pub mod audit;
+pub mod bindings;
 pub mod credentials;
 pub mod db;
 pub mod device_logins;
@@ -80,6 +81,7 @@ pub use audit::{
     Audit, BadReason, BadRecord, CheckpointSigner, EventFilter, Followed, OfflineOptions,
     SignedHeads, Step, Steps, StreamReport, VerifyError, VerifyReport,
 };
+pub use bindings::{Binding, Bindings, CreateBindingError, NewBinding, Source};
 pub use credentials::{AccountError, Credentials, NewAccount, PasswordDigest, ProfilePatch};
 pub use db::{DatabaseError, StoreError};
 pub use device_logins::{DeviceLogins, DevicePoll, NewDeviceLogin};
@@ -476,6 +478,11 @@ impl Store {
     /// What organisations asked for in a month.
     pub const fn requests(&self) -> Requests<'_> {
         Requests { store: self }
+    }
+
+    /// Bindings.
+    pub const fn bindings(&self) -> Bindings<'_> {
+        Bindings { store: self }
     }
 
     /// Grants.

@@ -401,6 +401,33 @@ impl Secrets<'_> {
         }))
     }
 
+    /// The envelope of a version that may be read, without counting it: of one whose read was counted by whoever asks. `None`
+    /// also for an entry of a secret set.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sealed(
+        &self,
+        org: &OrgId,
+        vault: &VaultId,
+        path: &SecretPath,
+        version: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = query(
+            "SELECT v.sealed FROM secret_versions v JOIN secrets s \
+             ON s.org_id = v.org_id AND s.vault_id = v.vault_id AND s.path = v.path \
+             WHERE v.org_id = $1 AND v.vault_id = $2 AND v.path = $3 AND v.version = $4 \
+             AND v.type IS NOT NULL AND v.disabled_at IS NULL AND s.deleted_at IS NULL",
+        )
+        .bind(org.as_str())
+        .bind(vault.as_str())
+        .bind(path.as_str())
+        .bind(stored(version))
+        .fetch_optional(self.store.pool())
+        .await?;
+        Ok(row.map(|row| row.try_get("sealed")).transpose()?)
+    }
+
     /// Deletes a secret softly. False when there is none that is not deleted.
     ///
     /// # Errors

@@ -342,6 +342,8 @@ impl Tenant {
             expires_at: START + Duration::from_mins(10),
             revocation_id: RevocationId::from_bytes(&[1; 64]).unwrap(),
             cut_off: 0,
+            keys: Keys::All,
+            parent: None,
         }
     }
 

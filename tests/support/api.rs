@@ -1,10 +1,10 @@
 //! The REST API as a client sees it.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 use super::wait;
 use super::wire::{Reply, Seen, Wire};
@@ -15,6 +15,7 @@ pub(crate) struct Api {
     addr: SocketAddr,
     key: String,
     seen: Seen,
+    source: IpAddr,
 }
 
 impl Api {
@@ -23,7 +24,14 @@ impl Api {
             addr,
             key: key.to_owned(),
             seen,
+            source: IpAddr::from([127, 0, 0, 1]),
         }
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) fn from(mut self, source: [u8; 4]) -> Self {
+        self.source = IpAddr::from(source);
+        self
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -52,6 +60,11 @@ impl Api {
             .await
     }
 
+    /// Another call that may answer with secrets.
+    pub(crate) async fn call_secretly(&self, path: &str, body: &Value) -> Reply {
+        self.call("POST", path, Some(body), None).await
+    }
+
     /// A read of a secret by its path, which may answer with it as well.
     pub(crate) async fn reveal(&self, path: &str) -> Reply {
         self.call("GET", path, None, None).await
@@ -64,7 +77,11 @@ impl Api {
         body: Option<&Value>,
         seen: Option<&Seen>,
     ) -> Reply {
-        let stream = wait::within("a connection to the API", TcpStream::connect(self.addr))
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::new(self.source, 0))
+            .expect("an address of this machine");
+        let stream = wait::within("a connection to the API", socket.connect(self.addr))
             .await
             .expect("the API listens");
         let mut wire = Wire::new(stream, seen.cloned());

@@ -130,6 +130,14 @@ impl Reply {
         self
     }
 
+    /// Checks that this is a refusal by the API with this status and code.
+    #[track_caller]
+    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Self {
+        let reply = self.expect_status(status);
+        assert_eq!(reply.code(), code, "{}", reply.text());
+        reply
+    }
+
     /// Checks that this is a refusal by the injector with this status and code, in full form: problem+json
     /// (RFC 9457) with every member, and `Proxy-Status` (RFC 9209) so that it cannot be taken for the provider's.
     #[track_caller]

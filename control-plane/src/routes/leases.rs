@@ -1,11 +1,15 @@
 //! Leases: short-lived tokens minted from grants.
 
 pub(crate) mod create;
+pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod mint_request;
+pub(crate) mod read;
 pub(crate) mod revoke;
 pub(crate) mod revoke_token;
+pub(crate) mod workflow;
 
 use leases::id::{AgentId, GrantId, LeaseId, SetId};
 use leases::scope::{Action, Kind};
@@ -37,6 +41,10 @@ pub(crate) struct LeaseView {
     expires_at: Timestamp,
     revoked_at: Option<Timestamp>,
     uses: u64,
+    /// The workflow lease that it was minted from, with which it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    workflow_lease_id: Option<LeaseId>,
     /// `active`, `used`, `expired` or `revoked`.
     status: &'static str,
 }
@@ -74,6 +82,7 @@ impl LeaseView {
             expires_at: lease.expires_at.into(),
             revoked_at: lease.revoked_at.map(Timestamp),
             uses: lease.uses,
+            workflow_lease_id: lease.parent,
         }
     }
 }

@@ -68,6 +68,13 @@ impl SecretSetView {
     }
 }
 
+impl SecretSetView {
+    /// Its id.
+    pub(crate) fn id(&self) -> &SetId {
+        &self.id
+    }
+}
+
 impl From<SecretSet> for SecretSetView {
     fn from(set: SecretSet) -> Self {
         Self::new(set, Vec::new())
@@ -75,14 +82,18 @@ impl From<SecretSet> for SecretSetView {
 }
 
 /// `provider/environment/name`, checked.
-struct SetName {
+pub(crate) struct SetName {
     provider: String,
     environment: String,
     name: String,
 }
 
 impl SetName {
-    fn check(provider: String, environment: String, name: String) -> Result<Self, ApiError> {
+    pub(crate) fn check(
+        provider: String,
+        environment: String,
+        name: String,
+    ) -> Result<Self, ApiError> {
         for (field, text) in [
             ("provider", &provider),
             ("environment", &environment),
@@ -112,7 +123,7 @@ impl SetName {
 }
 
 /// Makes a set from checked parts: what `create` and `import` share.
-async fn store_new(
+pub(crate) async fn store_new(
     state: &AppState,
     person: &Person,
     name: SetName,

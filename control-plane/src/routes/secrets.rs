@@ -4,6 +4,7 @@ pub(crate) mod delete;
 pub(crate) mod disable;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod open;
 pub(crate) mod put;
 pub(crate) mod restore;
 pub(crate) mod rotate;
@@ -13,23 +14,26 @@ pub(crate) mod versions;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::response::Response;
-use leases::id::{SecretId, VaultId};
+use leases::id::{OrgId, SecretId, VaultId};
 use leases::policy::Permission;
 use leases::secret_path::SecretPath;
 use serde::Serialize;
 use serde_json::{Value, json};
-use store::{NewEvent, NewSecret, SecretVersion, WriteSecretError};
+use store::{NewEvent, NewSecret, OpenedRow, SecretVersion, WriteSecretError};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use vault::{KekId, RowBinding, Secret};
 
 use crate::AppState;
 use crate::auth::Caller;
+use crate::context::RequestContext;
 use crate::error::ApiError;
+use crate::forward;
 use crate::plaintext::{self, Plaintext};
 use crate::problem::Code;
 use crate::timestamp::Timestamp;
 use crate::vault_access::VaultAccess;
+use open::OpenRow;
 
 /// A version of a secret, without its value.
 #[derive(Debug, Serialize, ToSchema)]
@@ -250,13 +254,8 @@ async fn read(
         .take_read(org, id, path, version, event, &caller.actor())
         .await?;
     let taken = taken.ok_or_else(|| not_found(path))?;
-    let row = RowBinding {
-        org: org.as_str(),
-        vault: id.as_str(),
-        path: path.as_str(),
-        version: taken.version.version,
-    };
-    let value = Plaintext(state.vault.open(&taken.sealed, &row).await?);
+    let opened = open_row(state, &caller.context, (org, id, path), &taken).await?;
+    let value = Plaintext(opened);
     let secret = SecretView::from(taken.version);
     let about = [Some(&secret.metadata), secret.rotation_policy.as_ref()];
     let about = about.into_iter().flatten();
@@ -265,12 +264,38 @@ async fn read(
     plaintext::respond(&SecretValue { secret, value }, capacity)
 }
 
-/// Refuses before a read is counted, where this plane could not open what it counted.
-pub(super) async fn check_may_open(state: &AppState) -> Result<(), ApiError> {
-    if state.rights().await.unwrap {
+/// Opens what was counted and recorded: here, or by an injector where this plane may not.
+pub(crate) async fn open_row(
+    state: &AppState,
+    context: &RequestContext,
+    (org, vault, path): (&OrgId, &VaultId, &SecretPath),
+    taken: &OpenedRow,
+) -> Result<Secret, ApiError> {
+    let version = taken.version.version;
+    if state.may_open().await {
+        let row = RowBinding {
+            org: org.as_str(),
+            vault: vault.as_str(),
+            path: path.as_str(),
+            version,
+        };
+        return Ok(state.vault.open(&taken.sealed, &row).await?);
+    }
+    let row = OpenRow {
+        org: org.clone(),
+        vault: vault.clone(),
+        path: path.to_string(),
+        version,
+    };
+    forward::open(state, context, &row).await
+}
+
+/// Refuses before a read is counted, where nobody could open what it counted.
+pub(crate) async fn check_may_open(state: &AppState) -> Result<(), ApiError> {
+    if !state.injectors.is_empty() || state.may_open().await {
         return Ok(());
     }
-    let detail = "this control plane's key provider lets it seal and not open, so it reads no secret by its path; ask a control plane that may unwrap, or put the values into a secret set and export them under a lease, which an injector answers";
+    let detail = "this control plane's key provider lets it seal and not open, and no injector is configured to open for it; set `server.injectors`, ask a control plane that may unwrap, or put the values into a secret set and export them under a lease";
     Err(ApiError::new(Code::KeyUnavailable, detail))
 }
 

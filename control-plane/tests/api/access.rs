@@ -8,7 +8,7 @@ use store::Role;
 use crate::support::{NOBODY, World, nobody, person, request};
 
 /// Routes that an agent may use for itself; the others are for people.
-const FOR_AGENTS: [(&str, &str); 27] = [
+const FOR_AGENTS: [(&str, &str); 37] = [
     OWN_AGENT,
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/{id}"),
@@ -25,6 +25,18 @@ const FOR_AGENTS: [(&str, &str); 27] = [
     ("GET", "/v1/shares/{id}"),
     ("POST", "/v1/shares/{id}/accept"),
     ("POST", "/v1/shares/{id}/decline"),
+    ("POST", "/v1/vault/leases/workflow"),
+    ("POST", "/v1/vault/leases/request/mint"),
+    ("POST", "/v1/vault/policy/eval"),
+    // Under a lease.
+    ("POST", "/v1/vault/proxy"),
+    ("POST", "/v1/vault/proxy/request"),
+    ("POST", "/v1/vault/secrets/read"),
+    // Its own.
+    ("GET", "/v1/agents/{id}/bindings"),
+    ("GET", "/v1/agents/{id}/bindings/{binding}"),
+    ("POST", "/v1/agents/{id}/execute"),
+    ("GET", "/v1/agents/{id}/executions"),
     // As policies let it: `vaults_matrix.rs`.
     ("GET", "/v1/vaults"),
     ("GET", "/v1/vaults/{vault_id}"),
@@ -105,6 +117,7 @@ fn filled(template: &str, id: &str) -> String {
         "{path}",
         "{policy_id}",
         "{secret_id}",
+        "{binding}",
     ];
     let path = names
         .iter()
@@ -262,6 +275,21 @@ async fn of_people_each_gets_in_where_the_role_does() {
     assert_eq!(seen, 27);
 }
 
+/// A body that calls of bindings take, for an agent that is not the caller's.
+fn of_bindings(method: &Method, template: &str) -> Option<Value> {
+    let is_create = *method == Method::POST && template == "/v1/agents/{id}/bindings";
+    Some(match template {
+        _ if is_create => json!({
+            "name": "x", "binding_type": "http", "credential": "tok_0123456789",
+            "config": {"base_url": "https://api.example.org", "auth_type": "bearer"},
+        }),
+        "/v1/agents/{id}/execute" => json!({"binding": "x", "params": {}}),
+        template if template.ends_with("/rotate-credential") => json!({"credential": "x"}),
+        template if template.contains("/bindings") => json!({}),
+        _ => return None,
+    })
+}
+
 #[tokio::test]
 async fn another_organisations_ids_are_like_none_at_all() {
     let world = World::new().await;
@@ -321,10 +349,11 @@ async fn another_organisations_ids_are_like_none_at_all() {
             } else {
                 body
             };
+            let body = of_bindings(&method, &template).unwrap_or(body);
             let foreign = world
                 .send(request(
                     method.clone(),
-                    &template.replace("{id}", id),
+                    &filled(&template, id),
                     &world.other.admin,
                     Some(body.clone()),
                 ))
@@ -334,7 +363,7 @@ async fn another_organisations_ids_are_like_none_at_all() {
             let missing = world
                 .send(request(
                     method.clone(),
-                    &template.replace("{id}", &prefix),
+                    &filled(&template, &prefix),
                     &world.other.admin,
                     Some(body),
                 ))

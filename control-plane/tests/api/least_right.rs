@@ -1,21 +1,47 @@
 //! A control plane that may seal and not open: everything but opening works, and an injector answers that.
 
-use std::net::TcpListener;
+use std::convert::Infallible;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use ::leases::clock::{Clock, ManualClock};
 use ::providers::Catalog;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, Request, Response, header};
 use control_plane::{
-    ControlPlane, InjectorParts, InjectorUrl, JwtVerifier, Limits, Metrics, Signers, VerifyingRing,
-    injector_api, serve,
+    ControlPlane, Inject, InjectorParts, InjectorUrl, JwtVerifier, Limits, Metrics, Signers,
+    VerifyingRing, injector_api, serve,
 };
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use vault::Vault;
 
 use crate::doubles::{MemorySigner, WrapOnly};
 use crate::support::{CANARY, START, Setup, World, holder, request};
+
+/// An injector that answers with what it is told beside a request, and of it.
+#[derive(Debug)]
+struct Mirror;
+
+impl Inject for Mirror {
+    fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let request_id = request_id.to_owned();
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let told = json!({
+                "client": client.to_string(), "request_id": request_id, "target": request.uri().to_string(),
+                "has_lease": request.headers().contains_key(header::PROXY_AUTHORIZATION),
+            });
+            async move { Ok::<_, Infallible>(Response::new(told.to_string())) }
+        });
+        let serving = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(serving.serve_connection(TokioIo::new(theirs), answer));
+        Some(ours)
+    }
+}
 
 /// A world whose API is a control plane that may only wrap, and the injector that it asks.
 struct Parted {
@@ -49,6 +75,7 @@ async fn parted(with_injector: bool) -> Parted {
         tokens: Arc::new(tokens),
         chest: world.chest.clone(),
         ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+        inject: Some(Arc::new(Mirror)),
         metrics: Metrics::new(prometheus::Registry::new()).unwrap(),
         limits: Limits::default(),
     });
@@ -201,10 +228,53 @@ async fn an_injectors_api_has_no_call_that_mints_or_manages() {
 }
 
 #[tokio::test]
-async fn it_stores_secrets_by_their_paths_and_counts_no_read_that_it_cannot_answer() {
+async fn it_stores_secrets_by_their_paths_and_an_injector_opens_what_it_counts() {
+    let Parted {
+        world,
+        address,
+        stop: _stop,
+    } = parted(true).await;
+    let admin = &world.home.admin;
+    let path = "/v1/vaults/default/secrets/a/b";
+    let body = json!({"value": CANARY, "max_access_count": 1});
+    world.put(path, admin, body).await.ok(201);
+    let read = world.get(path, admin).await.ok(200);
+    assert_eq!(read["value"], CANARY);
+    world.get(path, admin).await.refused(410, "secret_gone");
+    let reads = world.events("?action=secret.read").await;
+    let opened = world.events("?action=secret.open").await;
+    assert_eq!((reads.len(), opened.len()), (1, 1));
+    assert_eq!(opened[0]["request_id"], reads[0]["request_id"]);
+    assert_eq!(opened[0]["client_ip"], "192.0.2.7");
+
+    // Nobody but a control plane is answered there, whatever else they hold.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let row =
+        json!({"org": world.home.org, "vault": read["vault_id"], "path": "a/b", "version": 1});
+    let ask = async |voucher: Option<&str>| {
+        let mut request = http
+            .post(format!("{address}/v1/internal/open-secret"))
+            .bearer_auth(admin.0.clone().unwrap())
+            .json(&row);
+        if let Some(voucher) = voucher {
+            request = request.header("claviger-forwarded", voucher);
+        }
+        request.send().await.unwrap()
+    };
+    assert_eq!(ask(None).await.status(), 401);
+    assert_eq!(ask(Some("e30.e30.AAAA")).await.status(), 400);
+    assert_eq!(world.events("?action=secret.open").await.len(), 1);
+    let served_here = world
+        .post("/v1/internal/open-secret", admin, row.clone())
+        .await;
+    served_here.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn without_an_injector_no_read_is_counted_that_nobody_could_answer() {
     let Parted {
         world, stop: _stop, ..
-    } = parted(true).await;
+    } = parted(false).await;
     let admin = &world.home.admin;
     let path = "/v1/vaults/default/secrets/a/b";
     let body = json!({"value": CANARY, "max_access_count": 1});
@@ -217,4 +287,79 @@ async fn it_stores_secrets_by_their_paths_and_counts_no_read_that_it_cannot_answ
     let listed = world.get("/v1/vaults/default/secrets", admin).await;
     assert_eq!(listed.ok(200)["secrets"][0]["access_count"], 0);
     assert!(world.events("?action=secret.read").await.is_empty());
+}
+
+/// A call for a path of Stripe's.
+fn call(lease_id: &str) -> serde_json::Value {
+    json!({"lease_id": lease_id, "target": {"url": "https://api.stripe.com/v1/charges?a=b", "body": "x=\u{e4}"}})
+}
+
+#[tokio::test]
+async fn requests_to_providers_are_handed_to_an_injector_with_their_callers_address() {
+    let Parted {
+        world, stop: _stop, ..
+    } = parted(true).await;
+    let granted = world.granted(json!({})).await;
+    let body = json!({"secret_set_id": granted.set_id});
+    let (lease_id, token) = world.lease(&granted.agent, body).await;
+    let answer = world
+        .post("/v1/vault/proxy", &granted.agent, call(&lease_id))
+        .await;
+    let request_id = answer.headers["x-request-id"].to_str().unwrap().to_owned();
+    let answer = answer.ok(200);
+    let told: serde_json::Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        told,
+        json!({"client": "192.0.2.7", "request_id": request_id, "target": "https://api.stripe.com/v1/charges?a=b", "has_lease": true})
+    );
+    let borne = call(&lease_id);
+    world
+        .post("/v1/vault/proxy", &holder(token), borne)
+        .await
+        .ok(200);
+}
+
+#[tokio::test]
+async fn without_an_injector_nothing_is_sent_to_a_provider() {
+    let Parted {
+        world, stop: _stop, ..
+    } = parted(false).await;
+    let granted = world.granted(json!({})).await;
+    let body = json!({"secret_set_id": granted.set_id});
+    let (lease_id, _) = world.lease(&granted.agent, body).await;
+    let detail = world
+        .post("/v1/vault/proxy", &granted.agent, call(&lease_id))
+        .await
+        .refused(503, "injector_unavailable");
+    assert!(detail.contains("server.injectors"), "{detail}");
+}
+
+#[tokio::test]
+async fn an_injectors_api_takes_leases_alone_and_no_vouchers_of_strangers() {
+    let Parted {
+        world,
+        address,
+        stop: _stop,
+    } = parted(true).await;
+    let granted = world.granted(json!({})).await;
+    let body = json!({"secret_set_id": granted.set_id});
+    let (lease_id, token) = world.lease(&granted.agent, body).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |credential: &str, voucher: Option<&str>| {
+        let mut request = http
+            .post(format!("{address}/v1/vault/proxy"))
+            .bearer_auth(credential)
+            .json(&json!({"target": {"url": "https://api.stripe.com/"}}));
+        if let Some(voucher) = voucher {
+            request = request.header("claviger-forwarded", voucher);
+        }
+        request.send().await.unwrap()
+    };
+    let direct: serde_json::Value = ask(&token, None).await.json().await.unwrap();
+    let told: serde_json::Value = serde_json::from_str(direct["body"].as_str().unwrap()).unwrap();
+    assert_eq!(told["client"], "127.0.0.1", "its own peer's");
+    assert_eq!(ask(&token, Some("e30.e30.AAAA")).await.status(), 400);
+    assert_eq!(ask(&lease_id, None).await.status(), 401);
+    let key = world.home.admin.0.clone().unwrap();
+    assert_eq!(ask(&key, None).await.status(), 401);
 }

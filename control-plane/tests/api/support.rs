@@ -203,6 +203,7 @@ impl Plane {
             injectors,
             outbound,
             delivery,
+            inject: None,
             rotation: RotationOptions {
                 batch: 16,
                 look: Duration::from_millis(2),

@@ -1,13 +1,13 @@
 //! The planes of one process: what they share, how they start, and how they end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use control_plane::{
-    AppState, ControlPlane, DeliveryOptions, InjectorParts, Limits, Metrics, OutboundOptions,
+    AppState, ControlPlane, DeliveryOptions, Inject, InjectorParts, Limits, Metrics, OutboundOptions,
     OutboundProxy, Parts, PeopleOptions, RotationOptions, publish_checkpoints,
 };
 use leases::root_key::RootPublicKeys;
@@ -15,8 +15,9 @@ use percent_encoding::percent_decode_str;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use providers::Catalog;
 use providers::address::{AddressPolicy, Override};
-use proxy::{ListenerTls, ProxyDeps, ProxyOptions, UpstreamProxy};
+use proxy::{Entrance, ListenerTls, ProxyDeps, ProxyOptions, UpstreamProxy};
 use rustls::RootCertStore;
+use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use zeroize::Zeroizing;
@@ -64,6 +65,7 @@ impl Planes {
         let catalog = watch::Sender::new(Arc::clone(&plant.catalog));
         let mut planes: Vec<Plane> = Vec::new();
         let mut following = None;
+        let mut inject: Option<Arc<dyn Inject>> = None;
         if let (Some(listener), Some(injection)) = (proxy, plant.injection.take()) {
             let deps = ProxyDeps {
                 store: plant.store.clone(),
@@ -75,9 +77,11 @@ impl Planes {
                 registry: registry.clone(),
             };
             let options = options(&injection, config, addresses, tls)?;
+            let (entrance, arrivals) = proxy::entrance();
+            inject = Some(Arc::new(Inside(entrance)));
             let stop = shutdown.clone();
             let injecting = async move {
-                proxy::serve(listener, deps, options, stop)
+                proxy::serve((listener, arrivals), deps, options, stop)
                     .await
                     .context("the injector ended")
             };
@@ -103,6 +107,7 @@ impl Planes {
         let api_options = ApiOptions {
             people,
             outbound,
+            inject,
             delivery: telling::delivery(config)?,
             limits: Limits {
                 requests_per_second: config.api.requests_per_second,
@@ -173,8 +178,19 @@ impl Means {
 struct ApiOptions {
     people: PeopleOptions,
     outbound: OutboundOptions,
+    inject: Option<Arc<dyn Inject>>,
     delivery: DeliveryOptions,
     limits: Limits,
+}
+
+/// The way into the injector of this process.
+#[derive(Debug)]
+struct Inside(Entrance);
+
+impl Inject for Inside {
+    fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream> {
+        self.0.connect(client, request_id)
+    }
 }
 
 /// The REST API of a control plane, or what an injector answers.
@@ -189,6 +205,7 @@ fn answers(
     let ApiOptions {
         people,
         outbound,
+        inject,
         delivery,
         limits,
     } = options;
@@ -211,6 +228,7 @@ fn answers(
                 injectors,
                 outbound,
                 delivery,
+                inject,
                 rotation: RotationOptions::default(),
                 people,
                 metrics,
@@ -228,6 +246,7 @@ fn answers(
                 tokens,
                 chest: plant.chest.clone(),
                 ca_pem: Arc::clone(&plant.ca_pem),
+                inject,
                 metrics,
                 limits,
             });

@@ -24,7 +24,7 @@ use crate::templates;
 use crate::timestamp::Timestamp;
 
 /// A lease to be minted. An unknown field is refused: a mistyped limit would widen the lease.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateLease {
     secret_set_id: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct CreateLease {
     agent_id: Option<String>,
     /// `request` (used once, the default) or `workflow`.
     #[schema(value_type = Option<String>)]
-    kind: Option<Kind>,
+    pub(super) kind: Option<Kind>,
     /// `proxy_use` (the default) or `export_plaintext`.
     #[schema(value_type = Option<String>)]
     action: Option<Action>,
@@ -51,6 +51,24 @@ pub(crate) struct CreateLease {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     grant_ids: Vec<String>,
+}
+
+impl CreateLease {
+    /// A lease for one request by one set and grant; a person names the agent.
+    pub(crate) fn for_one_request(
+        set: &SetId,
+        grant: &GrantId,
+        agent: Option<&AgentId>,
+        ttl_seconds: i64,
+    ) -> Self {
+        Self {
+            secret_set_id: Some(set.to_string()),
+            agent_id: agent.map(AgentId::to_string),
+            ttl_seconds: Some(ttl_seconds),
+            grant_ids: vec![grant.to_string()],
+            ..Self::default()
+        }
+    }
 }
 
 /// One name or several.
@@ -70,7 +88,7 @@ pub(crate) struct CreatedLease {
     #[schema(value_type = String)]
     lease_id: LeaseId,
     /// `clv_...`
-    token: String,
+    pub(crate) token: String,
     #[schema(value_type = String)]
     kind: Kind,
     #[schema(value_type = String)]
@@ -133,24 +151,34 @@ pub(crate) async fn handle(
     caller: Caller,
     Json(body): Json<CreateLease>,
 ) -> Result<(StatusCode, axum::Json<CreatedLease>), ApiError> {
+    let created = mint(&state, &caller, body).await?;
+    Ok((StatusCode::CREATED, axum::Json(created)))
+}
+
+/// Mints what is asked for, from the grants of its agent.
+pub(crate) async fn mint(
+    state: &AppState,
+    caller: &Caller,
+    body: CreateLease,
+) -> Result<CreatedLease, ApiError> {
     let wish = Wish::check(body)?;
-    check_clock(&state)?;
-    let holder = find_agent(&state, &caller, wish.agent_id.as_deref()).await?;
+    check_clock(state)?;
+    let holder = find_agent(state, caller, wish.agent_id.as_deref()).await?;
     let agent = holder.id.clone();
-    let cut_off = check_minting(&state, &caller, &agent).await?;
+    let cut_off = check_minting(state, caller, &agent).await?;
     let now = state.clock.now();
 
     let mut bindings = Vec::with_capacity(wish.sets.len());
     let end = holder.settings.expires_at;
     let mut expires_at = end.map_or(now + wish.ttl, |end| end.min(now + wish.ttl));
     for name in &wish.sets {
-        let set = find_set(&state, &caller, name).await?;
-        check_vault(&state, &caller, &holder, &set).await?;
-        let grant = wish.find_grant(&state, &caller, &agent, &set, now).await?;
+        let set = find_set(state, caller, name).await?;
+        check_vault(state, caller, &holder, &set).await?;
+        let grant = wish.find_grant(state, caller, &agent, &set, now).await?;
         expires_at = grant
             .expires_at
             .map_or(expires_at, |end| end.min(expires_at));
-        bindings.push(wish.bind(&state, set, grant)?);
+        bindings.push(wish.bind(state, set, grant)?);
     }
 
     let request = MintRequest {
@@ -163,10 +191,32 @@ pub(crate) async fn handle(
         issued_at: now,
         expires_at,
     };
+    let origin = Origin {
+        keys: wish.keys,
+        parent: None,
+        cut_off,
+    };
+    issue(state, caller, &request, origin).await
+}
+
+/// What is recorded of a lease beside what its token says.
+pub(super) struct Origin {
+    pub(super) keys: Keys,
+    pub(super) parent: Option<LeaseId>,
+    pub(super) cut_off: u64,
+}
+
+/// Signs a lease and records it; only then is its token given out.
+pub(super) async fn issue(
+    state: &AppState,
+    caller: &Caller,
+    request: &MintRequest,
+    origin: Origin,
+) -> Result<CreatedLease, ApiError> {
     let minting = &state.minting()?.keys;
-    let minted = minting.mint(&request).await.map_err(not_minted)?;
-    save(&state, &caller, &request, &minted, cut_off).await?;
-    Ok((StatusCode::CREATED, axum::Json(answer(&request, &minted))))
+    let minted = minting.mint(request).await.map_err(not_minted)?;
+    save(state, caller, request, &minted, origin).await?;
+    Ok(answer(request, &minted))
 }
 
 /// A request whose shape is good.
@@ -178,6 +228,25 @@ struct Wish {
     action: Action,
     keys: Keys,
     ttl: Duration,
+}
+
+/// The grant by which an agent may use keys of a set so, or why there is none.
+pub(super) async fn evaluate(
+    state: &AppState,
+    agent: &AgentId,
+    set: &SecretSet,
+    (action, keys): (Action, Keys),
+) -> Result<Result<Grant, String>, ApiError> {
+    let wish = Wish {
+        sets: Vec::new(),
+        agent_id: None,
+        grant_ids: Vec::new(),
+        kind: Kind::Request,
+        action,
+        keys,
+        ttl: Duration::ZERO,
+    };
+    wish.weigh(state, agent, set, state.clock.now()).await
 }
 
 /// How a request names a set.
@@ -228,11 +297,25 @@ impl Wish {
         set: &SecretSet,
         now: OffsetDateTime,
     ) -> Result<Grant, ApiError> {
-        let mut grants = state
-            .store
-            .grants()
-            .find_for(caller.org(), agent, &set.id, now)
-            .await?;
+        let lacks = match self.weigh(state, agent, set, now).await? {
+            Ok(grant) => return Ok(grant),
+            Err(lacks) => lacks,
+        };
+        let denied = Code::GrantDenied;
+        crate::events::mint_denied(state, caller, agent, Some(&set.id), denied).await?;
+        Err(self.denied(agent, set, &lacks))
+    }
+
+    /// That grant, or why there is none.
+    async fn weigh(
+        &self,
+        state: &AppState,
+        agent: &AgentId,
+        set: &SecretSet,
+        now: OffsetDateTime,
+    ) -> Result<Result<Grant, String>, ApiError> {
+        let grants = state.store.grants();
+        let mut grants = grants.find_for(&set.org, agent, &set.id, now).await?;
         if !self.grant_ids.is_empty() {
             grants.retain(|grant| self.grant_ids.iter().any(|id| id == grant.id.as_str()));
         }
@@ -240,12 +323,9 @@ impl Wish {
         let good = grants
             .into_iter()
             .filter(|grant| self.lacks(grant).is_none());
-        if let Some(grant) = good.max_by_key(ends_last) {
-            return Ok(grant);
-        }
-        let denied = Code::GrantDenied;
-        crate::events::mint_denied(state, caller, agent, Some(&set.id), denied).await?;
-        Err(self.denied(agent, set, lacks))
+        Ok(good
+            .max_by_key(ends_last)
+            .ok_or_else(|| lacks.unwrap_or_else(|| "it holds no active grant on it".to_owned())))
     }
 
     /// What a grant does not allow of this wish.
@@ -274,8 +354,7 @@ impl Wish {
         ))
     }
 
-    fn denied(&self, agent: &AgentId, set: &SecretSet, lacks: Option<String>) -> ApiError {
-        let why = lacks.unwrap_or_else(|| "it holds no active grant on it".to_owned());
+    fn denied(&self, agent: &AgentId, set: &SecretSet, why: &str) -> ApiError {
         let detail = format!(
             "agent {agent} may not have a {} lease with {} on {}/{}/{}: {why}; a person grants it with POST /v1/vault/grants",
             self.kind, self.action, set.provider, set.environment, set.name
@@ -346,7 +425,7 @@ fn set_names(
     Err(ApiError::invalid("secret_set_id", problem))
 }
 
-fn check_ttl(seconds: i64, kind: Kind) -> Result<Duration, ApiError> {
+pub(super) fn check_ttl(seconds: i64, kind: Kind) -> Result<Duration, ApiError> {
     let max = match kind {
         Kind::Request => MAX_REQUEST_TTL,
         Kind::Workflow => MAX_WORKFLOW_TTL,
@@ -363,7 +442,7 @@ fn check_ttl(seconds: i64, kind: Kind) -> Result<Duration, ApiError> {
 }
 
 /// An end counted from a wrong clock means nothing.
-fn check_clock(state: &AppState) -> Result<(), ApiError> {
+pub(super) fn check_clock(state: &AppState) -> Result<(), ApiError> {
     let behind = state.store.clock_behind();
     if behind <= MAX_CLOCK_BEHIND {
         return Ok(());
@@ -376,7 +455,7 @@ fn check_clock(state: &AppState) -> Result<(), ApiError> {
 }
 
 /// Refuses while minting is paused; else the cut-off that the lease is minted under. The store looks again as it saves.
-async fn check_minting(
+pub(super) async fn check_minting(
     state: &AppState,
     caller: &Caller,
     agent: &AgentId,
@@ -391,7 +470,7 @@ async fn check_minting(
 }
 
 /// Whom the lease is for: an agent mints for itself alone, a person names an agent of the organisation.
-async fn find_agent(
+pub(super) async fn find_agent(
     state: &AppState,
     caller: &Caller,
     named: Option<&str>,
@@ -469,7 +548,7 @@ async fn find_set(
     found.ok_or_else(|| ApiError::not_found("secret set", text))
 }
 
-fn not_minted(failure: MintFailure) -> ApiError {
+pub(crate) fn not_minted(failure: MintFailure) -> ApiError {
     let error = match failure {
         MintFailure::Refused(error) => error,
         MintFailure::Key(error) => return error.into(),
@@ -496,7 +575,7 @@ async fn save(
     caller: &Caller,
     request: &MintRequest,
     minted: &Minted,
-    cut_off: u64,
+    origin: Origin,
 ) -> Result<(), ApiError> {
     let new = NewLease {
         id: request.lease.clone(),
@@ -511,7 +590,9 @@ async fn save(
         issued_at: request.issued_at,
         expires_at: minted.expires_at,
         revocation_id: minted.revocation_id,
-        cut_off,
+        cut_off: origin.cut_off,
+        keys: origin.keys,
+        parent: origin.parent,
     };
     let saved = state
         .store
@@ -535,7 +616,7 @@ fn answer(request: &MintRequest, minted: &Minted) -> CreatedLease {
     }
 }
 
-const DEFAULT_TTL: i64 = 60;
+pub(super) const DEFAULT_TTL: i64 = 60;
 const MAX_REQUEST_TTL: i64 = 15 * 60;
 const MAX_WORKFLOW_TTL: i64 = 24 * 60 * 60;
 const MAX_SETS: usize = 16;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use leases::authorize::{Denial, authorize_export};
 use leases::id::SetId;
 use leases::mint::Binding;
 use leases::scope::{Action, Keys};
-use leases::token::PresentedToken;
-use leases::verify::{VerifiedLease, verify};
+use leases::verify::VerifiedLease;
 use serde::{Deserialize, Serialize};
 use store::{
     Actor, ActorKind, NewEvent, Outcome, RecordedUse, RequestFacts, UseRefusal, UseRequest,
@@ -23,12 +22,12 @@ use utoipa::ToSchema;
 use vault::RowBinding;
 
 use crate::AppState;
-use crate::auth;
 use crate::context::RequestContext;
 use crate::entries::check_key;
 use crate::error::ApiError;
 use crate::extract::OptionalJson;
-use crate::forward;
+use crate::forward::{self, Passed};
+use crate::held_lease;
 use crate::plaintext::{self, Plaintext};
 use crate::problem::{Code, Problem};
 
@@ -38,14 +37,17 @@ use crate::problem::{Code, Problem};
 pub(crate) struct ExportRequest {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     /// Needed when the lease covers several sets.
-    secret_set_id: Option<String>,
+    pub(super) secret_set_id: Option<String>,
 }
 
 /// The values.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Exported {
+    /// True, where the call is Clawb's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     secrets: BTreeMap<String, Plaintext>,
 }
@@ -61,65 +63,26 @@ pub(crate) async fn handle(
     let (parts, body) = request.into_parts();
     // `middleware::read_small_body` has bounded it already.
     let body = body.collect().await.map_err(ApiError::internal)?.to_bytes();
-    let lease = authenticate(&state, &context, &parts.headers).await?;
-    if state.minting.is_some() && !state.rights().await.unwrap {
-        return forward::export(&state, &context, &parts.headers, &body).await;
+    let held = held_lease::of_request(&state, &context, &parts.headers).await?;
+    if !state.may_open().await {
+        let passed = Passed {
+            path: PATH,
+            lease: Some(held.token()),
+            media_type: parts.headers.get(header::CONTENT_TYPE),
+            body: &body,
+        };
+        return forward::export(&state, &context, passed).await;
     }
-    let client_ip = forward::sender(&state, &context, &parts.headers, &body)?;
-    let context = RequestContext {
-        client_ip,
-        ..context
-    };
+    let context = forward::sender(&state, context, PATH, (&parts.headers, &body))?;
     let request = Request::from_parts(parts, Body::from(body));
     let OptionalJson(body) = OptionalJson::<ExportRequest>::from_request(request, &state).await?;
     let export = Export {
         state: &state,
         context: &context,
-        lease: &lease,
+        lease: held.lease(),
+        ok: None,
     };
-    let wanted = match export.choose(&body) {
-        Ok(wanted) => wanted,
-        Err(error) => return Err(export.refuse(error).await),
-    };
-    let counted = state.store.requests().admit(lease.org(), false).await?;
-    if let Err(over) = counted {
-        return Err(export.refuse(over.into()).await);
-    }
-    let used = export.record(&wanted).await?;
-    let given = export.give(&wanted, &used).await;
-    export.record_outcome(&wanted, &used, given.as_ref().err());
-    given
-}
-
-/// The lease of the request: genuine, of a known root key. Everything else about it is decided later.
-async fn authenticate(
-    state: &AppState,
-    context: &RequestContext,
-    headers: &HeaderMap,
-) -> Result<Arc<VerifiedLease>, ApiError> {
-    let Some(text) = auth::credential(headers) else {
-        let detail =
-            "send `Authorization: Bearer clv_...` with a lease whose action is export_plaintext";
-        return Err(ApiError::new(Code::LeaseMissing, detail));
-    };
-    let presented = PresentedToken::parse(text).ok();
-    let verified = presented.and_then(|token| verify(&token, &state.verifying.public()).ok());
-    let Some(lease) = verified else {
-        let refused = auth::refuse(state, context, "a lease was refused").await;
-        return Err(if refused.code() == Code::RateLimited {
-            refused
-        } else {
-            lease_invalid()
-        });
-    };
-    Ok(Arc::new(lease))
-}
-
-fn lease_invalid() -> ApiError {
-    ApiError::new(
-        Code::LeaseInvalid,
-        "this is no lease of this server; mint one with POST /v1/vault/leases",
-    )
+    export.answer(&body).await
 }
 
 /// A denial by the lease itself, in this API's codes.
@@ -133,10 +96,13 @@ fn denied(denial: &Denial) -> ApiError {
     ApiError::new(code, denial.to_string())
 }
 
-struct Export<'a> {
-    state: &'a AppState,
-    context: &'a RequestContext,
-    lease: &'a Arc<VerifiedLease>,
+/// An export under a lease.
+pub(super) struct Export<'a> {
+    pub(super) state: &'a AppState,
+    pub(super) context: &'a RequestContext,
+    pub(super) lease: &'a Arc<VerifiedLease>,
+    /// Whether the answer says so, as Clawb's does.
+    pub(super) ok: Option<bool>,
 }
 
 /// What is to be given out: a set of the lease, and the keys that were asked for.
@@ -152,6 +118,22 @@ impl Wanted<'_> {
 }
 
 impl Export<'_> {
+    /// Gives out what is asked for, if the lease allows it, and records it first.
+    pub(super) async fn answer(&self, body: &ExportRequest) -> Result<Response, ApiError> {
+        let wanted = match self.choose(body) {
+            Ok(wanted) => wanted,
+            Err(error) => return Err(self.refuse(error).await),
+        };
+        let counted = self.state.store.requests().admit(self.lease.org(), false).await?;
+        if let Err(over) = counted {
+            return Err(self.refuse(over.into()).await);
+        }
+        let used = self.record(&wanted).await?;
+        let given = self.give(&wanted, &used).await;
+        self.record_outcome(&wanted, &used, given.as_ref().err());
+        given
+    }
+
     /// What the lease allows of what is asked: its blocks, its grant's networks and times, its sets and keys.
     fn choose(&self, body: &ExportRequest) -> Result<Wanted<'_>, ApiError> {
         let lease = self.lease.lease();
@@ -285,7 +267,7 @@ impl Export<'_> {
             host: "".into(),
             port: 0,
             address: None,
-            path: "/v1/vault/export".to_owned(),
+            path: PATH.to_owned(),
         }
     }
 
@@ -329,7 +311,7 @@ impl Export<'_> {
                     None => error,
                 }
             }
-            UseRefusal::Unknown => lease_invalid(),
+            UseRefusal::Unknown => held_lease::invalid(),
             UseRefusal::Overloaded => ApiError::new(
                 Code::Overloaded,
                 "too many uses wait for the ledger; try again in a second",
@@ -382,7 +364,10 @@ impl Export<'_> {
                 Plaintext(self.state.vault.open(&entry.sealed, &row).await?),
             );
         }
-        Ok(Exported { secrets })
+        Ok(Exported {
+            ok: self.ok,
+            secrets,
+        })
     }
 
     fn record_outcome(&self, wanted: &Wanted<'_>, used: &RecordedUse, error: Option<&ApiError>) {
@@ -431,6 +416,9 @@ impl Export<'_> {
         Ok(())
     }
 }
+
+/// The path of this call.
+pub(crate) const PATH: &str = "/v1/vault/export";
 
 fn respond(exported: &Exported) -> Result<Response, ApiError> {
     let values = exported.secrets.values().map(Plaintext::json_len);

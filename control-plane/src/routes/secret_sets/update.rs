@@ -51,13 +51,26 @@ pub(crate) async fn handle(
         dropped,
         custom: body.custom,
     };
+    apply(&state, &person, &set_id, change)
+        .await
+        .map(axum::Json)
+}
+
+/// Stores the next version of a set.
+pub(crate) async fn apply(
+    state: &AppState,
+    person: &Person,
+    set_id: &SetId,
+    change: Change,
+) -> Result<SecretSetView, ApiError> {
+    let not_found = || ApiError::not_found("secret set", set_id.as_str());
     for _ in 0..WRITE_ATTEMPTS {
-        let set = state.store.secret_sets().get(&person.org, &set_id).await?;
-        let set = set.ok_or_else(|| ApiError::not_found("secret set", &id.0))?;
-        let warnings = change.check(&state, &set)?;
-        match change.write(&state, &person, set).await {
-            Ok(Some(set)) => return Ok(axum::Json(SecretSetView::new(set, warnings))),
-            Ok(None) => return Err(ApiError::not_found("secret set", &id.0)),
+        let set = state.store.secret_sets().get(&person.org, set_id).await?;
+        let set = set.ok_or_else(not_found)?;
+        let warnings = change.check(state, &set)?;
+        match change.write(state, person, set).await {
+            Ok(Some(set)) => return Ok(SecretSetView::new(set, warnings)),
+            Ok(None) => return Err(not_found()),
             // Another writer was first: look at the set again and seal anew.
             Err(Failure::Write(WriteSetError::Moved)) => {}
             Err(Failure::Write(error)) => return Err(error.into()),
@@ -67,10 +80,11 @@ pub(crate) async fn handle(
     Err(WriteSetError::Moved.into())
 }
 
-struct Change {
-    values: Vec<(String, Secret)>,
-    dropped: Vec<String>,
-    custom: Option<Value>,
+/// What the next version of a set changes.
+pub(crate) struct Change {
+    pub(crate) values: Vec<(String, Secret)>,
+    pub(crate) dropped: Vec<String>,
+    pub(crate) custom: Option<Value>,
 }
 
 enum Failure {
