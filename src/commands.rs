@@ -4,6 +4,7 @@ mod account;
 mod agent;
 mod approval;
 mod audit;
+mod binding;
 mod ca;
 mod completions;
 mod config_check;
@@ -128,6 +129,11 @@ Examples:
         after_help = "Example:\n  claviger approval list --status pending"
     )]
     Approval(approval::Command),
+    #[command(
+        subcommand,
+        after_help = "Example:\n  claviger binding create billing --agent bot --base-url https://api.example.org --file key"
+    )]
+    Binding(binding::Command),
     #[command(subcommand, after_help = "Example:\n  claviger vault create payments")]
     Vault(vault::Command),
     #[command(
@@ -238,6 +244,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Grant(command) => block_on(grant::run(&context, command)).map(done),
         Command::Lease(command) => block_on(lease::run(&context, command)).map(done),
         Command::Approval(command) => block_on(approval::run(&context, command)).map(done),
+        Command::Binding(command) => block_on(binding::run(&context, command)).map(done),
         Command::Vault(command) => block_on(vault::run(&context, command)).map(done),
         Command::Secret(command) => block_on(secret::run(&context, command)).map(done),
         Command::Env(command) => env::run(&context, command),
@@ -339,6 +346,7 @@ mod tests {
             "approval",
             "grant",
             "lease",
+            "binding",
             "vault",
             "secret",
             "env",

@@ -356,6 +356,42 @@ async fn a_graphql_binding_sends_its_question() {
 }
 
 #[tokio::test]
+async fn the_command_line_makes_tries_and_deletes_bindings() {
+    let scene = Scene::start(&json!({})).await;
+    let stack = &scene.stack;
+    let file = stack.home.path().join("credential");
+    std::fs::write(&file, format!("{}\n", scene.secret.text())).unwrap();
+    let file = file.display().to_string();
+    let url = format!("https://{HOST}");
+    let cli = async |arguments: &[&str]| {
+        let mut all = vec!["binding"];
+        all.extend_from_slice(arguments);
+        all.extend_from_slice(&["--agent", "bot", "--json"]);
+        stack.cli(&all).await
+    };
+    let made = [
+        "create",
+        "cli",
+        "--base-url",
+        &url,
+        "--method",
+        "GET",
+        "--file",
+        &file,
+    ];
+    cli(&made).await.expect_success();
+    std::fs::remove_file(&file).unwrap();
+    let listed = cli(&["list"]).await.expect_success();
+    assert!(listed.stdout.contains("\"cli\""), "{}", listed.stdout);
+    cli(&["test", "cli"]).await.expect_success();
+    cli(&["delete", "cli"]).await.expect_success();
+    let gone = cli(&["show", "cli"]).await;
+    assert_eq!(gone.status, Some(1), "{}", gone.stderr);
+    assert_eq!(stack.upstream.count(), 1);
+    scene.stack.finish().await;
+}
+
+#[tokio::test]
 async fn inner_addresses_are_closed_to_bindings() {
     let stack = Stack::builder().without_loopback().start().await;
     let (agent, key) = stack.agent("bot").await;
