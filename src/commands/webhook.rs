@@ -65,7 +65,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
     /// Where events are posted to: https://
-    url: String,
+    #[arg(value_name = "URL")]
+    receiver: String,
     /// Events of this action, as lease.use, or of all that begin alike, as lease.*; repeatable, all if left out
     #[arg(long = "event", value_name = "ACTION", default_value = "*")]
     events: Vec<String>,
@@ -79,7 +80,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     let output = &context.output;
     match command {
         Command::Create(args) => {
-            let mut body = json!({ "url": args.url, "events": args.events });
+            let mut body = json!({ "url": args.receiver, "events": args.events });
             if let Some(description) = &args.description {
                 body["description"] = json!(description);
             }
