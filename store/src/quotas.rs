@@ -231,7 +231,7 @@ impl Quotas<'_> {
         })
     }
 
-    pub(crate) fn default(&self) -> Quota {
+    pub(crate) fn default(self) -> Quota {
         *self.store.inner.quota.read()
     }
 }

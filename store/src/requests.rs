@@ -4,7 +4,7 @@
 //! limit is exact within a process, and over several it is passed by at most what the others admit between two looks. What was
 //! counted since the last write is lost with a process that is killed; the organisation is not charged for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ::leases::id::OrgId;
@@ -18,6 +18,9 @@ use crate::{Store, StoreError};
 
 /// How often counts are written and read.
 pub const FLUSH: Duration = Duration::from_secs(10);
+
+/// How often a count is looked for that is put away each time.
+const LOOKS: usize = 4;
 
 /// How an organisation stands in a month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,20 +77,28 @@ impl Requests<'_> {
         org: &OrgId,
         must_pass: bool,
     ) -> Result<Result<Standing, OverQuota>, StoreError> {
-        self.know(org).await?;
-        let mut tallies = self.store.inner.requests.tallies.lock();
-        let tally = tallies.entry((org.clone(), self.month())).or_default();
-        let Standing { used, limit } = tally.standing();
-        match limit {
-            Some(limit) if used >= limit && !must_pass => Ok(Err(OverQuota {
-                resource: Resource::Requests,
-                limit,
-            })),
-            _ => {
-                tally.unwritten += 1;
-                Ok(Ok(tally.standing()))
-            }
+        for _ in 0..LOOKS {
+            self.know(org).await?;
+            let mut tallies = self.store.inner.requests.tallies.lock();
+            let tally = tallies.get_mut(&(org.clone(), self.month()));
+            // It may have been put away since, or a month have begun.
+            let Some(tally) = tally.filter(|tally| tally.is_known) else {
+                continue;
+            };
+            let Standing { used, limit } = tally.standing();
+            return match limit {
+                Some(limit) if used >= limit && !must_pass => Ok(Err(OverQuota {
+                    resource: Resource::Requests,
+                    limit,
+                })),
+                _ => {
+                    tally.unwritten += 1;
+                    Ok(Ok(tally.standing()))
+                }
+            };
         }
+        let what = "the count of requests";
+        Err(StoreError::Conflict { what })
     }
 
     /// Takes a count back: the request was one that had been counted before.
@@ -114,7 +125,8 @@ impl Requests<'_> {
         Ok(tally.map_or(unknown, Tally::standing))
     }
 
-    /// Writes what was counted and reads what all processes wrote. What cannot be written is kept for the next time.
+    /// Writes what was counted, and reads what all processes wrote for those who asked. What cannot be written is kept for the next
+    /// time.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,14 +153,20 @@ impl Requests<'_> {
             return Err(error);
         }
         let month = self.month();
-        let known: Vec<OrgId> = {
+        let busy: HashSet<&OrgId> = counted
+            .iter()
+            .filter(|((_, of), _)| *of == month)
+            .map(|((org, _), _)| org)
+            .collect();
+        {
             let mut tallies = self.store.inner.requests.tallies.lock();
-            // An earlier month is done with once it is written.
-            tallies.retain(|(_, of), tally| *of == month || tally.unwritten > 0);
-            tallies.keys().map(|(org, _)| org.clone()).collect()
-        };
-        for org in known {
-            self.read(&org).await?;
+            // Of one that was quiet, and of an earlier month, the next request reads anew.
+            tallies.retain(|(org, of), tally| {
+                tally.unwritten > 0 || (*of == month && busy.contains(org))
+            });
+        }
+        for org in busy {
+            self.read(org).await?;
         }
         Ok(())
     }
@@ -206,7 +224,7 @@ impl Requests<'_> {
         Ok(())
     }
 
-    fn month(&self) -> Month {
+    fn month(self) -> Month {
         let now = at(self.store.inner.time.now()).to_offset(UtcOffset::UTC);
         now.year().unsigned_abs() * 100 + u32::from(u8::from(now.month()))
     }

@@ -22,7 +22,7 @@ use crate::{
 /// Shares that an organisation makes within [`SHARES_PER`], on however many nodes.
 pub const MAX_SHARES: u64 = 10;
 /// The span of [`MAX_SHARES`].
-pub const SHARES_PER: Duration = Duration::from_secs(60);
+pub const SHARES_PER: Duration = Duration::from_mins(1);
 /// Passphrases that are tried at one share without a right one. Then it stays closed.
 pub const MAX_TRIES: u64 = 10;
 

@@ -11,7 +11,7 @@ use crate::meter::percent;
 
 /// How much of something is used.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Used {
+pub(crate) struct UseLevel {
     used: u64,
     /// Null for any number.
     limit: Option<u64>,
@@ -19,7 +19,7 @@ pub(crate) struct Used {
     percent: Option<u64>,
 }
 
-impl Used {
+impl UseLevel {
     fn new(used: u64, limit: Option<u64>) -> Self {
         Self {
             used,
@@ -29,7 +29,7 @@ impl Used {
     }
 }
 
-impl From<Standing> for Used {
+impl From<Standing> for UseLevel {
     fn from(Standing { used, limit }: Standing) -> Self {
         Self::new(used, limit)
     }

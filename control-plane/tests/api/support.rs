@@ -226,10 +226,10 @@ impl Plane {
     }
 }
 
-fn unpaced(limits: Limits) -> Limits {
+fn unpaced(limits: &Limits) -> Limits {
     Limits {
         requests_per_second: None,
-        ..limits
+        ..limits.clone()
     }
 }
 
@@ -316,7 +316,7 @@ impl World {
                 if setup.paced {
                     setup.limits
                 } else {
-                    unpaced(setup.limits)
+                    unpaced(&setup.limits)
                 },
                 setup.people,
             ),
@@ -386,7 +386,7 @@ impl World {
             &self.catalog,
             &clock,
             signers,
-            (unpaced(Limits::default()), None),
+            (unpaced(&Limits::default()), None),
             (injectors, outbound, DeliveryOptions::default()),
         )
         .await

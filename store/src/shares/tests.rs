@@ -133,12 +133,12 @@ async fn ten_shares_a_minute_are_made_however_many_are_tried_and_on_whichever_no
     let other = maker(&world, "other").await;
     let second = second_node(&world).await;
     let stores = [&world.store, &second];
-    let tries = (0..24).map(|nth: usize| {
+    let attempts = (0..24).map(|nth: usize| {
         let new = ada.new_share(Recipient::Anyone);
         let (org, actor) = (&ada.org, &ada.actor);
         async move { stores[nth % 2].shares().create(org, new, actor).await }
     });
-    let tried = join_all(tries).await;
+    let tried = join_all(attempts).await;
     let made = tried.iter().filter(|made| made.is_ok()).count();
     assert_eq!(made as u64, MAX_SHARES);
     for refused in tried.into_iter().filter_map(Result::err) {
@@ -367,7 +367,7 @@ async fn a_share_is_nothing_to_others(world: World) {
     let of_ada = shares
         .outbound(&ada.org, Some(ada.user.id.as_str()), &page)
         .await;
-    assert_eq!(of_ada.unwrap().items, [share.clone()]);
+    assert_eq!(of_ada.unwrap().items, std::slice::from_ref(&share));
     let by_another = shares
         .revoke(&ada.org, &share.id, Some("usr_x"), &ada.actor)
         .await;

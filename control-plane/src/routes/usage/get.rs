@@ -6,7 +6,7 @@ use serde::Serialize;
 use time::{Month, OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 
-use super::Used;
+use super::UseLevel;
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
@@ -17,14 +17,14 @@ use crate::timestamp::Timestamp;
 pub(crate) struct Usage {
     /// Requests of this month, in UTC: calls of this API by somebody who is known, and uses of leases. Those of other nodes are
     /// known to about ten seconds.
-    requests: Used,
+    requests: UseLevel,
     /// When the count begins anew.
     requests_reset_at: Timestamp,
     /// Vaults that somebody made.
-    vaults: Used,
+    vaults: UseLevel,
     /// Secrets that are not deleted, entries of secret sets among them.
-    secrets: Used,
-    agents: Used,
+    secrets: UseLevel,
+    agents: UseLevel,
 }
 
 /// Shows what the caller's organisation has and asked for, and how much of it there may be.
@@ -43,9 +43,9 @@ pub(crate) async fn handle(
     Ok(Json(Usage {
         requests: standing.into(),
         requests_reset_at: next_month(state.clock.now()).into(),
-        vaults: Used::new(held.vaults, quota.vaults),
-        secrets: Used::new(held.secrets, quota.secrets),
-        agents: Used::new(held.agents, quota.agents),
+        vaults: UseLevel::new(held.vaults, quota.vaults),
+        secrets: UseLevel::new(held.secrets, quota.secrets),
+        agents: UseLevel::new(held.agents, quota.agents),
     }))
 }
 
