@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use control_plane::{
-    AppState, ControlPlane, DeliveryOptions, Inject, InjectorParts, Limits, Metrics, OutboundOptions,
-    OutboundProxy, Parts, PeopleOptions, RotationOptions, publish_checkpoints,
+    AppState, ControlPlane, DeliveryOptions, Inject, InjectorParts, Limits, Metrics,
+    OutboundOptions, OutboundProxy, Parts, PeopleOptions, RotationOptions, publish_checkpoints,
 };
 use leases::root_key::RootPublicKeys;
 use percent_encoding::percent_decode_str;

@@ -68,7 +68,9 @@ pub(crate) async fn handle(
     body.keys
         .iter()
         .try_for_each(|key| check_key("keys", key))?;
-    let agent = find_agent(&state, &caller, body.agent_id.as_deref()).await?.id;
+    let agent = find_agent(&state, &caller, body.agent_id.as_deref())
+        .await?
+        .id;
     let AnyId(id) = &body.secret_set_id;
     let not_found = || ApiError::not_found("secret set", id);
     let set_id = SetId::parse(id).map_err(|_| not_found())?;

@@ -124,7 +124,12 @@ impl Export<'_> {
             Ok(wanted) => wanted,
             Err(error) => return Err(self.refuse(error).await),
         };
-        let counted = self.state.store.requests().admit(self.lease.org(), false).await?;
+        let counted = self
+            .state
+            .store
+            .requests()
+            .admit(self.lease.org(), false)
+            .await?;
         if let Err(over) = counted {
             return Err(self.refuse(over.into()).await);
         }
