@@ -118,7 +118,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             output.done(&made, text(&made, "secret"));
         }
         Command::Test { id } => {
-            let tested = client.ask(&path(&id, "/test"), &json!({})).await?;
+            let tested = client.post(&path(&id, "/test"), &json!({})).await?;
             let took = &tested["duration_ms"];
             if tested["delivered"] != Value::Bool(true) {
                 let why = clean(text(&tested, "error"));
