@@ -245,7 +245,7 @@ pub(crate) fn unavailable(detail: &str) -> ApiError {
 }
 
 /// How long a provider's whole answer may take.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const MAX_WAIT: Duration = Duration::from_mins(1);
 /// Bytes of an answer's body.
 const MAX_ANSWER: usize = MAX_BODY;
 /// Requests to providers under way at once.

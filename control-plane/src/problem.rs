@@ -173,7 +173,7 @@ codes! {
     PlaintextDenied = "plaintext_denied", FORBIDDEN, "No credential over cleartext",
         "Write https:// in the URL. A grant can allow cleartext.";
     UpgradeDenied = "upgrade_denied", FORBIDDEN, "The request asks for another protocol",
-        "This API sends plain requests. A WebSocket goes through the injector itself: set HTTPS_PROXY to it.";
+        "This API sends plain requests. A WebSocket goes through the injector itself: set `HTTPS_PROXY` to it.";
     ApprovalRequired = "approval_required", FORBIDDEN, "A person has to approve this request",
         "The grant lets this request pass only with a person's approval. `approval_request_id` names it: a person decides with POST /v1/approvals/{id}/approve or `claviger approval approve`, then the same request passes once.";
     ResourceLimitExceeded = "resource_limit_exceeded", FORBIDDEN, "The organization may have no more of these",
@@ -247,7 +247,7 @@ codes! {
     UpstreamProtocol = "upstream_protocol", BAD_GATEWAY, "The provider did not answer with proper HTTP",
         "The answer broke off, was withheld, or was none. The audit trail says what was sent and how it ended.";
     AnswerTooLarge = "answer_too_large", BAD_GATEWAY, "The provider's answer is too large for this call",
-        "The request was done. Answers through this API are at most 5 MB; for larger ones set HTTPS_PROXY to the injector, which streams.";
+        "The request was done. Answers through this API are at most 5 MB; for larger ones set `HTTPS_PROXY` to the injector, which streams.";
     LedgerUnavailable = "ledger_unavailable", SERVICE_UNAVAILABLE, "Nothing can be recorded",
         "The database cannot be written, so nothing is done that must be on record. Look at GET /v1/health and the disk.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is unavailable",
@@ -261,7 +261,7 @@ codes! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is going on",
         "Try again after `Retry-After`.";
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, "The provider did not answer in time",
-        "The request may have been done. For what takes long set HTTPS_PROXY to the injector.";
+        "The request may have been done. For what takes long set `HTTPS_PROXY` to the injector.";
 }
 
 impl Code {

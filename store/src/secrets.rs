@@ -425,7 +425,7 @@ impl Secrets<'_> {
         .bind(stored(version))
         .fetch_optional(self.store.pool())
         .await?;
-        Ok(row.map(|row| row.try_get("sealed")).transpose()?)
+        row.map(|row| row.try_get("sealed")).transpose()
     }
 
     /// Deletes a secret softly. False when there is none that is not deleted.

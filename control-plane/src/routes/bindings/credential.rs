@@ -324,7 +324,7 @@ mod tests {
         for (text, auth) in [
             (r#"{"token":"a","extra":"b"}"#, AuthType::Header),
             (r#"{"secret":"a"}"#, AuthType::Query),
-            (r#"{}"#, AuthType::Bearer),
+            ("{}", AuthType::Bearer),
             (r#""no colon""#, AuthType::Basic),
             (r#"{"username":"a"}"#, AuthType::Basic),
         ] {

@@ -62,6 +62,10 @@ pub(crate) struct ExecuteParams {
 
 /// What became of it.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the names are those of the seeds' clients"
+)]
 pub(crate) struct Execution {
     /// The request lease under which it was sent: the audit trail knows it by this.
     #[schema(value_type = String, example = "lse_01K3ABCDEFGHJKMNPQRSTVWXYZ")]
