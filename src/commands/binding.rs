@@ -84,8 +84,11 @@ pub(crate) struct Create {
     /// With --auth header: the field [default: X-API-Key]
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
-    /// With --auth query: the parameter [default: api_key]
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "With --auth query: the parameter [default: api_key]"
+    )]
     parameter: Option<String>,
     /// A path that may be called, `*` at its end for all that follows (repeatable) [default: all below the base URL]
     #[arg(long, value_name = "PATH")]

@@ -269,6 +269,10 @@ mod tests {
 
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the cases are written in place"
+    )]
     fn target(value: serde_json::Value) -> Result<Outgoing, Code> {
         let target: Target = crate::json::parse(value.to_string().as_bytes()).unwrap();
         target.check("target").map_err(|error| error.code())
