@@ -73,6 +73,8 @@ BEGIN
     GRANT DELETE ON passwords, revoked_tokens, ip_rules, second_factors, recovery_codes, device_logins, seen_nonces,
         enrolments, enrolment_limits
         TO claviger_control_plane;
+    GRANT SELECT, INSERT, DELETE ON identities, oidc_logins, taken_id_tokens TO claviger_control_plane;
+    GRANT UPDATE (email, used_at) ON identities TO claviger_control_plane;
     GRANT EXECUTE ON FUNCTION ledger_changing() TO claviger_control_plane;
 
     -- What every node calls: its name, its streams, its heartbeat.

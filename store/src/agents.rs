@@ -9,9 +9,11 @@ use crate::timekeeper::{at, millis};
 use crate::{Actor, ActorKind, NewEvent, Page, PageRequest, Store, StoreError};
 
 mod auth_method;
+mod oidc;
 mod settings;
 
 pub use auth_method::AuthMethod;
+pub use oidc::AgentOidc;
 pub use settings::{AgentSettings, SettingsError, SettingsPatch};
 
 /// An agent.
@@ -391,12 +393,14 @@ const GET: &str = "SELECT * FROM agents WHERE org_id = $1 AND id = $2 AND delete
 
 const INSERT: &str = "INSERT INTO agents \
     (id, org_id, name, description, key_hash, is_active, created_at, updated_at, \
-    auth_method, public_key, client_cert_fingerprint, token_ttl_seconds, vault_ids, expires_at) \
-    VALUES ($1, $2, $3, $4, $5, 1, $6, $6, $7, $8, $9, $10, $11, $12)";
+    auth_method, public_key, client_cert_fingerprint, oidc_issuer, oidc_client_id, oidc_audience, \
+    token_ttl_seconds, vault_ids, expires_at) \
+    VALUES ($1, $2, $3, $4, $5, 1, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 const UPDATE: &str = "UPDATE agents SET name = $1, description = $2, is_active = $3, updated_at = $4, \
-    auth_method = $7, public_key = $8, client_cert_fingerprint = $9, token_ttl_seconds = $10, \
-    vault_ids = $11, expires_at = $12, token_epoch = $13 WHERE org_id = $5 AND id = $6";
+    auth_method = $7, public_key = $8, client_cert_fingerprint = $9, oidc_issuer = $10, \
+    oidc_client_id = $11, oidc_audience = $12, token_ttl_seconds = $13, vault_ids = $14, expires_at = $15, \
+    token_epoch = $16 WHERE org_id = $5 AND id = $6";
 
 /// What narrows has a second on Postgres, and each agent takes two statements and an event.
 const DELETED_AT_ONCE: usize = 50;

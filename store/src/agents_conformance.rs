@@ -12,7 +12,7 @@ use crate::nonces::MAX_KEPT;
 use crate::testing::*;
 use crate::timekeeper::millis;
 use crate::{
-    AgentPatch, AgentSettings, AuthMethod, CreateAgentError, CreateLeaseError, NewAgent, NonceUse,
+    AgentOidc, AgentPatch, AgentSettings, AuthMethod, CreateAgentError, CreateLeaseError, NewAgent, NonceUse,
     PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
 };
 
@@ -21,6 +21,7 @@ on_both! {
     a_method_comes_with_its_means_and_with_no_others,
     another_method_ends_the_key_and_the_tokens_of_the_one_before,
     a_stop_a_new_key_and_other_means_begin_an_epoch,
+    a_provider_is_kept_whole_and_another_one_begins_an_epoch,
     an_agent_is_bound_to_vaults_of_its_own_organisation,
     an_agents_end_bounds_its_leases,
     fewer_vaults_end_the_leases_and_more_do_not,
@@ -35,6 +36,14 @@ fn signer() -> AgentSettings {
         auth_method: AuthMethod::SignedRequest,
         public_key: Some([7; 32]),
         ..AgentSettings::default()
+    }
+}
+
+fn provider() -> AgentOidc {
+    AgentOidc {
+        issuer: "https://id.example.org".to_owned(),
+        client_id: "ci".to_owned(),
+        audience: Some("keys".to_owned()),
     }
 }
 
@@ -68,6 +77,7 @@ async fn settings_are_read_as_they_were_written(world: World) {
             auth_method: AuthMethod::Mtls,
             public_key: None,
             client_cert_fingerprint: Some([9; 32]),
+            oidc: None,
             token_ttl_seconds: Some(300),
             vault_ids: Some(vec![one.vault.clone()]),
             expires_at: Some(world.clock.now() + Duration::from_hours(1)),
@@ -89,7 +99,12 @@ async fn settings_are_read_as_they_were_written(world: World) {
 async fn a_method_comes_with_its_means_and_with_no_others(world: World) {
     let one = tenant(&world.store, "one").await;
     let agents = world.store.agents();
-    for method in [AuthMethod::Mtls, AuthMethod::SignedRequest] {
+    let needy = [
+        AuthMethod::Mtls,
+        AuthMethod::OidcClientCredentials,
+        AuthMethod::SignedRequest,
+    ];
+    for method in needy {
         let patched = agents
             .patch(&one.org, &one.agent, with(to(method)), &person())
             .await;
@@ -97,20 +112,27 @@ async fn a_method_comes_with_its_means_and_with_no_others(world: World) {
             matches!(patched, Err(PatchAgentError::Settings(SettingsError::Incomplete(of))) if of == method)
         );
     }
-    let both = NewAgent {
-        settings: AgentSettings {
-            client_cert_fingerprint: Some([9; 32]),
-            ..signer()
-        },
-        ..signs("both")
+    let certified = AgentSettings {
+        client_cert_fingerprint: Some([9; 32]),
+        ..signer()
     };
-    let made = agents.create(&one.org, both, &person()).await;
-    assert!(matches!(
-        made,
-        Err(CreateAgentError::Settings(SettingsError::Superfluous(
-            AuthMethod::SignedRequest
-        )))
-    ));
+    let vouched_for = AgentSettings {
+        oidc: Some(provider()),
+        ..signer()
+    };
+    for settings in [certified, vouched_for] {
+        let both = NewAgent {
+            settings,
+            ..signs("both")
+        };
+        let made = agents.create(&one.org, both, &person()).await;
+        assert!(matches!(
+            made,
+            Err(CreateAgentError::Settings(SettingsError::Superfluous(
+                AuthMethod::SignedRequest
+            )))
+        ));
+    }
 }
 
 async fn another_method_ends_the_key_and_the_tokens_of_the_one_before(world: World) {
@@ -180,6 +202,34 @@ async fn a_stop_a_new_key_and_other_means_begin_an_epoch(world: World) {
         ..SettingsPatch::default()
     };
     assert_eq!(epoch(with(another)).await, 4);
+}
+
+async fn a_provider_is_kept_whole_and_another_one_begins_an_epoch(world: World) {
+    let one = tenant(&world.store, "one").await;
+    let agents = world.store.agents();
+    let patch = async |settings| {
+        let patched = agents
+            .patch(&one.org, &one.agent, with(settings), &person())
+            .await;
+        let patched = patched.unwrap().unwrap();
+        let found = agents.get(&one.org, &one.agent).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&patched));
+        (patched.settings.oidc, patched.token_epoch)
+    };
+    let by = |oidc: AgentOidc| SettingsPatch {
+        oidc: Some(oidc),
+        ..to(AuthMethod::OidcClientCredentials)
+    };
+    assert_eq!(patch(by(provider())).await, (Some(provider()), 1));
+    assert_eq!(patch(by(provider())).await, (Some(provider()), 1));
+    let kept = patch(SettingsPatch::default()).await;
+    assert_eq!(kept, (Some(provider()), 1));
+    let usual = AgentOidc {
+        audience: None,
+        ..provider()
+    };
+    assert_eq!(patch(by(usual.clone())).await, (Some(usual), 2));
+    assert_eq!(patch(to(AuthMethod::ApiKey)).await, (None, 3));
 }
 
 async fn an_agent_is_bound_to_vaults_of_its_own_organisation(world: World) {

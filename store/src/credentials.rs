@@ -234,6 +234,29 @@ pub(crate) async fn insert(
     org: &OrgId,
     new: NewAccount,
 ) -> Result<User, AccountError> {
+    let person = NewPerson {
+        email: new.email,
+        display_name: new.display_name,
+        role: new.role,
+    };
+    let user = insert_person(tx, org, person).await?;
+    write_password(tx, org, &user.id, &new.password).await?;
+    Ok(user)
+}
+
+/// A person with an email, whatever it signs in with.
+pub(crate) struct NewPerson {
+    pub(crate) email: String,
+    pub(crate) display_name: Option<String>,
+    pub(crate) role: Role,
+}
+
+/// Writes a new person with an email, which has nothing to sign in with yet.
+pub(crate) async fn insert_person(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewPerson,
+) -> Result<User, AccountError> {
     let is_named = users::is_taken(tx, org, &new.email).await?;
     if is_named || is_taken(tx, &new.email).await? {
         return Err(AccountError::EmailTaken);
@@ -251,7 +274,6 @@ pub(crate) async fn insert(
     };
     // Of two organisations at once, the index decides.
     users::insert(tx, &user).await.map_err(taken_meanwhile)?;
-    write_password(tx, org, &user.id, &new.password).await?;
     Ok(user)
 }
 

@@ -4,7 +4,7 @@ use ::leases::id::{InvitationId, OrgId, UserId};
 use time::OffsetDateTime;
 
 use crate::credentials::{self, AccountError, NewAccount, PasswordDigest};
-use crate::db::{Change, Row, id, optional_time, query, time};
+use crate::db::{Change, Row, WriteTx, id, optional_time, query, time};
 use crate::timekeeper::{at, millis};
 use crate::users::{self, Role, User};
 use crate::{Actor, ActorKind, NewEvent, Page, PageRequest, Store, StoreError};
@@ -262,12 +262,11 @@ impl Invitations<'_> {
         let Some(invitation) = row.as_ref().map(read).transpose()? else {
             return Ok(None);
         };
-        let inviter = users::get_in(&mut tx, &org, &invitation.invited_by).await?;
-        if !inviter.is_some_and(|user| user.role.is_admin() && user.role >= invitation.role) {
+        if !stands(&mut tx, &org, &invitation).await? {
             return Ok(None);
         }
         let new = NewAccount {
-            email: invitation.email,
+            email: invitation.email.clone(),
             display_name: by.display_name,
             role: invitation.role,
             password: by.password,
@@ -277,28 +276,74 @@ impl Invitations<'_> {
             Err(AccountError::Store(error)) => return Err(error),
             Err(_) => return Ok(None),
         };
-        query("UPDATE invitations SET accepted_at = $1, accepted_by = $2 WHERE org_id = $3 AND id = $4")
-            .bind(tx.now())
-            .bind(user.id.as_str())
-            .bind(org.as_str())
-            .bind(invitation.id.as_str())
-            .execute(tx.conn())
-            .await?;
-        let event = NewEvent {
-            action: "invitation.accept",
-            keys: vec![invitation.id.to_string(), user.role.as_str().to_owned()],
-            ..NewEvent::default()
-        };
         let actor = Actor {
             kind: ActorKind::User,
             id: user.id.to_string(),
             client_ip: by.client_ip,
             request_id: by.request_id,
         };
-        tx.append(&org, &actor, &event).await?;
+        settle(&mut tx, &org, &invitation, &actor).await?;
         tx.commit().await?;
         Ok(Some(user))
     }
+}
+
+/// The open invitation of an organisation to an email, if whoever made it may still give its role.
+pub(crate) async fn open_for(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    email: &str,
+) -> Result<Option<Invitation>, StoreError> {
+    let row = query(
+        "SELECT * FROM invitations WHERE org_id = $1 AND email = $2 AND accepted_at IS NULL \
+         AND revoked_at IS NULL AND expires_at > $3 ORDER BY id DESC LIMIT 1",
+    )
+    .bind(org.as_str())
+    .bind(email)
+    .bind(tx.now())
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(invitation) = row.as_ref().map(read).transpose()? else {
+        return Ok(None);
+    };
+    let stands = stands(tx, org, &invitation).await?;
+    Ok(stands.then_some(invitation))
+}
+
+/// Whether whoever made an invitation may still give its role.
+async fn stands(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    invitation: &Invitation,
+) -> Result<bool, StoreError> {
+    let inviter = users::get_in(tx, org, &invitation.invited_by).await?;
+    Ok(inviter.is_some_and(|user| user.role.is_admin() && user.role >= invitation.role))
+}
+
+/// Marks an invitation as accepted, by the person that was made for it.
+pub(crate) async fn settle(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    invitation: &Invitation,
+    person: &Actor,
+) -> Result<(), StoreError> {
+    query("UPDATE invitations SET accepted_at = $1, accepted_by = $2 WHERE org_id = $3 AND id = $4")
+        .bind(tx.now())
+        .bind(&person.id)
+        .bind(org.as_str())
+        .bind(invitation.id.as_str())
+        .execute(tx.conn())
+        .await?;
+    let event = NewEvent {
+        action: "invitation.accept",
+        keys: vec![
+            invitation.id.to_string(),
+            invitation.role.as_str().to_owned(),
+        ],
+        ..NewEvent::default()
+    };
+    tx.append(org, person, &event).await?;
+    Ok(())
 }
 
 const OPEN: &str = "SELECT * FROM invitations WHERE token_hash = $1 AND accepted_at IS NULL \

@@ -41,6 +41,7 @@ pub mod epoch;
 pub mod event;
 pub mod grants;
 pub mod idempotency;
+pub mod identities;
 pub mod invitations;
 pub mod ip_rules;
 pub mod kill_switch;
@@ -50,6 +51,7 @@ pub mod location;
 pub mod members;
 pub mod nodes;
 pub mod nonces;
+pub mod oidc_logins;
 pub mod orgs;
 pub mod page;
 pub mod personal_keys;
@@ -73,7 +75,7 @@ pub mod webhooks;
 
 pub use actor::{Actor, ActorKind};
 pub use agents::{
-    Agent, AgentPatch, AgentSettings, Agents, AuthMethod, CreateAgentError, NewAgent,
+    Agent, AgentOidc, AgentPatch, AgentSettings, Agents, AuthMethod, CreateAgentError, NewAgent,
     PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
 };
 pub use approvals::Approvals;
@@ -92,6 +94,7 @@ pub use epoch::Restored;
 pub use event::{Decision, Event, NewEvent};
 pub use grants::{CreateGrantError, Grant, Grants, NewGrant, Rate};
 pub use idempotency::{Idempotency, IdempotencyKeys};
+pub use identities::{Identified, Identities, Identity, LinkError};
 pub use invitations::{Acceptance, Invitation, Invitations, InviteError, NewInvitation};
 pub use ip_rules::{IpRule, IpRuleError, IpRuleKind, IpRules, NewIpRule};
 pub use kill_switch::{KillSwitch, Minting, Pause, Press, Switch};
@@ -104,6 +107,7 @@ pub use location::{Location, LocationError, PostgresUrl};
 pub use members::{MemberError, Members};
 pub use nodes::{Node, NodeFacts, NodeState, Nodes};
 pub use nonces::{NonceUse, Nonces};
+pub use oidc_logins::{BegunOidcLogin, NewOidcLogin, OidcLogins};
 pub use orgs::{Org, Orgs};
 pub use page::{Page, PageRequest};
 pub use personal_keys::{KeyOwner, NewPersonalKey, PersonalKey, PersonalKeys};
@@ -438,6 +442,16 @@ impl Store {
     /// Devices that wait for a person.
     pub const fn device_logins(&self) -> DeviceLogins<'_> {
         DeviceLogins { store: self }
+    }
+
+    /// Who people are to identity providers.
+    pub const fn identities(&self) -> Identities<'_> {
+        Identities { store: self }
+    }
+
+    /// Sign-ins that wait for an identity provider.
+    pub const fn oidc_logins(&self) -> OidcLogins<'_> {
+        OidcLogins { store: self }
     }
 
     /// Agents and their keys.

@@ -104,6 +104,8 @@ impl Members<'_> {
             "DELETE FROM second_factors WHERE org_id = $1 AND user_id = $2",
             "DELETE FROM recovery_codes WHERE org_id = $1 AND user_id = $2",
             "DELETE FROM device_logins WHERE org_id = $1 AND user_id = $2",
+            "DELETE FROM identities WHERE org_id = $1 AND user_id = $2",
+            "DELETE FROM oidc_logins WHERE org_id = $1 AND user_id = $2",
         ] {
             query(statement)
                 .bind(org.as_str())

@@ -8,9 +8,10 @@ use futures::future::join_all;
 
 use crate::testing::*;
 use crate::{
-    Acceptance, AccountError, Actor, ActorKind, Attempt, DevicePoll, IpRuleError, IpRuleKind,
-    MemberError, NewAccount, NewDeviceLogin, NewInvitation, NewIpRule, NewPersonalKey, PageRequest,
-    PasswordDigest, ProfilePatch, Role, SessionRef, Store, User,
+    Acceptance, AccountError, Actor, ActorKind, Attempt, BegunOidcLogin, DevicePoll, Identified,
+    IpRuleError, IpRuleKind, LinkError, MemberError, NewAccount, NewDeviceLogin, NewInvitation,
+    NewIpRule, NewOidcLogin, NewPersonalKey, PageRequest, PasswordDigest, ProfilePatch, Role,
+    SessionRef, Store, User,
 };
 
 on_both! {
@@ -23,6 +24,9 @@ on_both! {
     a_step_and_a_recovery_code_are_taken_once_and_tries_are_few,
     a_device_gets_one_key_however_often_it_asks,
     rules_are_an_organisations_own_and_bounded,
+    an_identity_is_one_persons_and_ends_with_it,
+    an_invitation_is_accepted_by_whom_its_email_is_vouched_for,
+    a_sign_in_that_began_and_a_providers_token_are_taken_once,
 }
 
 fn digest(text: &str) -> PasswordDigest {
@@ -487,4 +491,190 @@ async fn rules_are_an_organisations_own_and_bounded(world: World) {
     assert!(matches!(kept.await, Err(IpRuleError::ShutsOut)));
     rules.delete(&one.org, id, &actor, |_| true).await.unwrap();
     assert_eq!(rules.list(&one.org).await.unwrap().len(), 199);
+}
+
+fn identified(subject: &str, email: Option<&str>) -> Identified {
+    Identified {
+        issuer: "https://id.example.org".to_owned(),
+        subject: subject.to_owned(),
+        email: email.map(str::to_owned),
+    }
+}
+
+async fn an_identity_is_one_persons_and_ends_with_it(world: World) {
+    let store = &world.store;
+    let one = tenant(store, "one").await;
+    let other = tenant(store, "other").await;
+    let owner = account(store, &one.org, "owner@example.org", Role::Owner).await;
+    let ada = account(store, &one.org, "ada@example.org", Role::Member).await;
+    let eve = account(store, &other.org, "eve@example.org", Role::Owner).await;
+    let identities = store.identities();
+    let who = identified("sub-1", None);
+    let link = async |user: &User, who: &Identified| {
+        let linked = identities.link(&user.org, &user.id, who, &person()).await;
+        linked.map(|user| user.id)
+    };
+    assert_eq!(link(&ada, &who).await.unwrap(), ada.id);
+    assert_eq!(link(&ada, &who).await.unwrap(), ada.id);
+    assert!(matches!(link(&eve, &who).await, Err(LinkError::Taken)));
+    let nobody = User {
+        org: other.org.clone(),
+        ..ada.clone()
+    };
+    let fresh = identified("sub-2", None);
+    assert!(matches!(
+        link(&nobody, &fresh).await,
+        Err(LinkError::Missing)
+    ));
+    let find = async |issuer: &str, subject: &str| {
+        let found = identities.find(issuer, subject).await.unwrap();
+        found.map(|user| user.id)
+    };
+    assert_eq!(find(&who.issuer, "sub-1").await, Some(ada.id.clone()));
+    assert_eq!(find(&who.issuer, "SUB-1").await, None);
+    assert_eq!(find("https://id.example.org/", "sub-1").await, None);
+    identities
+        .touch(&one.org, &identified("sub-1", Some("a@b")))
+        .await
+        .unwrap();
+    let held = identities.of(&one.org, &ada.id).await.unwrap();
+    assert_eq!(held[0].email.as_deref(), Some("a@b"));
+    assert!(identities.of(&other.org, &ada.id).await.unwrap().is_empty());
+    for index in 0..7 {
+        link(&ada, &identified(&format!("more-{index}"), None))
+            .await
+            .unwrap();
+    }
+    assert!(matches!(link(&ada, &fresh).await, Err(LinkError::Full(8))));
+    assert_eq!(
+        identities
+            .unlink(&other.org, &ada.id, &person())
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        identities
+            .unlink(&one.org, &ada.id, &person())
+            .await
+            .unwrap(),
+        8
+    );
+    assert_eq!(find(&who.issuer, "sub-1").await, None);
+    link(&ada, &who).await.unwrap();
+    let members = store.members();
+    members
+        .remove(&one.org, &ada.id, &owner.id, &person())
+        .await
+        .unwrap();
+    assert_eq!(find(&who.issuer, "sub-1").await, None);
+    assert_eq!(link(&eve, &who).await.unwrap(), eve.id);
+}
+
+async fn an_invitation_is_accepted_by_whom_its_email_is_vouched_for(world: World) {
+    let store = &world.store;
+    let one = tenant(store, "one").await;
+    let other = tenant(store, "other").await;
+    let owner = account(store, &one.org, "owner@example.org", Role::Owner).await;
+    let invite = async |email: &str| {
+        let new = NewInvitation {
+            email: email.to_owned(),
+            role: Role::Admin,
+            token_hash: key_hash(email),
+            expires_at: START + Duration::from_mins(1),
+        };
+        let invitations = store.invitations();
+        invitations
+            .create(&one.org, new, &owner.id, &person())
+            .await
+            .unwrap()
+    };
+    let actor = |user: &UserId| Actor {
+        id: user.to_string(),
+        ..person()
+    };
+    let identities = store.identities();
+    let accept = async |org: &OrgId, subject: &str, email: Option<&str>| {
+        let accepted = identities
+            .accept(org, &identified(subject, email), None, actor)
+            .await;
+        accepted.unwrap()
+    };
+    invite("ada@example.org").await;
+    assert_eq!(accept(&one.org, "ada", None).await, None);
+    assert_eq!(accept(&one.org, "ada", Some("eve@example.org")).await, None);
+    assert_eq!(
+        accept(&other.org, "ada", Some("ada@example.org")).await,
+        None
+    );
+    let home = &one.org;
+    let accepted = join_all((0..4).map(|index| async move {
+        accept(home, &format!("ada-{index}"), Some("ada@example.org")).await
+    }))
+    .await;
+    let mut made = accepted.into_iter().flatten();
+    assert_eq!(made.next().unwrap().role, Role::Admin);
+    assert_eq!(made.next(), None);
+    // Somebody has the identity already.
+    invite("grace@example.org").await;
+    identities
+        .link(&one.org, &owner.id, &identified("grace", None), &person())
+        .await
+        .unwrap();
+    assert_eq!(
+        accept(&one.org, "grace", Some("grace@example.org")).await,
+        None
+    );
+    world.advance(Duration::from_mins(1));
+    assert_eq!(
+        accept(&one.org, "late", Some("grace@example.org")).await,
+        None
+    );
+    let create = async |subject: &str, email: Option<&str>| {
+        let who = identified(subject, email);
+        let made = identities
+            .create(&other.org, &who, (None, Role::Owner), &person())
+            .await;
+        made.unwrap().map(|user| user.role)
+    };
+    assert_eq!(create("mary", None).await, None);
+    assert_eq!(create("mary", Some("owner@example.org")).await, None);
+    assert_eq!(
+        create("mary", Some("mary@example.org")).await,
+        Some(Role::Owner)
+    );
+}
+
+async fn a_sign_in_that_began_and_a_providers_token_are_taken_once(world: World) {
+    let store = &world.store;
+    let one = tenant(store, "one").await;
+    let ada = account(store, &one.org, "ada@example.org", Role::Member).await;
+    let logins = store.oidc_logins();
+    let begin = async |name: &str, link_to| {
+        let new = NewOidcLogin {
+            flow_hash: key_hash(name),
+            redirect_uri: "http://127.0.0.1:7/callback".to_owned(),
+            lifetime: Duration::from_mins(10),
+            link_to,
+        };
+        logins.begin(new).await
+    };
+    let link_to = Some((one.org.clone(), ada.id.clone()));
+    assert!(begin("A", link_to.clone()).await.unwrap());
+    assert!(begin("A", None).await.is_err());
+    assert!(begin("B", None).await.unwrap());
+    assert_eq!(logins.take(&key_hash("C")).await.unwrap(), None);
+    let taken =
+        join_all((0..4).map(|_| async { logins.take(&key_hash("A")).await.unwrap() })).await;
+    let taken: Vec<BegunOidcLogin> = taken.into_iter().flatten().collect();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].link_to, link_to);
+    world.advance(Duration::from_mins(10));
+    assert_eq!(logins.take(&key_hash("B")).await.unwrap(), None);
+    let until = START + Duration::from_mins(20);
+    let take = async || logins.take_token(&key_hash("T"), until).await.unwrap();
+    let taken = join_all((0..4).map(|_| take())).await;
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
+    world.advance(Duration::from_mins(10));
+    assert!(take().await, "what has ended by itself is forgotten");
 }

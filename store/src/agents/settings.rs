@@ -3,7 +3,7 @@
 use ::leases::id::{OrgId, VaultId};
 use time::OffsetDateTime;
 
-use super::AuthMethod;
+use super::{AgentOidc, AuthMethod, oidc};
 use crate::StoreError;
 use crate::db::{Row, Value, WriteTx, json, optional_time, query, to_json};
 use crate::timekeeper::millis;
@@ -17,6 +17,8 @@ pub struct AgentSettings {
     pub public_key: Option<[u8; 32]>,
     /// SHA-256 of its certificate's DER; [`AuthMethod::Mtls`] alone has one.
     pub client_cert_fingerprint: Option<[u8; 32]>,
+    /// The identity provider whose tokens it shows; [`AuthMethod::OidcClientCredentials`] alone has one.
+    pub oidc: Option<AgentOidc>,
     /// How many seconds its tokens live; `None` for the usual time.
     pub token_ttl_seconds: Option<u32>,
     /// The vaults beyond which it reaches nothing, whatever grants and policies say; `None` for no such bound.
@@ -34,6 +36,8 @@ pub struct SettingsPatch {
     pub public_key: Option<[u8; 32]>,
     /// Another certificate.
     pub client_cert_fingerprint: Option<[u8; 32]>,
+    /// Another identity provider, or the same otherwise: the whole of it.
+    pub oidc: Option<AgentOidc>,
     /// Another lifetime of tokens; `Some(None)` for the usual one.
     pub token_ttl_seconds: Option<Option<u32>>,
     /// Other vaults; `Some(None)` lifts the bound.
@@ -77,10 +81,13 @@ impl AgentSettings {
         let public_key = self.public_key.filter(|_| kept(AuthMethod::SignedRequest));
         let certificate = self.client_cert_fingerprint;
         let certificate = certificate.filter(|_| kept(AuthMethod::Mtls));
+        let oidc = self.oidc.clone();
+        let oidc = oidc.filter(|_| kept(AuthMethod::OidcClientCredentials));
         Self {
             auth_method,
             public_key: patch.public_key.or(public_key),
             client_cert_fingerprint: patch.client_cert_fingerprint.or(certificate),
+            oidc: patch.oidc.or(oidc),
             token_ttl_seconds: patch.token_ttl_seconds.unwrap_or(self.token_ttl_seconds),
             vault_ids: patch.vault_ids.unwrap_or_else(|| self.vault_ids.clone()),
             expires_at: patch.expires_at.unwrap_or(self.expires_at),
@@ -92,6 +99,7 @@ impl AgentSettings {
         self.auth_method == before.auth_method
             && self.public_key == before.public_key
             && self.client_cert_fingerprint == before.client_cert_fingerprint
+            && self.oidc == before.oidc
     }
 
     /// Whether a vault is out of reach that was not before.
@@ -113,8 +121,7 @@ impl AgentSettings {
         let means = [
             (AuthMethod::SignedRequest, self.public_key.is_some()),
             (AuthMethod::Mtls, self.client_cert_fingerprint.is_some()),
-            // Nothing says yet whose tokens are taken.
-            (AuthMethod::OidcClientCredentials, false),
+            (AuthMethod::OidcClientCredentials, self.oidc.is_some()),
         ];
         for (of, is_there) in means {
             match (of == method, is_there) {
@@ -138,14 +145,18 @@ impl AgentSettings {
     }
 
     /// The values of the columns, in the order of the statements that write them.
-    pub(super) fn values(&self) -> Result<[Value; 6], StoreError> {
+    pub(super) fn values(&self) -> Result<[Value; 9], StoreError> {
         let bytes = |digest: Option<[u8; 32]>| Value::Bytes(digest.map(Vec::from));
         let vaults = self.vault_ids.as_ref();
         let vaults = vaults.map(|ids| to_json(ids, "agent")).transpose()?;
+        let oidc = self.oidc.as_ref();
         Ok([
             self.auth_method.as_str().into(),
             bytes(self.public_key),
             bytes(self.client_cert_fingerprint),
+            oidc.map(|oidc| oidc.issuer.clone()).into(),
+            oidc.map(|oidc| oidc.client_id.clone()).into(),
+            oidc.and_then(|oidc| oidc.audience.clone()).into(),
             self.token_ttl_seconds.map(i64::from).into(),
             vaults.into(),
             self.expires_at.map(millis).into(),
@@ -159,6 +170,7 @@ impl AgentSettings {
             auth_method: row.try_get::<&str>("auth_method")?.parse()?,
             public_key: digest(row, "public_key")?,
             client_cert_fingerprint: digest(row, "client_cert_fingerprint")?,
+            oidc: oidc::read(row)?,
             token_ttl_seconds: seconds
                 .map(u32::try_from)
                 .transpose()

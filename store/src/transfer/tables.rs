@@ -176,6 +176,36 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table {
+        name: "identities",
+        key: 2,
+        columns: &[
+            ("issuer", Text),
+            ("subject", Text),
+            ("org_id", Text),
+            ("user_id", Text),
+            ("email", Text),
+            ("created_at", Integer),
+            ("used_at", Integer),
+        ],
+    },
+    Table {
+        name: "oidc_logins",
+        key: 1,
+        columns: &[
+            ("flow_hash", Bytes),
+            ("redirect_uri", Text),
+            ("created_at", Integer),
+            ("expires_at", Integer),
+            ("org_id", Text),
+            ("user_id", Text),
+        ],
+    },
+    Table {
+        name: "taken_id_tokens",
+        key: 1,
+        columns: &[("digest", Bytes), ("until", Integer)],
+    },
+    Table {
         name: "agents",
         key: 1,
         columns: &[
@@ -196,6 +226,9 @@ pub(super) const TABLES: &[Table] = &[
             ("vault_ids", Text),
             ("expires_at", Integer),
             ("token_epoch", Integer),
+            ("oidc_issuer", Text),
+            ("oidc_client_id", Text),
+            ("oidc_audience", Text),
         ],
     },
     Table {

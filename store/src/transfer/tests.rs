@@ -14,9 +14,10 @@ use super::*;
 use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
-    Allowances, Delivery, IpRuleKind, NewAccount, NewDeviceLogin, NewEnrolment, NewInvitation,
-    NewIpRule, NewPolicy, NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest,
-    PasswordDigest, PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
+    AgentOidc, AgentSettings, Allowances, AuthMethod, Delivery, Identified, IpRuleKind, NewAccount,
+    NewAgent, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewOidcLogin, NewPolicy,
+    NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest, PasswordDigest,
+    PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
 };
 
 /// A store with rows in every table, two organisations in each, closed.
@@ -239,6 +240,36 @@ async fn fill_people(world: &World, tenant: &Tenant) {
         interval: Duration::from_secs(5),
     };
     assert!(store.device_logins().begin(device).await.unwrap());
+    let who = Identified {
+        issuer: "https://id.example.org".to_owned(),
+        subject: org.to_string(),
+        email: None,
+    };
+    let linked = store.identities().link(org, &owner, &who, &actor).await;
+    linked.unwrap();
+    let login = NewOidcLogin {
+        flow_hash: hash("flow"),
+        redirect_uri: "http://127.0.0.1:7/callback".to_owned(),
+        lifetime: Duration::from_mins(10),
+        link_to: Some((org.clone(), owner)),
+    };
+    let logins = store.oidc_logins();
+    assert!(logins.begin(login).await.unwrap());
+    assert!(logins.take_token(&hash("token"), until).await.unwrap());
+    let agent = NewAgent {
+        name: "ci".to_owned(),
+        settings: AgentSettings {
+            auth_method: AuthMethod::OidcClientCredentials,
+            oidc: Some(AgentOidc {
+                issuer: "https://id.example.org".to_owned(),
+                client_id: "ci".to_owned(),
+                audience: None,
+            }),
+            ..AgentSettings::default()
+        },
+        ..NewAgent::default()
+    };
+    store.agents().create(org, agent, &actor).await.unwrap();
 }
 
 fn file(world: &World, name: &str) -> PathBuf {
