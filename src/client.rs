@@ -390,6 +390,15 @@ fn next_action(status: StatusCode, code: &str) -> &'static str {
         (403, "address_denied") => {
             "`claviger ip-rule list`, from an address that is let in, shows the rules"
         }
+        (403, "oidc_not_configured") => {
+            "sign in with `claviger login --email`; an operator sets the section `oidc`, which `claviger config check` shows"
+        }
+        (403, "identity_not_admitted") => {
+            "an owner or admin invites with `claviger member invite`; the server's section `oidc` says whom it lets in"
+        }
+        (409, "identity_not_linked") => {
+            "sign in as before, with `claviger login --email`, then run `claviger account link`"
+        }
         (403, "forbidden") => {
             "`claviger whoami` shows whose key this is and its role; an owner or admin changes roles with `claviger member role`"
         }

@@ -3,6 +3,7 @@
 //! Every setting stands once, in [`SETTINGS`], with its parser; each source gives it text, so a mistake reads the same
 //! wherever it was made, and all of them are reported together.
 
+mod oidc;
 mod telling;
 
 use std::fmt;
@@ -11,7 +12,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control_plane::SignUp;
+use control_plane::{RedirectUrl, SignUp};
 use ipnet::IpNet;
 use proxy::Limits;
 use reqwest::Url;
@@ -25,6 +26,7 @@ use crate::failure::Failure;
 use crate::telemetry::LogFormat;
 use crate::units::{self, Resolve};
 
+use self::oidc::Oidc;
 pub(crate) use self::telling::{Audit, CheckpointUrl, Telemetry, Webhooks};
 
 /// The whole configuration of a server.
@@ -41,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) audit: Audit,
     pub(crate) telemetry: Telemetry,
     pub(crate) webhooks: Webhooks,
+    pub(crate) oidc: Oidc,
     /// `[limits]`: what may be under way in this process, for all and for each agent and org.
     pub(crate) limits: Limits,
     pub(crate) api: Api,
@@ -890,6 +893,61 @@ const SETTINGS: &[Setting] = &[
         show: |config| span(config.webhooks.give_up_after),
     },
     Setting {
+        key: "oidc.issuer",
+        variable: "CLAVIGER_OIDC_ISSUER",
+        shape: Shape::Text,
+        set: |config, text| oidc::issuer(text).map(|issuer| config.oidc.issuer = Some(issuer)),
+        show: |config| shown(config.oidc.issuer.as_ref()),
+    },
+    Setting {
+        key: "oidc.client_id",
+        variable: "CLAVIGER_OIDC_CLIENT_ID",
+        shape: Shape::Text,
+        set: |config, text| oidc::client_id(text).map(|id| config.oidc.client_id = Some(id)),
+        show: |config| json!(config.oidc.client_id),
+    },
+    Setting {
+        key: "oidc.client_secret_file",
+        variable: "CLAVIGER_OIDC_CLIENT_SECRET_FILE",
+        shape: Shape::Text,
+        set: |config, text| path(text).map(|file| config.oidc.client_secret_file = Some(file)),
+        show: |config| shown(config.oidc.client_secret_file.as_deref().map(Path::display)),
+    },
+    Setting {
+        key: "oidc.redirect_url",
+        variable: "CLAVIGER_OIDC_REDIRECT_URL",
+        shape: Shape::Text,
+        set: |config, text| {
+            oidc::redirect_url(text).map(|url| config.oidc.redirect_url = Some(url))
+        },
+        show: |config| json!(config.oidc.redirect_url.as_ref().map(RedirectUrl::as_str)),
+    },
+    Setting {
+        key: "oidc.allowed_domains",
+        variable: "CLAVIGER_OIDC_ALLOWED_DOMAINS",
+        shape: Shape::List,
+        set: |config, items| {
+            each(items, oidc::domain).map(|domains| config.oidc.allowed_domains = domains)
+        },
+        show: |config| json!(config.oidc.allowed_domains),
+    },
+    Setting {
+        key: "oidc.allowed_emails",
+        variable: "CLAVIGER_OIDC_ALLOWED_EMAILS",
+        shape: Shape::List,
+        set: |config, items| {
+            each(items, oidc::email).map(|emails| config.oidc.allowed_emails = emails)
+        },
+        show: |config| json!(config.oidc.allowed_emails),
+    },
+    Setting {
+        key: "oidc.sign_up",
+        variable: "CLAVIGER_OIDC_SIGN_UP",
+        shape: Shape::Text,
+        set: |config, text| oidc::sign_up(text).map(|sign_up| config.oidc.sign_up = sign_up),
+        show: |config| json!(oidc::sign_up_word(config.oidc.sign_up)),
+    },
+    Setting {
         key: "log.level",
         variable: "CLAVIGER_LOG",
         shape: Shape::Text,
@@ -945,6 +1003,15 @@ impl Loaded {
         loaded.read_variables(variables, &mut mistakes);
         for (key, option, values) in overrides.iter().filter(|(_, _, values)| !values.is_empty()) {
             loaded.set(key, values, Origin::Option(option), &mut mistakes);
+        }
+        // Where a value is wrong, what it belongs with is not asked for yet.
+        if mistakes.is_empty()
+            && let Some((key, problem)) = loaded.config.oidc.mistake()
+        {
+            mistakes.push(Mistake {
+                origin: loaded.origin(key),
+                message: format!("{key} {problem}"),
+            });
         }
         if mistakes.is_empty() {
             Ok(loaded)

@@ -8,6 +8,7 @@ mod environment;
 mod failure;
 mod hardening;
 mod logins;
+mod loopback;
 mod output;
 mod prompt;
 mod telemetry;

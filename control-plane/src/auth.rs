@@ -519,12 +519,9 @@ pub(crate) async fn refuse(
     context: &RequestContext,
     why: &'static str,
 ) -> ApiError {
-    if let Err(wait) = state.auth_limits.failed(context.client_ip) {
-        state.metrics.auth_failed(AuthOutcome::Limited);
-        let detail = "too many credentials from this address were refused; check the key and wait as long as Retry-After says";
-        return ApiError::new(Code::RateLimited, detail).retry_after(wait);
+    if let Some(limited) = count_refused(state, context) {
+        return limited;
     }
-    state.metrics.auth_failed(AuthOutcome::Refused);
     if let Some(unrecorded) = state.auth_limits.may_record() {
         crate::events::auth_failed(state, context, why, unrecorded).await;
     }
@@ -546,6 +543,31 @@ pub(crate) async fn counted(
     } else {
         refusal
     }
+}
+
+/// The same answer to a good credential from an address that its organisation does not take; the record is the organisation's.
+pub(crate) async fn refuse_address(
+    state: &AppState,
+    context: &RequestContext,
+    principal: &Principal,
+    why: &ApiError,
+) -> ApiError {
+    if let Some(limited) = count_refused(state, context) {
+        return limited;
+    }
+    crate::events::address_denied(state, principal, context, why).await;
+    unauthenticated()
+}
+
+/// Counts a refusal; the answer once the source has had too many.
+fn count_refused(state: &AppState, context: &RequestContext) -> Option<ApiError> {
+    if let Err(wait) = state.auth_limits.failed(context.client_ip) {
+        state.metrics.auth_failed(AuthOutcome::Limited);
+        let detail = "too many credentials from this address were refused; check the key and wait as long as Retry-After says";
+        return Some(ApiError::new(Code::RateLimited, detail).retry_after(wait));
+    }
+    state.metrics.auth_failed(AuthOutcome::Refused);
+    None
 }
 
 pub(crate) fn unauthenticated() -> ApiError {

@@ -10,14 +10,15 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use store::{
     AccountError, CreateAgentError, CreateGrantError, CreateLeaseError, CreatePolicyError,
-    CreateShareError, CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, OverQuota,
-    PatchAgentError, Pause, ReadSecretError, Resource, RotateKeyError, SettingsError, StoreError,
-    VerifyError, WriteSecretError, WriteSetError,
+    CreateShareError, CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, LinkError,
+    OverQuota, PatchAgentError, Pause, ReadSecretError, Resource, RotateKeyError, SettingsError,
+    StoreError, VerifyError, WriteSecretError, WriteSetError,
 };
 use vault::{KeyError, OpenError, SealError};
 
 use crate::ca::CaError;
 use crate::keys::KeyChestError;
+use crate::oidc::ProviderError;
 use crate::operator_templates::OperatorTemplatesError;
 use crate::problem::{Code, Problem};
 use crate::timestamp;
@@ -164,6 +165,46 @@ impl From<StoreError> for ApiError {
                 Self::invalid("cursor", "is not one of this list; start again without it")
             }
             StoreError::Corrupt { .. } => Self::internal(error),
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// The edge of identity providers. Which one, and what is wrong with it, the log says: a caller may not have proved anything yet.
+impl From<ProviderError> for ApiError {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Silent { .. }
+            | ProviderError::Document { .. }
+            | ProviderError::Failed(_) => {
+                let detail = "the identity provider does not answer as it should, so nobody can be recognised by it now; try again in half a minute";
+                Self::new(Code::IdentityProviderUnavailable, detail)
+                    .retry_after(Duration::from_secs(30))
+                    .because(error)
+            }
+            ProviderError::Busy => {
+                let detail = "too many sign-ins wait for identity providers; try again in a moment";
+                Self::new(Code::Overloaded, detail)
+                    .retry_after(Duration::from_secs(1))
+                    .because(error)
+            }
+        }
+    }
+}
+
+impl From<LinkError> for ApiError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Taken => Self::new(
+                Code::IdentityTaken,
+                "this identity is linked to another account; sign in with it, or unlink it there first",
+            ),
+            LinkError::Missing => crate::auth::unauthenticated(),
+            LinkError::Full(_) => Self::new(
+                Code::Conflict,
+                format!("{error}, which are as many as one may; unlink them first"),
+            ),
+            LinkError::Store(error) => error.into(),
             other => Self::internal(other),
         }
     }

@@ -26,6 +26,7 @@ pub mod keys;
 mod meter;
 mod metrics;
 mod middleware;
+mod oidc;
 pub mod openapi;
 mod operator_templates;
 mod outbound;
@@ -78,9 +79,10 @@ pub use injector::Inject;
 pub use jwt::{JwtKeys, JwtVerifier};
 pub use keys::{KeyChest, KeyChestError, KeyRing, NewKey, OpenedKey, Signers, VerifyingRing};
 pub use metrics::Metrics;
+pub use oidc::{InvalidIssuer, InvalidRedirect, Issuer, OidcOptions, OidcSignUp, RedirectUrl};
 pub use operator_templates::{OperatorTemplatesError, load_templates};
 pub use outbound::{OutboundOptions, OutboundProxy};
-pub use people::{PeopleOptions, SignUp};
+pub use people::{PeopleOptions, SignUp, canonical_email};
 pub use rotation::RotationOptions;
 pub use routes::providers::provider_view;
 pub use sender::{NotACertificate, TlsPeer};
@@ -218,6 +220,7 @@ pub struct ControlPlane {
     pub(crate) inject: Option<Arc<dyn Inject>>,
     /// Places of requests to providers.
     pub(crate) places: injector::Places,
+    pub(crate) providers: oidc::Providers,
     pub(crate) rotation: RotationOptions,
     pub(crate) rotation_wanted: Notify,
     pub(crate) people: people::People,
@@ -313,6 +316,7 @@ impl ControlPlane {
             delivery,
             inject: parts.inject,
             places: injector::Places::default(),
+            providers: oidc::Providers::default(),
             rotation,
             rotation_wanted: Notify::new(),
             people: people::People::new(people),

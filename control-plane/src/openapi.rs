@@ -48,6 +48,8 @@ use crate::routes::{
         auth::me::get, auth::me::update, auth::change_password::handle, auth::api_keys::list, auth::api_keys::create, auth::api_keys::revoke,
         auth::mfa::setup, auth::mfa::enable, auth::mfa::disable, auth::mfa::verify,
         auth::device::code, auth::device::token, auth::device::approve,
+        auth::oidc::start::handle, auth::oidc::start::in_browser, auth::oidc::callback::handle, auth::oidc::callback::in_browser,
+        auth::oidc::google::handle, auth::oidc::link::handle, auth::oidc::link::unlink,
         org::members::list, org::members::update, org::members::remove,
         org::invitations::list, org::invitations::create, org::invitations::revoke,
         security::ip_rules::list, security::ip_rules::create, security::ip_rules::delete,

@@ -9,11 +9,15 @@ pub(crate) mod one_time;
 pub(crate) mod password;
 pub(crate) mod sign_in;
 pub(crate) mod totp;
+pub(crate) mod vouched;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
+pub use self::email::canonical as canonical_email;
 use self::hasher::Hasher;
 use self::limits::SignInLimits;
+use crate::oidc::OidcOptions;
 
 /// Who may make an organisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct PeopleOptions {
     pub sign_in_burst: NonZeroU32,
     /// Passwords hashed at once. Each takes 19 MiB and a core for some tens of milliseconds.
     pub hashing: usize,
+    /// The identity provider that vouches for people, if one does.
+    pub oidc: Option<OidcOptions>,
 }
 
 impl Default for PeopleOptions {
@@ -44,6 +50,7 @@ impl Default for PeopleOptions {
             sign_in_burst: NonZeroU32::new(5).expect("five is not zero"),
             // Leaves a core to everything else even on a small machine.
             hashing: 2,
+            oidc: None,
         }
     }
 }
@@ -54,6 +61,7 @@ pub(crate) struct People {
     pub(crate) sign_up: SignUp,
     pub(crate) hasher: Hasher,
     pub(crate) limits: SignInLimits,
+    pub(crate) oidc: Option<Arc<OidcOptions>>,
 }
 
 impl People {
@@ -62,6 +70,7 @@ impl People {
             sign_up: options.sign_up,
             hasher: Hasher::new(options.hashing),
             limits: SignInLimits::new(options.sign_in_burst),
+            oidc: options.oidc.clone().map(Arc::new),
         }
     }
 }

@@ -150,6 +150,10 @@ codes! {
         "The organisation's address rules (GET /v1/security/ip-rules) do not let this address in. The address is that of the connection; headers that claim another are not believed.";
     SignUpClosed = "sign_up_closed", FORBIDDEN, "Nobody can sign up here",
         "This installation makes accounts by invitation. Ask an owner or an admin for one; its operator opens it with `people.sign_up = \"open\"`.";
+    OidcNotConfigured = "oidc_not_configured", FORBIDDEN, "No identity provider vouches for people here",
+        "This installation signs people in by passwords and keys. Its operator names an identity provider in the section `oidc` of the configuration.";
+    IdentityNotAdmitted = "identity_not_admitted", FORBIDDEN, "The identity is not admitted here",
+        "The identity provider vouched for somebody whom this installation does not let in: by its allowed domains and emails, for want of a verified email, or for want of an account and of an invitation. The detail says which.";
     LastOwner = "last_owner", FORBIDDEN, "The organisation would have no owner",
         "There is always one owner. Make somebody else an owner first.";
     GrantDenied = "grant_denied", FORBIDDEN, "No grant allows this",
@@ -194,6 +198,10 @@ codes! {
         "Only an agent whose `auth_method` is `api_key` has a key. PATCH /v1/agents/{id} changes the method, or what it verifies by.";
     Conflict = "conflict", CONFLICT, "Somebody else changed it at the same time",
         "Nothing was changed. Read it again and repeat the call.";
+    IdentityNotLinked = "identity_not_linked", CONFLICT, "The account exists, and this identity is not linked to it",
+        "An account has the email that the identity provider vouches for. Whoever owns it signs in to it as before and links the identity, with POST /v1/auth/oidc/link or `claviger account link`: an email alone takes no account over.";
+    IdentityTaken = "identity_taken", CONFLICT, "The identity is another account's",
+        "An identity is linked to one account. Unlink it there with DELETE /v1/auth/oidc/link, or sign in with it.";
     ApprovalSettled = "approval_settled", CONFLICT, "The approval was decided or has expired",
         "A decision is made once, and in time. The detail says how it stands; the agent asks anew by repeating its request.";
     EnrolmentSettled = "enrolment_settled", CONFLICT, "The enrolment was decided before",
@@ -203,7 +211,7 @@ codes! {
     VaultInUse = "vault_in_use", CONFLICT, "The vault is in use",
         "The default vault always exists, and a vault is deleted only when no secret set lies in it.";
     WouldShutOut = "would_shut_out", CONFLICT, "This would shut you out",
-        "With this change the address rules would not let in the address that you call from. Allow it first, or send `force` if that is what you want.";
+        "With this change nobody would get in any more: the address rules would not take the address that you call from, or the account would have nothing to sign in with. The detail says what to do first; for address rules `force` does it all the same.";
     RotationRunning = "rotation_running", CONFLICT, "A rotation of this vault runs",
         "One rotation at a time. GET /v1/keys/rotations/{id} shows how far it is; ask again when it is done.";
     ProviderNotConfigured = "provider_not_configured", CONFLICT, "The server lacks a key provider for this",
@@ -256,6 +264,8 @@ codes! {
         "Secrets cannot be sealed or opened. Look at GET /v1/health/hsm.";
     InjectorUnavailable = "injector_unavailable", SERVICE_UNAVAILABLE, "No injector takes the request",
         "This process has no injector, and none that it was told of answers. Look at GET /v1/health of the injectors, or set `server.injectors`.";
+    IdentityProviderUnavailable = "identity_provider_unavailable", SERVICE_UNAVAILABLE, "The identity provider is unavailable",
+        "The identity provider does not answer, or not as it should, so nobody can be recognised by it. The server's log has the cause. Try again after `Retry-After`.";
     ClockBehind = "clock_behind", SERVICE_UNAVAILABLE, "The server's clock is wrong",
         "The clock stands behind what was recorded before, so the end of a lease would mean nothing. Set the server's clock.";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is going on",

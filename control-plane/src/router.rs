@@ -82,7 +82,7 @@ fn public() -> Router<AppState> {
         .route("/v1/problems/{code}", get(problem::describe))
 }
 
-/// What brings its own credential: a key, a password, a code or an invitation in the body, a lease, or a link.
+/// What brings its own credential: a key, a password, a code, an invitation, a provider's word, a lease, or a link.
 fn by_own_credential() -> Router<AppState> {
     export()
         .route("/v1/agents/enroll", post(agents::enroll::handle))
@@ -99,6 +99,14 @@ fn by_own_credential() -> Router<AppState> {
         .route("/v1/auth/device/token", post(auth::device::token))
         .route("/v1/share/{id}", get(shares::open::handle))
         .route("/v1/shares/{id}/access", post(shares::access::handle))
+        .route("/v1/auth/oidc/start", post(auth::oidc::start::handle))
+        .route("/v1/auth/oidc/start", get(auth::oidc::start::in_browser))
+        .route("/v1/auth/oidc/callback", post(auth::oidc::callback::handle))
+        .route(
+            "/v1/auth/oidc/callback",
+            get(auth::oidc::callback::in_browser),
+        )
+        .route("/v1/auth/google", post(auth::oidc::google::handle))
 }
 
 /// What takes a lease. Every plane that may open has it.
@@ -368,6 +376,8 @@ fn people() -> Router<AppState> {
         .route("/v1/auth/mfa/totp/enable", post(auth::mfa::enable))
         .route("/v1/auth/mfa/totp/disable", post(auth::mfa::disable))
         .route("/v1/auth/device/approve", post(auth::device::approve))
+        .route("/v1/auth/oidc/link", post(auth::oidc::link::handle))
+        .route("/v1/auth/oidc/link", delete(auth::oidc::link::unlink))
         .route("/v1/org/members", get(org::members::list))
         .route("/v1/org/members/{id}", patch(org::members::update))
         .route("/v1/org/members/{id}", delete(org::members::remove))

@@ -9,11 +9,13 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::Context;
+use super::login::at_provider;
 use crate::client::{segment, text};
+use crate::loopback::Loopback;
 use crate::prompt;
 use crate::units::Moment;
 
-/// Your own account: its email and its password
+/// Your own account: its email, its password, and who you are to the identity provider
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Sign up: an organisation of your own, where the server is open for it
@@ -51,6 +53,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,
     },
+    /// Let yourself at the identity provider sign in to your account from now on, with `claviger login --oidc`
+    #[command(after_help = "Example:\n  claviger account link")]
+    Link {
+        /// A file that holds your password, if you have one; - for standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Let nobody at an identity provider sign in to your account any more
+    #[command(after_help = "Example:\n  claviger account unlink")]
+    Unlink,
 }
 
 /// Your second factor: codes of an authenticator
@@ -154,6 +166,28 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             context.output.done(
                 &json!({ "changed": true }),
                 "changed the password; every earlier sign-in has ended",
+            );
+        }
+        Command::Link { password_file } => {
+            let loopback = Loopback::bind().await?;
+            let mut body = json!({ "redirect_uri": loopback.redirect_uri() });
+            if let Some(password) = current(password_file)? {
+                body["current_password"] = json!(password.as_str());
+            }
+            let begun = client.post("/v1/auth/oidc/link", &body).await?;
+            let nobody = context.connection.nobody()?;
+            // The session that comes with it is not needed: whoever asks is signed in.
+            at_provider(context, &nobody, loopback, &begun).await?;
+            context.output.done(
+                &json!({ "linked": true }),
+                "linked; `claviger login --oidc` signs in to this account from now on",
+            );
+        }
+        Command::Unlink => {
+            client.delete("/v1/auth/oidc/link").await?;
+            context.output.done(
+                &json!({ "unlinked": true }),
+                "unlinked; nobody at an identity provider signs in to this account any more",
             );
         }
     }

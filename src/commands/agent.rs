@@ -21,12 +21,13 @@ use crate::units::{self, Moment};
 pub(crate) enum Command {
     /// Make an agent; its key is printed once
     ///
-    /// With --public-key or --cert it authenticates by that, and has no key.
+    /// With --public-key, --cert or --oidc-issuer it authenticates by that, and has no key: its id is printed.
     #[command(after_help = "\
 Examples:
   claviger agent create billing-bot > billing-bot.key
   claviger agent create signer --public-key '2fi7...='
-  claviger agent create tls-bot --cert bot.crt --token-ttl 5m")]
+  claviger agent create tls-bot --cert bot.crt --token-ttl 5m
+  claviger agent create ci --auth oidc --oidc-issuer https://id.example.org --oidc-client-id ci")]
     Create(Create),
     /// Change an agent: what it is called, how it authenticates, what bounds it
     #[command(after_help = "\
@@ -137,7 +138,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     settings: Settings,
     /// Let it authenticate by a key again; `claviger agent rotate-key` gives it one
-    #[arg(long, conflicts_with_all = ["public_key", "cert", "fingerprint"])]
+    #[arg(long, conflicts_with_all = ["auth", "means", "oidc_client_id", "oidc_audience"])]
     api_key: bool,
     /// Lift the bound to vaults
     #[arg(long, conflicts_with = "vault")]
@@ -150,6 +151,9 @@ pub(crate) struct Update {
 /// How an agent authenticates, and the bounds of what it gets by that.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Settings {
+    /// By what it authenticates; needs no saying beside what that takes
+    #[arg(long, value_enum)]
+    auth: Option<Auth>,
     /// The Ed25519 key by which it signs requests itself: 32 bytes in base64
     #[arg(long, value_name = "BASE64", group = "means")]
     public_key: Option<String>,
@@ -159,6 +163,21 @@ pub(crate) struct Settings {
     /// The SHA-256 of that certificate instead, as `openssl x509 -noout -fingerprint -sha256` prints it
     #[arg(long, value_name = "SHA256", group = "means")]
     fingerprint: Option<String>,
+    /// The identity provider whose tokens it shows, as those name it
+    #[arg(
+        long,
+        value_name = "URL",
+        group = "means",
+        required_if_eq("auth", "oidc"),
+        requires = "oidc_client_id"
+    )]
+    oidc_issuer: Option<String>,
+    /// What it is to that provider: its client id there, or its subject where the tokens name no client
+    #[arg(long, value_name = "ID", requires = "oidc_issuer")]
+    oidc_client_id: Option<String>,
+    /// For whom the provider makes its tokens [default: claviger]
+    #[arg(long, value_name = "AUDIENCE", requires = "oidc_issuer")]
+    oidc_audience: Option<String>,
     /// How long its tokens live: 1m to 1h [default: 15m]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     token_ttl: Option<Duration>,
@@ -170,20 +189,55 @@ pub(crate) struct Settings {
     expires: Option<Moment>,
 }
 
+/// By what an agent authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Auth {
+    /// A key that is shown once
+    ApiKey,
+    /// A client certificate
+    Mtls,
+    /// Tokens of an identity provider of its own (client credentials)
+    Oidc,
+    /// An Ed25519 signature on each request
+    SignedRequest,
+}
+
+impl Auth {
+    /// As the API names it.
+    const fn method(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Mtls => "mtls",
+            Self::Oidc => "oidc_client_credentials",
+            Self::SignedRequest => "signed_request",
+        }
+    }
+}
+
 impl Settings {
     /// As the API takes them.
     async fn body(&self, client: &Client) -> anyhow::Result<Map<String, Value>> {
         let mut body = Map::new();
         if let Some(key) = &self.public_key {
-            body.insert("auth_method".to_owned(), json!("signed_request"));
+            body.insert("auth_method".to_owned(), json!(Auth::SignedRequest.method()));
             body.insert("public_key".to_owned(), json!(key));
         }
         let read = self.cert.as_deref().map(fingerprint).transpose()?;
         if let Some(digest) = read.as_ref().or(self.fingerprint.as_ref()) {
             // openssl prints `sha256 Fingerprint=AB:CD:...`.
             let digest = digest.rsplit('=').next().unwrap_or(digest);
-            body.insert("auth_method".to_owned(), json!("mtls"));
+            body.insert("auth_method".to_owned(), json!(Auth::Mtls.method()));
             body.insert("client_cert_fingerprint".to_owned(), json!(digest));
+        }
+        if let Some(issuer) = &self.oidc_issuer {
+            body.insert("auth_method".to_owned(), json!(Auth::Oidc.method()));
+            body.insert("oidc_issuer".to_owned(), json!(issuer));
+            body.insert("oidc_client_id".to_owned(), json!(self.oidc_client_id));
+            body.insert("oidc_audience".to_owned(), json!(self.oidc_audience));
+        }
+        // Where it is not what the rest goes with, the API says so.
+        if let Some(auth) = self.auth {
+            body.insert("auth_method".to_owned(), json!(auth.method()));
         }
         if let Some(ttl) = self.token_ttl {
             body.insert("token_ttl_seconds".to_owned(), json!(ttl.as_secs()));
@@ -291,8 +345,10 @@ async fn create(context: &Context, client: &Client, new: Create) -> anyhow::Resu
         context.output.done(&answer, text(&answer, "api_key"));
     } else {
         let method = text(&answer["agent"], "auth_method");
-        let said = format!("made agent {name} ({id}), which authenticates by {method}");
-        context.output.done(&answer, said);
+        context.output.note(format!(
+            "made agent {name}, which authenticates by {method} under its id:"
+        ));
+        context.output.done(&answer, id);
     }
     Ok(())
 }

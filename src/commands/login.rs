@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -10,20 +11,25 @@ use super::Context;
 use crate::client::{Caller, Client, text};
 use crate::failure::Failure;
 use crate::logins::Logins;
+use crate::loopback::Loopback;
 use crate::prompt;
 
-/// Sign in as a person: with a password, or by somebody who is signed in elsewhere
+/// Sign in as a person: with a password, by the installation's identity provider, or by somebody who is signed in elsewhere
 ///
 /// What is kept is a key of a day, for its owner alone, in the user's configuration directory. It is used where neither
 /// CLAVIGER_KEY nor CLAVIGER_KEY_FILE is set and no admin.key of a server on this machine applies.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are help texts")]
-#[command(after_help = "\
+#[command(
+    group(clap::ArgGroup::new("first_factor").args(["email", "oidc"])),
+    after_help = "\
 Examples:
+  claviger login --oidc                 # shows a page of the identity provider
   claviger login --email ada@example.org
   claviger login --email ada@example.org --password-file - < password
   claviger login                        # shows a code for …
-  claviger login --approve WDJB-MJHT    # … somebody who is signed in")]
+  claviger login --approve WDJB-MJHT    # … somebody who is signed in"
+)]
 pub(crate) struct LoginArgs {
     /// Sign in with this email; the password is asked for, never taken from the command line
     #[arg(long, value_name = "EMAIL")]
@@ -31,11 +37,14 @@ pub(crate) struct LoginArgs {
     /// A file that holds the password, - for standard input
     #[arg(long, value_name = "FILE", requires = "email")]
     password_file: Option<PathBuf>,
+    /// Sign in by the identity provider, in a browser on this machine
+    #[arg(long)]
+    oidc: bool,
     /// A code of the second factor; it is asked for when there is a terminal
-    #[arg(long, value_name = "CODE", requires = "email")]
+    #[arg(long, value_name = "CODE", requires = "first_factor")]
     code: Option<String>,
     /// Let the terminal that shows this code in, as yourself
-    #[arg(long, value_name = "CODE", conflicts_with = "email")]
+    #[arg(long, value_name = "CODE", conflicts_with = "first_factor")]
     approve: Option<String>,
 }
 
@@ -61,6 +70,7 @@ pub(crate) async fn login(context: &Context, args: &LoginArgs) -> anyhow::Result
     let nobody = context.connection.nobody()?;
     let key = match &args.email {
         Some(email) => by_password(&nobody, email, args).await?,
+        None if args.oidc => by_provider(context, &nobody, args).await?,
         None => by_somebody_else(context, &nobody).await?,
     };
     let me = Client::new(url.clone(), key.clone(), None).await?;
@@ -114,7 +124,7 @@ pub(crate) async fn whoami(context: &Context, _: &WhoamiArgs) -> anyhow::Result<
     Ok(())
 }
 
-/// The password becomes a session, which lets this terminal in as it would another, and ends.
+/// The password becomes a session.
 async fn by_password(
     nobody: &Client,
     email: &str,
@@ -122,7 +132,60 @@ async fn by_password(
 ) -> anyhow::Result<Zeroizing<String>> {
     let password = prompt::secret("password", args.password_file.as_deref())?;
     let body = json!({ "email": email, "password": password.as_str() });
-    let mut answer = nobody.ask("/v1/auth/token", &body).await?;
+    let answer = nobody.ask("/v1/auth/token", &body).await?;
+    kept_key(nobody, answer, args).await
+}
+
+/// The identity provider's answer comes back to this machine, and becomes a session.
+async fn by_provider(
+    context: &Context,
+    nobody: &Client,
+    args: &LoginArgs,
+) -> anyhow::Result<Zeroizing<String>> {
+    let loopback = Loopback::bind().await?;
+    let body = json!({ "redirect_uri": loopback.redirect_uri() });
+    let begun = nobody.ask("/v1/auth/oidc/start", &body).await?;
+    let answer = at_provider(context, nobody, loopback, &begun).await?;
+    kept_key(nobody, answer, args).await
+}
+
+/// Shows the provider's page, waits for its answer, and brings it to the server.
+pub(super) async fn at_provider(
+    context: &Context,
+    nobody: &Client,
+    loopback: Loopback,
+    begun: &Value,
+) -> anyhow::Result<Value> {
+    let page = text(begun, "authorization_url");
+    // Not through `note`: whoever reads JSON needs the page too.
+    context.output.warn(format!(
+        "open this page in a browser on this machine to sign in: {}",
+        crate::output::clean(page)
+    ));
+    let state = reqwest::Url::parse(page).ok().and_then(|page| {
+        let mut pairs = page.query_pairs();
+        let state = pairs.find(|(name, _)| name == "state")?;
+        Some(Zeroizing::new(state.1.into_owned()))
+    });
+    let state = state.context("the server began a sign-in without a state")?;
+    let waits = begun["expires_in"].as_u64().unwrap_or(600).clamp(1, 3600);
+    let answered = loopback.answer(&state, Duration::from_secs(waits)).await?;
+    let body = json!({
+        "flow": text(begun, "flow"),
+        "code": answered.code(),
+        "state": state.as_str(),
+        "iss": answered.iss,
+    });
+    nobody.ask("/v1/auth/oidc/callback", &body).await
+}
+
+/// The answer to a first factor becomes a session, with a code where one is asked for, and the session a key that is kept: it lets
+/// this terminal in as it would another, and ends.
+async fn kept_key(
+    nobody: &Client,
+    mut answer: Value,
+    args: &LoginArgs,
+) -> anyhow::Result<Zeroizing<String>> {
     if answer["mfa_required"] == Value::Bool(true) {
         let code = match &args.code {
             Some(code) => Zeroizing::new(code.clone()),

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use leases::id::OrgId;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::serve::plant;
 use crate::client::{Client, segment, text};
 use crate::failure::Failure;
 use crate::prompt;
@@ -67,6 +69,7 @@ pub(crate) enum Command {
 
 /// Address rules: from which networks your organization's people and agents may call the API
 #[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts")]
 pub(crate) enum IpRuleCommand {
     /// List the rules
     #[command(visible_alias = "ls", after_help = "Example:\n  claviger ip-rule list")]
@@ -85,6 +88,22 @@ pub(crate) enum IpRuleCommand {
         /// Also if that shuts you out
         #[arg(long)]
         force: bool,
+    },
+    /// Remove all rules on the server's own machine, when they shut everybody out; it asks the database and not the API
+    ///
+    /// Stop the server first where the database is a file. The trail says that an operator did it, and what the rules were.
+    #[command(after_help = "\
+Examples:
+  claviger ip-rule clear --data /var/lib/claviger
+  claviger ip-rule clear --database postgres://claviger_control_plane@db.internal/claviger")]
+    Clear {
+        // A URL may carry a password, and clap repeats what it refuses.
+        /// The database: sqlite:PATH or postgres://USER@HOST/NAME [default: DIR/claviger.db] [env: CLAVIGER_DATABASE]
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
+        /// The organization [default: the first one]
+        #[arg(long, value_name = "ID")]
+        org: Option<OrgId>,
     },
 }
 
@@ -164,6 +183,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
 }
 
 pub(crate) async fn ip_rule(context: &Context, command: IpRuleCommand) -> anyhow::Result<()> {
+    if let IpRuleCommand::Clear { database, org } = &command {
+        return clear(context, database.as_deref(), org.as_ref()).await;
+    }
     let client = context.connection.client().await?;
     let output = context.output;
     match command {
@@ -184,7 +206,22 @@ pub(crate) async fn ip_rule(context: &Context, command: IpRuleCommand) -> anyhow
             client.delete(&path).await?;
             output.done(&json!({ "removed": id }), format!("removed rule {id}"));
         }
+        // Above: no server is asked.
+        IpRuleCommand::Clear { .. } => {}
     }
+    Ok(())
+}
+
+async fn clear(
+    context: &Context,
+    database: Option<&str>,
+    org: Option<&OrgId>,
+) -> anyhow::Result<()> {
+    let (org, cleared) = plant::clear_ip_rules(context, (database, org)).await?;
+    context.output.done(
+        &json!({ "org_id": org, "cleared": cleared }),
+        format!("removed {cleared} address rules of {org}; every address may call again"),
+    );
     Ok(())
 }
 

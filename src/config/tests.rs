@@ -94,6 +94,14 @@ fn every_setting_can_stand_in_the_file() {
         headers_file = "/run/collector-headers"
         [webhooks]
         give_up_after = "5d"
+        [oidc]
+        issuer = "google"
+        client_id = "claviger.apps.googleusercontent.com"
+        client_secret_file = "/run/oidc-secret"
+        redirect_url = "https://keys.example.org/v1/auth/oidc/callback"
+        allowed_domains = ["Example.org"]
+        allowed_emails = ["Ada@Else.example"]
+        sign_up = "open"
         [log]
         level = "debug"
         format = "json"
@@ -120,6 +128,41 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!((least.bytes_per_second, least.over.as_secs()), (None, 60));
     assert_eq!(loaded.config.log.format, LogFormat::Json);
     assert_eq!(loaded.config.people.sign_up, SignUp::Open);
+    let oidc = &loaded.config.oidc;
+    assert_eq!(
+        oidc.issuer.as_ref().unwrap().as_str(),
+        "https://accounts.google.com"
+    );
+    assert_eq!(oidc.allowed_domains, ["example.org"]);
+    assert_eq!(oidc.allowed_emails, ["ada@else.example"]);
+}
+
+#[test]
+fn an_identity_provider_is_whole_or_none() {
+    let mistake = |text: &str| messages(&from_file(text).unwrap_err()).remove(0);
+    let lone = mistake("[oidc]\nallowed_domains = [\"example.org\"]\n");
+    assert!(
+        lone.starts_with("claviger.toml:2: oidc.allowed_domains is of no use without oidc.issuer"),
+        "{lone}"
+    );
+    let half = mistake("[oidc]\nissuer = \"https://id.example.org\"\n");
+    assert!(half.contains("oidc.issuer needs oidc.client_id"), "{half}");
+    for wrong in [
+        "issuer = \"id.example.org\"",
+        "issuer = \"https://id.example.org?x\"",
+        "client_id = \"\"",
+        "client_id = \"a b\"",
+        "redirect_url = \"http://keys.example.org/v1/auth/oidc/callback\"",
+        "redirect_url = \"https://keys.example.org/elsewhere\"",
+        "allowed_domains = [\"@example.org\"]",
+        "allowed_domains = [\"org\"]",
+        "allowed_emails = [\"ada\"]",
+        "sign_up = \"closed\"",
+        "client_secret = \"x\"",
+    ] {
+        let found = mistake(&format!("[oidc]\n{wrong}\n"));
+        assert!(found.starts_with("claviger.toml:2: "), "{wrong}: {found}");
+    }
 }
 
 #[test]
@@ -136,7 +179,7 @@ fn all_mistakes_are_reported_at_once_with_their_lines() {
             "claviger.toml:3: `server.port` is no setting; there are: server.data, server.node, server.api, server.proxy, server.workers, server.drain, server.api_tls_certificate, server.api_tls_key, server.proxy_tls_certificate, server.proxy_tls_key, server.proxy_tls_names, server.allow_plaintext_listener, server.injectors",
             "claviger.toml:4: server.workers takes a whole number, not string",
             "claviger.toml:7: cache.ttl: `30` has no unit: write it as 30s, 15m, 8h or 2d",
-            "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, limits, quotas, people, log",
+            "claviger.toml:8: `netwrok` is no section; there are: server, database, ledger, network, providers, cache, keys, limits, quotas, people, audit, telemetry, webhooks, oidc, log",
             "claviger.toml:11: network.resolve takes a list of strings, not string",
         ]
     );

@@ -190,6 +190,31 @@ impl IpRules<'_> {
         tx.commit().await?;
         Ok(())
     }
+
+    /// Removes all rules of an organisation; how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn clear(&self, org: &OrgId, actor: &Actor) -> Result<u64, StoreError> {
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let rows = query(LIST).bind(org.as_str()).fetch_all(tx.conn()).await?;
+        let rules: Vec<IpRule> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let cleared = query("DELETE FROM ip_rules WHERE org_id = $1")
+            .bind(org.as_str())
+            .execute(tx.conn())
+            .await?;
+        let event = NewEvent {
+            action: "ip_rule.clear",
+            keys: rules
+                .iter()
+                .map(|rule| format!("{} {}", rule.kind.as_str(), rule.cidr))
+                .collect(),
+            ..NewEvent::default()
+        };
+        tx.append(org, actor, &event).await?;
+        tx.commit().await?;
+        Ok(cleared)
+    }
 }
 
 const LIST: &str = "SELECT * FROM ip_rules WHERE org_id = $1 ORDER BY id";

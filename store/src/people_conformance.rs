@@ -491,6 +491,10 @@ async fn rules_are_an_organisations_own_and_bounded(world: World) {
     assert!(matches!(kept.await, Err(IpRuleError::ShutsOut)));
     rules.delete(&one.org, id, &actor, |_| true).await.unwrap();
     assert_eq!(rules.list(&one.org).await.unwrap().len(), 199);
+    assert_eq!(rules.clear(&other.org, &actor).await.unwrap(), 0);
+    assert_eq!(rules.clear(&one.org, &actor).await.unwrap(), 199);
+    assert!(rules.list(&one.org).await.unwrap().is_empty());
+    assert!(store.audit().verify().await.unwrap().is_intact());
 }
 
 fn identified(subject: &str, email: Option<&str>) -> Identified {

@@ -259,12 +259,17 @@ pub(crate) async fn insert(tx: &mut WriteTx<'_>, user: &User) -> Result<(), Stor
     Ok(())
 }
 
-/// Ends every session of a person: tokens, and keys that stand for one.
+/// Ends every session of a person: tokens, keys that stand for one, and identities that a session began to link.
 pub(crate) async fn end_sessions(tx: &mut WriteTx<'_>, id: &UserId) -> Result<(), StoreError> {
-    query("UPDATE users SET session_epoch = session_epoch + 1 WHERE id = $1")
-        .bind(id.as_str())
-        .execute(tx.conn())
-        .await?;
+    for statement in [
+        "UPDATE users SET session_epoch = session_epoch + 1 WHERE id = $1",
+        "DELETE FROM oidc_logins WHERE user_id = $1",
+    ] {
+        query(statement)
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await?;
+    }
     Ok(())
 }
 

@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::Stack;
-use crate::support::stack::Ran;
+use crate::support::stack::{Ran, binary};
 
-const PASSWORD: &str = "Correct-horse7battery";
+pub(crate) const PASSWORD: &str = "Correct-horse7battery";
 const NEXT_PASSWORD: &str = "Another-horse8battery";
 
 /// A person with a home directory of their own, and no key.
-struct Terminal<'a> {
+pub(crate) struct Terminal<'a> {
     stack: &'a Stack,
     home: tempfile::TempDir,
 }
 
 impl<'a> Terminal<'a> {
-    fn new(stack: &'a Stack) -> Self {
+    pub(crate) fn new(stack: &'a Stack) -> Self {
         let home = tempfile::tempdir().unwrap();
         Self { stack, home }
     }
 
-    fn file(&self, name: &str, content: &str) -> String {
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
         let path = self.home.path().join(name);
         std::fs::write(&path, content).unwrap();
         path.display().to_string()
     }
 
-    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = self.stack.command(arguments);
         command
             .env_remove("CLAVIGER_KEY_FILE")
@@ -39,11 +39,11 @@ impl<'a> Terminal<'a> {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
         self.stack.run(self.command(arguments)).await
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let mut all = vec!["--json"];
         all.extend(arguments);
         let ran = self.run(&all).await.expect_success();
@@ -53,6 +53,11 @@ impl<'a> Terminal<'a> {
     fn logins(&self) -> PathBuf {
         self.home.path().join("config/claviger/logins.json")
     }
+}
+
+/// Waits until this address may sign in again with all its steps: five requests at once, then one a second.
+pub(crate) async fn rest() {
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
 }
 
 fn mode(path: &Path) -> u32 {
@@ -188,6 +193,48 @@ async fn a_terminal_is_let_in_by_somebody_who_is_signed_in_and_a_new_password_en
     assert!(ended.stderr.contains("claviger login"), "{ended:#?}");
     // The owner's own key lives on.
     stack.cli(&["whoami"]).await.expect_success();
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_operator_opens_what_address_rules_shut_for_everybody() {
+    let mut stack = Stack::start().await;
+    let shut = ["ip-rule", "block", "127.0.0.0/8", "--force"];
+    stack.cli(&shut).await.expect_success();
+    let refused = stack.cli(&["whoami"]).await;
+    assert_eq!(refused.status, Some(1), "{refused:#?}");
+    assert!(refused.stderr.contains("address"), "{refused:#?}");
+
+    let data = stack.data.display().to_string();
+    let clear = ["ip-rule", "clear", "--data", &data];
+    // On the server's machine, where no server is asked.
+    let offline = |more: &[&str]| {
+        let mut command = binary(stack.home.path());
+        command.args(clear).args(more);
+        command
+    };
+    let (all, one) = (
+        offline(&[]),
+        offline(&["--org", "org_01K3ABCDEFGHJKMNPQRSTVWXYZ"]),
+    );
+    let busy = stack.run(offline(&[])).await;
+    assert_eq!(busy.status, Some(1), "{busy:#?}");
+    assert!(busy.stderr.contains("hint:"), "{busy:#?}");
+    stack.stop().await;
+    let other = stack.run(one).await;
+    assert_eq!(other.status, Some(1), "{other:#?}");
+    let ran = stack.run(all).await.expect_success();
+    assert!(ran.stdout.contains("removed 1 address rules"), "{ran:#?}");
+    stack.start_again().await;
+
+    stack.cli(&["whoami"]).await.expect_success();
+    let events = stack.events().await;
+    let told = events
+        .iter()
+        .find(|event| event["action"] == "ip_rule.clear");
+    let told = told.expect("the trail tells of it");
+    assert_eq!(told["actor_id"], "operator");
+    assert_eq!(told["keys"][0], "block 127.0.0.0/8");
     stack.finish().await;
 }
 

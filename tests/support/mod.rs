@@ -8,6 +8,7 @@ pub(crate) mod ends;
 pub(crate) mod finish;
 pub(crate) mod fleet;
 pub(crate) mod h2;
+pub(crate) mod identity_provider;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod scene;

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 /// The canonical form: compatibility forms folded (NFKC), lower case, without spaces around it; `None` for what is no email.
 ///
 /// At most 254 bytes (RFC 5321, section 4.5.3.1.3). Letters and digits of any script, and what RFC 5322 calls `atext`.
-pub(crate) fn canonical(text: &str) -> Option<String> {
+pub fn canonical(text: &str) -> Option<String> {
     if text.len() > MAX_RAW {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Secrets that are shown once and kept as a hash: invitations, device codes, links of shares.
+//! Secrets that are shown once and kept as a hash: invitations, device codes, links of shares, sign-ins that have begun.
 
 use std::fmt;
 
@@ -13,6 +13,7 @@ pub(crate) enum Purpose {
     Invitation,
     Device,
     Share,
+    SignIn,
 }
 
 impl Purpose {
@@ -21,6 +22,7 @@ impl Purpose {
             Self::Invitation => "invite_",
             Self::Device => "device_",
             Self::Share => "share_",
+            Self::SignIn => "signin_",
         }
     }
 }

@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 
 use super::address_rules;
 use crate::AppState;
-use crate::auth;
+use crate::auth::{self, Principal};
 use crate::context::RequestContext;
 use crate::error::ApiError;
 use crate::jwt::{MFA_LIFETIME, PersonToken, TOKEN_LIFETIME};
@@ -38,11 +38,11 @@ impl Drop for SignedIn {
     }
 }
 
-/// Signs in a person whose password was right.
+/// Signs in a person whose first factor was right: a password, or an identity provider's word.
 ///
 /// # Errors
-/// [`Code::AddressDenied`]; what the store or the signing key say.
-pub(crate) async fn by_password(
+/// [`Code::AddressDenied`], which [`hide_address`] hides; what the store or the signing key say.
+pub(crate) async fn by_first_factor(
     state: &AppState,
     user: &User,
     context: &RequestContext,
@@ -114,7 +114,46 @@ pub(crate) async fn refuse(
     why: &'static str,
     detail: &'static str,
 ) -> ApiError {
-    let refused = auth::refuse(state, context, why).await;
+    worded(auth::refuse(state, context, why).await, detail)
+}
+
+/// Turns the refusal of an address into that of a wrong credential: from where nobody is let in, nobody learns that it was right.
+/// The organisation's record says what it was.
+pub(crate) async fn hide_address(
+    state: &AppState,
+    user: &User,
+    context: &RequestContext,
+    refused: ApiError,
+    detail: &'static str,
+) -> ApiError {
+    if refused.code() != Code::AddressDenied {
+        return refused;
+    }
+    let principal = Principal::Person {
+        org: user.org.clone(),
+        id: user.id.clone(),
+        role: user.role,
+    };
+    let hidden = auth::refuse_address(state, context, &principal, &refused).await;
+    worded(hidden, detail)
+}
+
+/// The refusal of somebody whom an identity provider vouches for: counted and recorded as that of a wrong credential.
+pub(crate) async fn turn_away(
+    state: &AppState,
+    context: &RequestContext,
+    why: &'static str,
+    refused: ApiError,
+) -> ApiError {
+    let counted = auth::refuse(state, context, why).await;
+    if counted.code() == Code::Unauthenticated {
+        refused
+    } else {
+        counted
+    }
+}
+
+fn worded(refused: ApiError, detail: &'static str) -> ApiError {
     if refused.code() == Code::Unauthenticated {
         ApiError::new(Code::Unauthenticated, detail)
     } else {

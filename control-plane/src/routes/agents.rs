@@ -8,6 +8,7 @@ pub(crate) mod enrolments;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod me;
+mod oidc;
 pub(crate) mod rotate_key;
 mod settings;
 pub(crate) mod update;
@@ -43,6 +44,15 @@ pub(crate) struct AgentView {
     /// SHA-256 of its certificate's DER, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_cert_fingerprint: Option<String>,
+    /// The identity provider whose tokens it shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc_issuer: Option<String>,
+    /// What it is to that provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc_client_id: Option<String>,
+    /// For whom those tokens are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc_audience: Option<String>,
     /// How long its tokens live.
     token_ttl_seconds: u64,
     /// The vaults beyond which it reaches nothing; `null` for no such bound.
@@ -60,6 +70,7 @@ impl From<Agent> for AgentView {
     fn from(agent: Agent) -> Self {
         let token_ttl_seconds = token_lifetime(&agent).as_secs();
         let settings = agent.settings;
+        let (oidc_issuer, oidc_client_id, oidc_audience) = oidc::shown(settings.oidc);
         Self {
             id: agent.id,
             name: agent.name,
@@ -68,6 +79,9 @@ impl From<Agent> for AgentView {
             auth_method: settings.auth_method.as_str(),
             public_key: settings.public_key.map(|key| STANDARD.encode(key)),
             client_cert_fingerprint: settings.client_cert_fingerprint.map(hex::encode),
+            oidc_issuer,
+            oidc_client_id,
+            oidc_audience,
             token_ttl_seconds,
             vault_ids: settings.vault_ids,
             expires_at: settings.expires_at.map(Timestamp),

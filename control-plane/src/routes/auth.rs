@@ -1,4 +1,4 @@
-//! Signing in and out: tokens for keys, passwords, codes and devices, and what belongs to a person's own account.
+//! Signing in and out: tokens for keys, passwords, codes, devices and identities, and what belongs to a person's own account.
 
 pub(crate) mod accept_invitation;
 pub(crate) mod agent_token;
@@ -8,6 +8,7 @@ pub(crate) mod device;
 pub(crate) mod key_token;
 pub(crate) mod me;
 pub(crate) mod mfa;
+pub(crate) mod oidc;
 pub(crate) mod sign_out;
 pub(crate) mod sign_up;
 pub(crate) mod token;

@@ -90,14 +90,17 @@ const SIGN_OUT: (&str, &str) = ("DELETE", "/v1/auth/token");
 const OPEN_OPERATIONS: [(&str, &str); 2] = [("POST", "/v1/auth/token"), ("GET", "/v1/share/{id}")];
 
 /// Routes that need no principal: public, or with a credential of their own.
-const OPEN: [&str; 16] = [
+const OPEN: [&str; 19] = [
     "/v1/agents/enroll",
     "/v1/shares/{id}/access",
     "/v1/auth/accept-invitation",
     "/v1/auth/api-key-token",
     "/v1/auth/device/code",
     "/v1/auth/device/token",
+    "/v1/auth/google",
     "/v1/auth/mfa/verify",
+    "/v1/auth/oidc/callback",
+    "/v1/auth/oidc/start",
     "/v1/auth/signup",
     "/openapi.json",
     "/metrics",

@@ -31,14 +31,14 @@ async fn patient() -> World {
 }
 
 /// A key that signs proofs.
-struct Prover {
+pub(crate) struct Prover {
     algorithm: Algorithm,
     signing: EncodingKey,
-    jwk: Value,
+    pub(crate) jwk: Value,
 }
 
 impl Prover {
-    fn p256() -> Self {
+    pub(crate) fn p256() -> Self {
         let pair = KeyPair::generate().unwrap();
         let point = pair.public_key_raw();
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -74,17 +74,17 @@ impl Prover {
         format!("{message}.{signature}")
     }
 
-    fn proof(&self, claims: &Value) -> String {
+    pub(crate) fn proof(&self, claims: &Value) -> String {
         self.sign(&self.head(), claims)
     }
 }
 
-fn claims(world: &World, jti: &str) -> Value {
+pub(crate) fn claims(world: &World, jti: &str) -> Value {
     json!({"jti": jti, "htm": "GET", "htu": HTU, "iat": world.clock.now().unix_timestamp()})
 }
 
 /// A call with a token and a proof, at the address of [`HTU`].
-fn call(path: &str, scheme: &str, token: &str, proof: Option<&str>) -> Request<Body> {
+pub(crate) fn call(path: &str, scheme: &str, token: &str, proof: Option<&str>) -> Request<Body> {
     let mut request = Request::get(path)
         .header("host", "claviger.example")
         .header("authorization", format!("{scheme} {token}"));

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agent_oidc;
 mod agents;
 mod approvals;
 mod audit;
@@ -15,15 +16,18 @@ mod bound_tokens;
 mod doubles;
 mod enrolment;
 mod export;
+mod flaws;
 mod grants;
 mod hostile;
 mod idempotency;
+mod identity_provider;
 mod keys;
 mod kill_switch;
 mod leases;
 mod least_right;
 mod members;
 mod mfa;
+mod oidc;
 mod path_secrets;
 mod people;
 mod policies;

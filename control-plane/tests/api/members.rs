@@ -245,14 +245,21 @@ async fn address_rules_hold_for_every_call_and_headers_change_nothing() {
         for (path, body) in [
             ("/v1/auth/agent-token", json!({"api_key": agent.0})),
             ("/v1/auth/api-key-token", json!({"api_key": owner.0})),
-            (
-                "/v1/auth/token",
-                json!({"email": "ada@example.org", "password": PASSWORD}),
-            ),
         ] {
             let refused = ask(outside, Method::POST, path, &NOBODY, Some(body)).await;
             refused.refused(403, "address_denied");
         }
+        // Whether a password is right, nobody learns from there.
+        let mut answers = Vec::new();
+        for password in [PASSWORD, "Wrong-horse7battery"] {
+            let body = json!({"email": "ada@example.org", "password": password});
+            let refused = ask(outside, Method::POST, "/v1/auth/token", &NOBODY, Some(body)).await;
+            let mut answer = refused.json();
+            answer["instance"] = json!(null);
+            answers.push(answer);
+            refused.refused(401, "unauthenticated");
+        }
+        assert_eq!(answers[0], answers[1]);
         // A bad credential is a bad credential from anywhere.
         let refused = ask(outside, Method::GET, "/v1/auth/me", &NOBODY, None).await;
         refused.refused(401, "unauthenticated");

@@ -156,7 +156,7 @@ pub(crate) struct Setup {
     pub(crate) paced: bool,
     /// As many sign-ins as a test makes, unless said otherwise.
     pub(crate) people: Option<PeopleOptions>,
-    /// Whom the plane may ask.
+    /// Whom the plane may ask: nothing on this machine, unless said otherwise.
     pub(crate) outbound: OutboundOptions,
     /// How it tells the trail.
     pub(crate) delivery: DeliveryOptions,

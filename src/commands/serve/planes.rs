@@ -1,13 +1,14 @@
 //! The planes of one process: what they share, how they start, and how they end.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use control_plane::{
-    AppState, ControlPlane, DeliveryOptions, Inject, InjectorParts, Limits, Metrics,
+    AppState, ControlPlane, DeliveryOptions, Inject, InjectorParts, Limits, Metrics, OidcOptions,
     OutboundOptions, OutboundProxy, Parts, PeopleOptions, RotationOptions, publish_checkpoints,
 };
 use leases::root_key::RootPublicKeys;
@@ -94,6 +95,7 @@ impl Planes {
         }
         let people = PeopleOptions {
             sign_up: config.people.sign_up,
+            oidc: oidc(config)?,
             ..PeopleOptions::default()
         };
         plant.store.quotas().set_default(config.quotas.of_store());
@@ -320,14 +322,7 @@ fn upstream_proxy(config: &Config) -> anyhow::Result<Option<UpstreamProxy>> {
     };
     let password = match &config.network.upstream_proxy_password_file {
         None => Zeroizing::default(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", file.display()))
-                    .hint("name a readable file as network.upstream_proxy_password_file")
-            })?;
-            let text = Zeroizing::new(text);
-            Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
-        }
+        Some(file) => secret_of(file, "network.upstream_proxy_password_file")?,
     };
     let user = percent_decode_str(url.username()).decode_utf8_lossy();
     let host = url.host_str().unwrap_or_default();
@@ -336,6 +331,36 @@ fn upstream_proxy(config: &Config) -> anyhow::Result<Option<UpstreamProxy>> {
         port: url.port_or_known_default().unwrap_or(80),
         credentials: (!user.is_empty()).then(|| (user.into_owned(), password)),
     }))
+}
+
+/// The identity provider of people, with its client's secret read.
+fn oidc(config: &Config) -> anyhow::Result<Option<OidcOptions>> {
+    let oidc = &config.oidc;
+    let (Some(issuer), Some(client_id)) = (&oidc.issuer, &oidc.client_id) else {
+        return Ok(None);
+    };
+    let secret = oidc.client_secret_file.as_deref();
+    let secret = secret.map(|file| secret_of(file, "oidc.client_secret_file"));
+    Ok(Some(OidcOptions {
+        issuer: issuer.clone(),
+        client_id: client_id.clone(),
+        client_secret: secret.transpose()?,
+        redirect_url: oidc.redirect_url.clone(),
+        allowed_domains: oidc.allowed_domains.clone(),
+        allowed_emails: oidc.allowed_emails.clone(),
+        sign_up: oidc.sign_up,
+    }))
+}
+
+/// The secret that a file holds, without its line end. `key` is the setting that names the file.
+fn secret_of(file: &Path, key: &str) -> Result<Zeroizing<String>, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(format!("cannot read {}: {error}", file.display()))
+            .hint(format!("name a readable file as {key}"))
+    })?;
+    let text = Zeroizing::new(text);
+    let secret = text.trim_end_matches(['\r', '\n']);
+    Ok(Zeroizing::new(secret.to_owned()))
 }
 
 /// No more connections than there are files for, two for each, since it leads to a provider: an agent that finds no room is told

@@ -10,6 +10,7 @@ use control_plane::{
     KeyRing, MakeCa, NewCa, Start, VerifyingRing, bootstrap, ensure_ca, trust_pem, wait_for_keys,
 };
 use leases::clock::{Clock, SystemClock};
+use leases::id::OrgId;
 use prometheus::Registry;
 use providers::Catalog;
 use proxy::tls::ca::Authority;
@@ -260,13 +261,7 @@ pub(crate) async fn begin_epoch(
     data: &DataDir,
     location: Location,
 ) -> anyhow::Result<u64> {
-    // A node's own name would take its streams away from it.
-    let node = match &location {
-        Location::Sqlite(_) => node(config, data, &location)?,
-        Location::Postgres(_) => format!("{}-restore", node(config, data, &location)?),
-    };
-    let clock = Arc::new(SystemClock);
-    let store = open_store(config, data, (location, &node), clock).await?;
+    let store = beside_servers(config, data, (location, "restore")).await?;
     // The start may have found the rollback by itself, and ended them then.
     let found = store.restored().map_or(0, |found| found.ended_leases);
     let ended = store.begin_epoch(&Actor::system("operator")).await?;
@@ -282,13 +277,52 @@ pub(crate) async fn open_for_operator(
     let (config, data) = installation(context, database)?;
     let location = location(&config, &data)?;
     existing(&location)?;
+    beside_servers(&config, &data, (location, "operator")).await
+}
+
+/// Takes all address rules from an organisation, the first one unless it is named, and gives their number: for an operator whom
+/// they shut out with everybody else. No server runs on a file meanwhile; those of a shared database may.
+pub(crate) async fn clear_ip_rules(
+    context: &Context,
+    (database, org): (Option<&str>, Option<&OrgId>),
+) -> anyhow::Result<(OrgId, u64)> {
+    let (config, data) = installation(context, database)?;
+    let location = location(&config, &data)?;
+    existing(&location)?;
+    let _held = match location {
+        Location::Sqlite(_) => Some(data.hold()?),
+        Location::Postgres(_) => None,
+    };
+    let store = beside_servers(&config, &data, (location, "operator")).await?;
+    let orgs = store.orgs();
+    let found = match org {
+        Some(org) => orgs.get(org).await?,
+        None => orgs.first().await?,
+    };
+    let Some(found) = found else {
+        return Err(Failure::new("there is no such organisation here")
+            .code("not_found")
+            .hint("`claviger whoami` of one of its people shows its org_id; leave --org out for the first one")
+            .into());
+    };
+    let rules = store.ip_rules();
+    let cleared = rules.clear(&found.id, &Actor::system("operator")).await?;
+    store.close().await;
+    Ok((found.id, cleared))
+}
+
+/// Opens the store for a command that may run beside the servers of a shared database.
+async fn beside_servers(
+    config: &Config,
+    data: &DataDir,
+    (location, purpose): (Location, &str),
+) -> anyhow::Result<Store> {
     // A node's own name would take its streams away from it.
     let node = match &location {
-        Location::Sqlite(_) => node(&config, &data, &location)?,
-        Location::Postgres(_) => format!("{}-operator", node(&config, &data, &location)?),
+        Location::Sqlite(_) => node(config, data, &location)?,
+        Location::Postgres(_) => format!("{}-{purpose}", node(config, data, &location)?),
     };
-    let clock = Arc::new(SystemClock);
-    open_store(&config, &data, (location, &node), clock).await
+    open_store(config, data, (location, &node), Arc::new(SystemClock)).await
 }
 
 /// Refuses a database file that is not there: an offline command makes none.

@@ -4,10 +4,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use store::{AgentSettings, AuthMethod, CreateAgentError, NewAgent};
-use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{AgentWithKey, check_description, check_name, name_taken, settings, settings_refused};
+use super::{
+    AgentWithKey, check_description, check_name, name_taken, oidc, settings, settings_refused,
+};
 use crate::AppState;
 use crate::api_key::{ApiKey, KeyHolder};
 use crate::auth::Person;
@@ -25,12 +26,20 @@ pub(crate) struct CreateAgent {
     name: String,
     /// Free text, at most 1024 characters.
     description: Option<String>,
-    /// `api_key` (the default), `mtls` or `signed_request`.
+    /// `api_key` (the default), `mtls`, `oidc_client_credentials` or `signed_request`.
     auth_method: Option<String>,
     /// For `signed_request`: the Ed25519 key, 32 bytes in base64.
     public_key: Option<String>,
     /// For `mtls`: SHA-256 of the certificate's DER in hexadecimal.
     client_cert_fingerprint: Option<String>,
+    /// For `oidc_client_credentials`: the agent's identity provider, as its tokens name it.
+    #[schema(example = "https://id.example.org")]
+    oidc_issuer: Option<String>,
+    /// The agent's own client there.
+    oidc_client_id: Option<String>,
+    /// For whom the provider makes the agent's tokens; `claviger` where it is left out.
+    #[serde(alias = "audience")]
+    oidc_audience: Option<String>,
     /// How long its tokens live: 60 to 3600, default 900.
     token_ttl_seconds: Option<i64>,
     /// Binds it to these vaults: beyond them it reaches nothing, whatever grants and policies say.
@@ -41,16 +50,23 @@ pub(crate) struct CreateAgent {
 }
 
 impl CreateAgent {
-    fn settings(&self, now: OffsetDateTime) -> Result<AgentSettings, ApiError> {
+    fn settings(&self, state: &AppState) -> Result<AgentSettings, ApiError> {
         let method = self.auth_method.as_deref().map(settings::method);
         let key = self.public_key.as_deref().map(settings::public_key);
         let certificate = self.client_cert_fingerprint.as_deref();
         let certificate = certificate.map(settings::fingerprint);
+        let named = [
+            &self.oidc_issuer,
+            &self.oidc_client_id,
+            &self.oidc_audience,
+        ];
+        let now = state.clock.now();
         let end = self.expires_at.map(|end| settings::end(end, now));
         Ok(AgentSettings {
             auth_method: method.transpose()?.unwrap_or_default(),
             public_key: key.transpose()?,
             client_cert_fingerprint: certificate.transpose()?,
+            oidc: oidc::read(state, named)?,
             token_ttl_seconds: self.token_ttl_seconds.map(settings::ttl).transpose()?,
             vault_ids: self
                 .vault_ids
@@ -65,7 +81,7 @@ impl CreateAgent {
 /// Makes an agent and shows its key, once, if it authenticates by one.
 #[utoipa::path(post, path = "/v1/agents", tag = "agents", operation_id = "createAgent", request_body = CreateAgent,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 201, body = AgentWithKey), (status = 409, body = Problem)))]
+    responses((status = 201, body = AgentWithKey), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
@@ -73,7 +89,7 @@ pub(crate) async fn handle(
 ) -> Result<(StatusCode, axum::Json<AgentWithKey>), ApiError> {
     check_name(&body.name)?;
     check_description(body.description.as_deref())?;
-    let settings = body.settings(state.clock.now())?;
+    let settings = body.settings(&state)?;
     let has_key = settings.auth_method == AuthMethod::ApiKey;
     let key = has_key.then(|| ApiKey::generate(KeyHolder::Agent));
     let new = NewAgent {

@@ -3,10 +3,11 @@
 use axum::extract::State;
 use serde::Deserialize;
 use store::{AgentPatch, PatchAgentError, SettingsPatch};
-use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{AgentView, check_description, check_name, name_taken, settings, settings_refused};
+use super::{
+    AgentView, check_description, check_name, name_taken, oidc, settings, settings_refused,
+};
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
@@ -28,13 +29,22 @@ pub(crate) struct UpdateAgent {
     description: Option<Option<String>>,
     /// `false` refuses the agent's next request, in open tunnels too.
     is_active: Option<bool>,
-    /// Another method, with its field; what the old one gave ends at once. An agent that goes back to `api_key` gets its key by
+    /// Another method, with its fields; what the old one gave ends at once. An agent that goes back to `api_key` gets its key by
     /// `POST /v1/agents/{id}/rotate-key`.
     auth_method: Option<String>,
     /// For `signed_request`: another Ed25519 key, 32 bytes in base64.
     public_key: Option<String>,
     /// For `mtls`: SHA-256 of another certificate's DER in hexadecimal.
     client_cert_fingerprint: Option<String>,
+    /// For `oidc_client_credentials`: another identity provider, or another client or audience at the same one. What is given of
+    /// the three takes the place of all of them, so issuer and client id go together.
+    #[schema(example = "https://id.example.org")]
+    oidc_issuer: Option<String>,
+    /// The agent's own client there.
+    oidc_client_id: Option<String>,
+    /// For whom the provider makes the agent's tokens; `claviger` where it is left out.
+    #[serde(alias = "audience")]
+    oidc_audience: Option<String>,
     /// How long its tokens live: 60 to 3600; `null` for 900.
     #[serde(default, deserialize_with = "crate::json::nullable")]
     #[schema(value_type = Option<i64>)]
@@ -62,21 +72,27 @@ pub(crate) struct UpdateAgent {
 }
 
 impl UpdateAgent {
-    fn settings(&self, now: OffsetDateTime) -> Result<SettingsPatch, ApiError> {
+    fn settings(&self, state: &AppState) -> Result<SettingsPatch, ApiError> {
         let method = self.auth_method.as_deref().map(settings::method);
         let key = self.public_key.as_deref().map(settings::public_key);
         let certificate = self.client_cert_fingerprint.as_deref();
         let certificate = certificate.map(settings::fingerprint);
+        let named = [
+            &self.oidc_issuer,
+            &self.oidc_client_id,
+            &self.oidc_audience,
+        ];
         let ttl = self.token_ttl_seconds;
         let ttl = ttl.map(|ttl| ttl.map(settings::ttl).transpose());
         let vaults = self.vault_ids.as_ref();
         let vaults = vaults.map(|ids| ids.as_deref().map(settings::vaults).transpose());
-        let end = self.expires_at;
+        let (end, now) = (self.expires_at, state.clock.now());
         let end = end.map(|end| end.map(|end| settings::end(end, now)).transpose());
         Ok(SettingsPatch {
             auth_method: method.transpose()?,
             public_key: key.transpose()?,
             client_cert_fingerprint: certificate.transpose()?,
+            oidc: oidc::read(state, named)?,
             token_ttl_seconds: ttl.transpose()?,
             vault_ids: vaults.transpose()?,
             expires_at: end.transpose()?,
@@ -98,7 +114,7 @@ pub(crate) async fn handle(
     }
     check_description(body.description.as_ref().and_then(Option::as_deref))?;
     let patch = AgentPatch {
-        settings: body.settings(state.clock.now())?,
+        settings: body.settings(&state)?,
         name: body.name.clone(),
         description: body.description,
         is_active: body.is_active,

@@ -18,24 +18,43 @@ use crate::context::RequestContext;
 use crate::error::ApiError;
 use crate::extract::Json;
 use crate::jwt::{AgentToken, Confirmation};
+use crate::oidc;
 use crate::people::address_rules;
 use crate::problem::Problem;
 use crate::proof::{self, Proof, ProofError, ProofKey};
 use crate::routes::agents::token_lifetime;
 use crate::sender::Sender;
 
-/// An agent's key, or its id over a connection with its certificate; further fields of the seeds' clients are ignored.
+/// An agent's key, or its id with a token of its own identity provider or over a connection with its certificate; further fields of
+/// the seeds' clients are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct TokenRequest {
     /// `ocv_...`
     #[schema(value_type = Option<String>)]
     api_key: Option<Secret>,
-    /// Must be the key's own agent. Over TLS with a client certificate, the agent that it is registered for.
+    /// A JWT of the agent's own identity provider, for an agent whose `auth_method` is `oidc_client_credentials`.
+    #[schema(value_type = Option<String>)]
+    oidc_token: Option<Secret>,
+    /// Must be the key's own agent. With a provider's token, or over TLS with a client certificate, the agent that it is for.
     agent_id: Option<String>,
     /// Binds the token to this public key, a JWK of P-256 or Ed25519 (RFC 9449): each request with the token then needs a
     /// proof by it in the header `DPoP`.
     #[schema(value_type = Option<Object>)]
     dpop_jwk: Option<Value>,
+}
+
+impl TokenRequest {
+    /// One credential comes, or none where the connection is it.
+    fn check(&self) -> Result<(), ApiError> {
+        let rule = match (&self.api_key, &self.oidc_token, &self.agent_id) {
+            (Some(_), Some(_), _) => "goes without oidc_token; send one of the two",
+            (None, None, None) => {
+                "is missing; send it, or the agent_id with an oidc_token or over TLS with a client certificate"
+            }
+            (Some(_), None, _) | (None, Some(_), _) | (None, None, Some(_)) => return Ok(()),
+        };
+        Err(ApiError::invalid("api_key", rule))
+    }
 }
 
 /// A token.
@@ -58,28 +77,26 @@ impl Drop for TokenAnswer {
     }
 }
 
-/// Exchanges an agent's key, or its client certificate, for a token of 15 minutes or of the agent's own lifetime.
+/// Exchanges an agent's key, its provider's token or its client certificate for a token of 15 minutes or of the agent's own lifetime.
 #[utoipa::path(post, path = "/v1/auth/agent-token", tag = "auth", operation_id = "agentToken", security(()), request_body = TokenRequest,
     params(("DPoP" = Option<String>, Header, description = "A proof by the key that the token is to be bound to")),
-    responses((status = 200, body = TokenAnswer), (status = 401, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, body = TokenAnswer), (status = 400, body = Problem), (status = 401, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
     sender: Sender,
     Json(body): Json<TokenRequest>,
 ) -> Result<axum::Json<TokenAnswer>, ApiError> {
-    if body.api_key.is_none() && body.agent_id.is_none() {
-        let rule = "is missing; send it, or over TLS with a client certificate the agent_id";
-        return Err(ApiError::invalid("api_key", rule));
-    }
+    body.check()?;
     let now = state.clock.now();
     // Whatever the agent, so that a mistake in it says nothing of one.
     let possession = match Possession::check(&sender, body.dpop_jwk.as_ref(), now) {
         Ok(possession) => possession,
         Err(error) => return Err(auth::counted(&state, &context, error).await),
     };
-    let Some(agent) = find_agent(&state, &sender, &body, now).await? else {
-        return Err(auth::refuse(&state, &context, "an agent's credential was refused").await);
+    let agent = match find_agent(&state, &sender, &body, now).await? {
+        Ok(agent) => agent,
+        Err(why) => return Err(auth::refuse(&state, &context, why).await),
     };
     let org = &agent.org;
     address_rules::check(&state, org, context.client_ip).await?;
@@ -105,22 +122,33 @@ pub(crate) async fn handle(
     }))
 }
 
-/// The agent that a request shows to be, if it may act; `None` for every credential that is not good.
+/// The agent that a request shows to be, if it may act; the inner error is the reason for the record, and one answer to the caller.
 async fn find_agent(
     state: &AppState,
     sender: &Sender,
     body: &TokenRequest,
     now: OffsetDateTime,
-) -> Result<Option<Agent>, ApiError> {
+) -> Result<Result<Agent, &'static str>, ApiError> {
     let named = body.agent_id.as_deref();
-    let found = match &body.api_key {
-        Some(key) => match key.expose_str().and_then(api_key::presented) {
-            Some((KeyHolder::Agent, hash)) => agent_by_key(state, &hash).await?,
-            Some((KeyHolder::Person, _)) | None => None,
-        },
-        None => by_certificate(state, sender, named, now).await?,
+    match (&body.api_key, &body.oidc_token) {
+        (Some(key), _) => by_key(state, key, named).await,
+        (None, Some(token)) => oidc::identify_agent(state, named, token).await,
+        (None, None) => by_certificate(state, sender, named, now).await,
+    }
+}
+
+/// The agent of a key.
+async fn by_key(
+    state: &AppState,
+    key: &Secret,
+    named: Option<&str>,
+) -> Result<Result<Agent, &'static str>, ApiError> {
+    let found = match key.expose_str().and_then(api_key::presented) {
+        Some((KeyHolder::Agent, hash)) => agent_by_key(state, &hash).await?,
+        Some((KeyHolder::Person, _)) | None => None,
     };
-    Ok(found.filter(|agent| named.is_none_or(|id| id == agent.id.as_str())))
+    let found = found.filter(|agent| named.is_none_or(|id| id == agent.id.as_str()));
+    Ok(found.ok_or("an agent's key was refused"))
 }
 
 /// The agent of this id, if it is the connection's certificate that is registered for it.
@@ -129,16 +157,17 @@ async fn by_certificate(
     sender: &Sender,
     named: Option<&str>,
     now: OffsetDateTime,
-) -> Result<Option<Agent>, ApiError> {
+) -> Result<Result<Agent, &'static str>, ApiError> {
     let held = sender.certificate().filter(|held| held.is_valid(now));
     let id = named.and_then(|id| AgentId::parse(id).ok());
     let Some((held, id)) = held.zip(id) else {
-        return Ok(None);
+        return Ok(Err(NO_CERTIFICATE));
     };
     let found = state.store.agents().find_anywhere(&id).await?;
-    Ok(found.filter(|agent| {
+    let found = found.filter(|agent| {
         agent.is_live(now) && agent.settings.client_cert_fingerprint == Some(held.fingerprint)
-    }))
+    });
+    Ok(found.ok_or(NO_CERTIFICATE))
 }
 
 /// What a token is to be bound to beside its agent: nothing, a key that was named, or one that was proven.
@@ -222,3 +251,5 @@ async fn vaults(state: &AppState, agent: &Agent) -> Result<Vec<String>, ApiError
     }
     Ok(ids)
 }
+
+const NO_CERTIFICATE: &str = "an agent's certificate was refused";

@@ -4,7 +4,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use leases::id::{OrgId, UserId};
 use serde::{Deserialize, Serialize};
-use store::{ProfilePatch, User};
+use store::{Identity, ProfilePatch, User};
 use utoipa::ToSchema;
 use vault::Secret;
 
@@ -29,14 +29,36 @@ pub(crate) struct Me {
     name: String,
     email: Option<String>,
     display_name: Option<String>,
-    /// `password`, or `api_key` for whoever has none.
+    /// `password`; for whoever has none `oidc`, or without an identity as well `api_key`.
     auth_method: &'static str,
     /// `owner`, `admin`, `member` or `auditor`.
     role: &'static str,
-    /// No mail is sent, so none is verified.
+    /// Whether an identity provider vouched for the email at the last sign-in by it. No mail is sent, so none is verified here.
     email_verified: bool,
+    /// What the person is to identity providers.
+    identities: Vec<LinkedIdentity>,
     totp_enabled: bool,
     created_at: Timestamp,
+}
+
+/// An identity that signs in to the account.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LinkedIdentity {
+    issuer: String,
+    subject: String,
+    created_at: Timestamp,
+    last_used_at: Timestamp,
+}
+
+impl From<Identity> for LinkedIdentity {
+    fn from(identity: Identity) -> Self {
+        Self {
+            issuer: identity.issuer,
+            subject: identity.subject,
+            created_at: identity.created_at.into(),
+            last_used_at: identity.used_at.into(),
+        }
+    }
 }
 
 impl Me {
@@ -44,15 +66,25 @@ impl Me {
         let (credentials, factors) = (state.store.credentials(), state.store.second_factors());
         let password = credentials.password(&user.org, &user.id).await?;
         let totp_enabled = factors.is_enabled(&user.org, &user.id).await?;
+        let identities = state.store.identities().of(&user.org, &user.id).await?;
+        let is_vouched =
+            |identity: &Identity| identity.email.is_some() && identity.email == user.email;
+        let email_verified = identities.iter().any(is_vouched);
+        let auth_method = match (&password, identities.as_slice()) {
+            (Some(_), _) => "password",
+            (None, [_, ..]) => "oidc",
+            (None, []) => "api_key",
+        };
         Ok(Self {
             id: user.id,
             org_id: user.org,
             name: user.name,
             email: user.email,
             display_name: user.display_name,
-            auth_method: password.map_or("api_key", |_| "password"),
+            auth_method,
             role: user.role.as_str(),
-            email_verified: false,
+            email_verified,
+            identities: identities.into_iter().map(LinkedIdentity::from).collect(),
             totp_enabled,
             created_at: user.created_at.into(),
         })

@@ -146,11 +146,14 @@ pub(crate) async fn verify(
     if !totp::take(&state, &user, &body.code, &actor).await? {
         return Err(refuse(&state, &context).await);
     }
-    let signed_in = sign_in::complete(&state, &user, None, &context).await?;
-    Ok(Answer(signed_in))
+    match sign_in::complete(&state, &user, None, &context).await {
+        Ok(signed_in) => Ok(Answer(signed_in)),
+        Err(error) => Err(sign_in::hide_address(&state, &user, &context, error, WRONG).await),
+    }
 }
 
 async fn refuse(state: &AppState, context: &RequestContext) -> ApiError {
-    let detail = "the code is not right, or was used before, or the sign-in took longer than five minutes; wait for the next code, or sign in anew";
-    sign_in::refuse(state, context, "a code was refused", detail).await
+    sign_in::refuse(state, context, "a code was refused", WRONG).await
 }
+
+const WRONG: &str = "the code is not right, or was used before, or the sign-in took longer than five minutes; wait for the next code, or sign in anew";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leases::id::VaultId;
+use leases::id::{OrgId, VaultId};
 use serde::{Deserialize, Serialize};
 use store::{AccountError, Actor, NewAccount, NewVault, Role};
 use tokio::time::Instant;
@@ -81,18 +81,28 @@ async fn make(state: &AppState, new: NewAccount, context: &RequestContext) -> Re
         request_id: Some(context.id.clone()),
         ..Actor::system("sign-up")
     };
-    let org = state.store.orgs().create(&new.email, &actor).await?.id;
+    let org = make_org(state, &new.email, &actor).await?;
+    match state.store.credentials().create(&org, new, &actor).await {
+        // Taken meanwhile: the organisation stays behind, empty and without anybody.
+        Ok(_) | Err(AccountError::EmailTaken) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes an organisation with its vault, and nobody in it yet.
+pub(crate) async fn make_org(
+    state: &AppState,
+    name: &str,
+    actor: &Actor,
+) -> Result<OrgId, ApiError> {
+    let org = state.store.orgs().create(name, actor).await?.id;
     let id = VaultId::new(state.clock.now());
     // The key first: a vault row without a key could never be written to, a key without a row harms nobody.
     let kek_id = state.vault.wrapper().create_kek(id.as_str()).await?;
     let kek_id = kek_id.to_string();
     let vaults = state.store.vaults();
     vaults.ensure_default(&org, NewVault { id, kek_id }).await?;
-    match state.store.credentials().create(&org, new, &actor).await {
-        // Taken meanwhile: the organisation stays behind, empty and without anybody.
-        Ok(_) | Err(AccountError::EmailTaken) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(org)
 }
 
 /// Longer than making an organisation takes, so that the time says nothing.

@@ -24,7 +24,8 @@ pub(crate) struct SignIn {
 
 /// Exchanges an email and a password for a token of 15 minutes, or for what a code makes one.
 ///
-/// Whether there is such an email, neither the answer nor its time says.
+/// Whether there is such an email, neither the answer nor its time says, and from an address that the organisation does not take,
+/// neither whether the password was right.
 #[utoipa::path(post, path = "/v1/auth/token", tag = "auth", operation_id = "signIn", security(()), request_body = SignIn,
     responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 429, body = Problem)))]
 pub(crate) async fn handle(
@@ -41,12 +42,18 @@ pub(crate) async fn handle(
     let is_right = state.people.hasher.verify(&body.password, digest).await?;
     match found {
         Some((user, _)) if is_right => {
-            let signed_in = sign_in::by_password(&state, &user, &context).await?;
-            Ok(Answer(signed_in))
+            let signed_in = sign_in::by_first_factor(&state, &user, &context).await;
+            match signed_in {
+                Ok(signed_in) => Ok(Answer(signed_in)),
+                Err(error) => {
+                    Err(sign_in::hide_address(&state, &user, &context, error, WRONG).await)
+                }
+            }
         }
         Some(_) | None => {
-            let detail = "the email or the password is not right; check both, or ask an owner or an admin for an invitation";
-            Err(sign_in::refuse(&state, &context, "a sign-in was refused", detail).await)
+            Err(sign_in::refuse(&state, &context, "a sign-in was refused", WRONG).await)
         }
     }
 }
+
+const WRONG: &str = "the email or the password is not right; check both, or ask an owner or an admin for an invitation";
