@@ -147,3 +147,82 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
 /// Large providers have about ten.
 const MAX_KEYS: usize = 64;
 const MAX_KID: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(bytes: usize) -> String {
+        URL_SAFE_NO_PAD.encode(vec![0xc3; bytes])
+    }
+
+    fn read_one(key: &Value) -> Option<Key> {
+        let document = json!({ "keys": [key] }).to_string();
+        read(document.as_bytes()).unwrap().pop()
+    }
+
+    #[test]
+    fn keys_of_every_taken_kind_serve_their_own_algorithms() {
+        let rsa = json!({"kty": "RSA", "n": text(256), "e": "AQAB"});
+        let p256 = json!({"kty": "EC", "crv": "P-256", "x": text(32), "y": text(32)});
+        let p384 = json!({"kty": "EC", "crv": "P-384", "x": text(48), "y": text(48)});
+        let ed25519 = json!({"kty": "OKP", "crv": "Ed25519", "x": text(32)});
+        let all = ["RS256", "PS512", "ES256", "ES384", "EdDSA", "Ed25519"];
+        for (key, own) in [
+            (rsa, &["RS256", "PS512"][..]),
+            (p256, &["ES256"]),
+            (p384, &["ES384"]),
+            (ed25519, &["EdDSA", "Ed25519"]),
+        ] {
+            let key = read_one(&key).unwrap();
+            let takes = |name: &&str| key.takes(algorithm(name).unwrap());
+            let taken: Vec<&str> = all.iter().copied().filter(|name| takes(&name)).collect();
+            assert_eq!(taken, own);
+        }
+        for symmetric in ["HS256", "HS512", "none", "ES256K", ""] {
+            assert_eq!(algorithm(symmetric), None, "{symmetric}");
+        }
+    }
+
+    #[test]
+    fn keys_of_other_kinds_uses_and_sizes_are_left_out() {
+        let rsa = |bytes: usize, e: &str| json!({"kty": "RSA", "n": text(bytes), "e": e});
+        let with = |name: &str, value: Value| {
+            let mut key = rsa(256, "AQAB");
+            key[name] = value;
+            key
+        };
+        for bad in [
+            rsa(128, "AQAB"),
+            rsa(1024, "AQAB"),
+            rsa(256, "AQ"),
+            rsa(256, "AAE"),
+            rsa(256, "Ag"),
+            rsa(256, ""),
+            rsa(256, "AQAAAAAB"),
+            rsa(256, "AQAB="),
+            with("use", json!("enc")),
+            with("key_ops", json!(["sign"])),
+            with("alg", json!("HS256")),
+            with("alg", json!("ES256")),
+            with("kty", json!("oct")),
+            with("kid", json!("x".repeat(257))),
+            with("n", json!(null)),
+            json!({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}),
+            json!({"kty": "EC", "crv": "P-256", "x": text(31), "y": text(32)}),
+            json!({"kty": "EC", "crv": "secp256k1", "x": text(32), "y": text(32)}),
+            json!({"kty": "OKP", "crv": "X25519", "x": text(32)}),
+            json!({"kty": "OKP", "crv": "Ed25519", "x": text(33)}),
+            json!("key"),
+        ] {
+            assert!(read_one(&bad).is_none(), "{bad}");
+        }
+        assert!(read_one(&with("key_ops", json!(["verify"]))).is_some());
+        assert!(read(b"{}").is_none());
+        assert!(read(b"<html>").is_none());
+        let many = json!({ "keys": vec![rsa(256, "AQAB"); 100] }).to_string();
+        assert_eq!(read(many.as_bytes()).unwrap().len(), MAX_KEYS);
+    }
+}
