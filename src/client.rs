@@ -390,9 +390,6 @@ fn next_action(status: StatusCode, code: &str) -> &'static str {
         (403, "address_denied") => {
             "`claviger ip-rule list`, from an address that is let in, shows the rules"
         }
-        (403, "oidc_not_configured") => {
-            "sign in with `claviger login --email`; an operator sets the section `oidc`, which `claviger config check` shows"
-        }
         (403, "identity_not_admitted") => {
             "an owner or admin invites with `claviger member invite`; the server's section `oidc` says whom it lets in"
         }
@@ -407,6 +404,9 @@ fn next_action(status: StatusCode, code: &str) -> &'static str {
         }
         (403, _) => {
             "`claviger grant list` shows what is granted; a person grants more with `claviger grant create`"
+        }
+        (404, "oidc_not_configured") => {
+            "sign in with `claviger login --email`; an operator sets the section `oidc`, which `claviger config check` shows"
         }
         (404, _) => {
             "`claviger set list`, `agent list`, `grant list` and `lease list` show what there is"

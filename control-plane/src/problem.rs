@@ -150,8 +150,6 @@ codes! {
         "The organisation's address rules (GET /v1/security/ip-rules) do not let this address in. The address is that of the connection; headers that claim another are not believed.";
     SignUpClosed = "sign_up_closed", FORBIDDEN, "Nobody can sign up here",
         "This installation makes accounts by invitation. Ask an owner or an admin for one; its operator opens it with `people.sign_up = \"open\"`.";
-    OidcNotConfigured = "oidc_not_configured", FORBIDDEN, "No identity provider vouches for people here",
-        "This installation signs people in by passwords and keys. Its operator names an identity provider in the section `oidc` of the configuration.";
     IdentityNotAdmitted = "identity_not_admitted", FORBIDDEN, "The identity is not admitted here",
         "The identity provider vouched for somebody whom this installation does not let in: by its allowed domains and emails, for want of a verified email, or for want of an account and of an invitation. The detail says which.";
     LastOwner = "last_owner", FORBIDDEN, "The organisation would have no owner",
@@ -186,6 +184,8 @@ codes! {
         "An agent reads, writes, deletes and rotates secrets only as policies on the vault let it, and a policy may take from a person what their role gives. POST /v1/policies/explain says which policy decides; a person makes one with POST /v1/vaults/{id}/policies.";
     NotFound = "not_found", NOT_FOUND, "There is no such thing",
         "The path or the id does not exist, or belongs to somebody else. Lists show what there is.";
+    OidcNotConfigured = "oidc_not_configured", NOT_FOUND, "No identity provider vouches for people here",
+        "This installation signs people in by passwords and keys. Its operator names an identity provider in the section `oidc` of the configuration.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The `Allow` header lists the methods of this path.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive",

@@ -177,9 +177,9 @@ mod tests {
             (ed25519, &["EdDSA", "Ed25519"]),
         ] {
             let key = read_one(&key).unwrap();
-            let takes = |name: &&str| key.takes(algorithm(name).unwrap());
-            let taken: Vec<&str> = all.iter().copied().filter(|name| takes(&name)).collect();
-            assert_eq!(taken, own);
+            let fits = |name: &&str| key.takes(algorithm(name).unwrap());
+            let found: Vec<&str> = all.iter().copied().filter(fits).collect();
+            assert_eq!(found, own);
         }
         for symmetric in ["HS256", "HS512", "none", "ES256K", ""] {
             assert_eq!(algorithm(symmetric), None, "{symmetric}");

@@ -275,7 +275,7 @@ async fn of_people_each_gets_in_where_the_role_does() {
             }
         }
     }
-    assert_eq!(seen, 27);
+    assert_eq!(seen, 29);
 }
 
 /// A body that calls of bindings take, for an agent that is not the caller's.

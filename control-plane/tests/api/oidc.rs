@@ -721,9 +721,9 @@ async fn an_answer_goes_to_the_terminal_or_to_the_operators_page_alone() {
     }
     // Without a page of the operator's there is nothing for browsers.
     let refused = world.post("/v1/auth/oidc/start", &NOBODY, json!({})).await;
-    refused.refused(403, "oidc_not_configured");
+    refused.refused(404, "oidc_not_configured");
     let refused = world.get("/v1/auth/oidc/start", &NOBODY).await;
-    refused.refused(403, "oidc_not_configured");
+    refused.refused(404, "oidc_not_configured");
     let body = json!({"redirect_uri": TERMINAL, "prompt": "none"});
     let refused = world.post("/v1/auth/oidc/start", &NOBODY, body).await;
     refused.refused(400, "unknown_field");
@@ -735,17 +735,17 @@ async fn without_a_provider_there_is_none_of_it() {
     let body = json!({"redirect_uri": TERMINAL});
     for path in ["/v1/auth/oidc/start", "/v1/auth/oidc/link"] {
         let refused = world.post(path, &world.home.admin, body.clone()).await;
-        refused.refused(403, "oidc_not_configured");
+        refused.refused(404, "oidc_not_configured");
     }
     let refused = finish(&world, "signin_x", "code", "state").await;
-    refused.refused(403, "oidc_not_configured");
+    refused.refused(404, "oidc_not_configured");
     let google = json!({"id_token": "a.b.c"});
     let refused = world.post("/v1/auth/google", &NOBODY, google.clone()).await;
-    refused.refused(403, "oidc_not_configured");
+    refused.refused(404, "oidc_not_configured");
     // Nor of Google where another one is configured.
     let (_provider, world) = usual().await;
     let refused = world.post("/v1/auth/google", &NOBODY, google).await;
-    let detail = refused.refused(403, "oidc_not_configured");
+    let detail = refused.refused(404, "oidc_not_configured");
     assert!(detail.contains("google"), "{detail}");
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct LinkIdentity {
 /// Begins to link an identity to the caller's own account: whoever the provider vouches for in its answer signs in to it from then
 /// on. A change of the password or the role meanwhile ends it.
 #[utoipa::path(post, path = "/v1/auth/oidc/link", tag = "auth", operation_id = "linkIdentity", request_body = LinkIdentity,
-    responses((status = 200, body = Begun), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Begun), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     myself: Myself,
@@ -48,6 +48,10 @@ pub(crate) async fn unlink(
     State(state): State<AppState>,
     myself: Myself,
 ) -> Result<StatusCode, ApiError> {
+    let identities = state.store.identities();
+    if identities.of(&myself.org, &myself.id).await?.is_empty() {
+        return Err(ApiError::not_found("identity of", myself.id.as_str()));
+    }
     let credentials = state.store.credentials();
     if credentials
         .password(&myself.org, &myself.id)
@@ -57,12 +61,8 @@ pub(crate) async fn unlink(
         let detail = "without its identity nobody could sign in to this account, for it has no password; choose one first with POST /v1/auth/change-password";
         return Err(ApiError::new(Code::WouldShutOut, detail));
     }
-    let identities = state.store.identities();
-    let ended = identities
+    identities
         .unlink(&myself.org, &myself.id, &myself.actor)
         .await?;
-    if ended == 0 {
-        return Err(ApiError::not_found("identity of", myself.id.as_str()));
-    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -26,7 +26,7 @@ pub(crate) struct StartSignIn {
 /// Begins a sign-in by the identity provider, for a terminal: a browser is opened with the one text, the provider's answer is
 /// brought back with the other.
 #[utoipa::path(post, path = "/v1/auth/oidc/start", tag = "auth", operation_id = "startOidc", security(()), request_body = StartSignIn,
-    responses((status = 200, body = Begun), (status = 400, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = Begun), (status = 400, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
@@ -39,7 +39,7 @@ pub(crate) async fn handle(
 
 /// Begins a sign-in by the identity provider, for a browser: sends it there, with a cookie that its answer is taken with.
 #[utoipa::path(get, path = "/v1/auth/oidc/start", tag = "auth", operation_id = "startOidcInBrowser", security(()),
-    responses((status = 303), (status = 403, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 303), (status = 404, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn in_browser(
     State(state): State<AppState>,
     context: RequestContext,
