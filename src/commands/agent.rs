@@ -219,7 +219,10 @@ impl Settings {
     async fn body(&self, client: &Client) -> anyhow::Result<Map<String, Value>> {
         let mut body = Map::new();
         if let Some(key) = &self.public_key {
-            body.insert("auth_method".to_owned(), json!(Auth::SignedRequest.method()));
+            body.insert(
+                "auth_method".to_owned(),
+                json!(Auth::SignedRequest.method()),
+            );
             body.insert("public_key".to_owned(), json!(key));
         }
         let read = self.cert.as_deref().map(fingerprint).transpose()?;

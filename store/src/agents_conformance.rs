@@ -12,8 +12,8 @@ use crate::nonces::MAX_KEPT;
 use crate::testing::*;
 use crate::timekeeper::millis;
 use crate::{
-    AgentOidc, AgentPatch, AgentSettings, AuthMethod, CreateAgentError, CreateLeaseError, NewAgent, NonceUse,
-    PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
+    AgentOidc, AgentPatch, AgentSettings, AuthMethod, CreateAgentError, CreateLeaseError, NewAgent,
+    NonceUse, PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
 };
 
 on_both! {

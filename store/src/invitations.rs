@@ -327,13 +327,15 @@ pub(crate) async fn settle(
     invitation: &Invitation,
     person: &Actor,
 ) -> Result<(), StoreError> {
-    query("UPDATE invitations SET accepted_at = $1, accepted_by = $2 WHERE org_id = $3 AND id = $4")
-        .bind(tx.now())
-        .bind(&person.id)
-        .bind(org.as_str())
-        .bind(invitation.id.as_str())
-        .execute(tx.conn())
-        .await?;
+    query(
+        "UPDATE invitations SET accepted_at = $1, accepted_by = $2 WHERE org_id = $3 AND id = $4",
+    )
+    .bind(tx.now())
+    .bind(&person.id)
+    .bind(org.as_str())
+    .bind(invitation.id.as_str())
+    .execute(tx.conn())
+    .await?;
     let event = NewEvent {
         action: "invitation.accept",
         keys: vec![

@@ -55,11 +55,7 @@ impl CreateAgent {
         let key = self.public_key.as_deref().map(settings::public_key);
         let certificate = self.client_cert_fingerprint.as_deref();
         let certificate = certificate.map(settings::fingerprint);
-        let named = [
-            &self.oidc_issuer,
-            &self.oidc_client_id,
-            &self.oidc_audience,
-        ];
+        let named = [&self.oidc_issuer, &self.oidc_client_id, &self.oidc_audience];
         let now = state.clock.now();
         let end = self.expires_at.map(|end| settings::end(end, now));
         Ok(AgentSettings {

@@ -15,13 +15,14 @@ pub(super) fn read(
     state: &AppState,
     [issuer, client_id, audience]: [&Option<String>; 3],
 ) -> Result<Option<AgentOidc>, ApiError> {
-    if [issuer, client_id, audience].iter().all(|text| text.is_none()) {
+    if [issuer, client_id, audience]
+        .iter()
+        .all(|text| text.is_none())
+    {
         return Ok(None);
     }
     let issuer = issuer.as_deref().ok_or_else(|| missing("oidc_issuer"))?;
-    let client_id = client_id
-        .clone()
-        .ok_or_else(|| missing("oidc_client_id"))?;
+    let client_id = client_id.clone().ok_or_else(|| missing("oidc_client_id"))?;
     for (field, text) in [
         ("oidc_client_id", Some(&client_id)),
         ("oidc_audience", audience.as_ref()),

@@ -77,11 +77,7 @@ impl UpdateAgent {
         let key = self.public_key.as_deref().map(settings::public_key);
         let certificate = self.client_cert_fingerprint.as_deref();
         let certificate = certificate.map(settings::fingerprint);
-        let named = [
-            &self.oidc_issuer,
-            &self.oidc_client_id,
-            &self.oidc_audience,
-        ];
+        let named = [&self.oidc_issuer, &self.oidc_client_id, &self.oidc_audience];
         let ttl = self.token_ttl_seconds;
         let ttl = ttl.map(|ttl| ttl.map(settings::ttl).transpose());
         let vaults = self.vault_ids.as_ref();
