@@ -1,7 +1,7 @@
 //! `webhook`: where the audit trail is told to.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::client::{segment, text};
@@ -28,6 +28,12 @@ pub(crate) enum Command {
         /// The webhook's id
         id: String,
     },
+    /// Change where and what a webhook is told, or let it go on after it failed for too long
+    #[command(after_help = "\
+Examples:
+  claviger webhook update whk_01K3ABCDEFGHJKMNPQRSTVWXYZ --event 'lease.*' --event 'grant.*'
+  claviger webhook update whk_01K3ABCDEFGHJKMNPQRSTVWXYZ --active true")]
+    Update(UpdateArgs),
     /// Delete a webhook with its secret
     #[command(
         visible_alias = "rm",
@@ -75,6 +81,47 @@ pub(crate) struct CreateArgs {
     description: Option<String>,
 }
 
+/// What to change of a webhook.
+#[derive(Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = ["receiver", "events", "description", "active"])]
+pub(crate) struct UpdateArgs {
+    /// The webhook's id
+    id: String,
+    /// Where events are posted to from now on
+    #[arg(long = "receiver", value_name = "URL")]
+    receiver: Option<String>,
+    /// What it is told from now on, in the place of all that it was told; repeatable
+    #[arg(long = "event", value_name = "ACTION")]
+    events: Vec<String>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// false stops it where it is; true goes on from there
+    #[arg(long, value_name = "true|false")]
+    active: Option<bool>,
+}
+
+impl UpdateArgs {
+    /// As the API takes it: what is not named stays.
+    fn body(&self) -> Value {
+        let mut body = Map::new();
+        let mut put = |field: &str, value: Value| body.insert(field.to_owned(), value);
+        if let Some(receiver) = &self.receiver {
+            put("url", json!(receiver));
+        }
+        if !self.events.is_empty() {
+            put("events", json!(self.events));
+        }
+        if let Some(description) = &self.description {
+            put("description", json!(description));
+        }
+        if let Some(active) = self.active {
+            put("is_active", json!(active));
+        }
+        Value::Object(body)
+    }
+}
+
 pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     let client = context.connection.client().await?;
     let output = &context.output;
@@ -104,6 +151,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             output.list("webhooks", &columns, &webhooks);
         }
         Command::Show { id } => output.fields(&client.get(&path(&id, "")).await?),
+        Command::Update(change) => {
+            let changed = client.patch(&path(&change.id, ""), &change.body()).await?;
+            output.done(&changed, format!("changed webhook {}", clean(&change.id)));
+        }
         Command::Delete { id } => {
             client.delete(&path(&id, "")).await?;
             output.done(&json!({ "deleted": id }), format!("deleted {id}"));

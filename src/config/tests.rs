@@ -79,6 +79,13 @@ fn every_setting_can_stand_in_the_file() {
         bytes_per_second_per_org = 100
         least_bytes_per_second = 0
         least_rate_over = "1m"
+        api_requests_per_second = 50
+        api_request_burst = 80
+        [quotas]
+        vaults = 3
+        secrets = 50
+        agents = 2
+        requests_per_month = 1000
         [people]
         sign_up = "open"
         [audit]
