@@ -41,7 +41,7 @@ async fn an_agent_signs_its_requests_with_a_key_that_never_leaves_it() {
     let public = public.trim();
     let create = ["agent", "create", "signer", "--public-key", public];
     let made = stack.cli(&create).await.expect_success();
-    assert!(made.stdout.contains("signed_request"), "{made:#?}");
+    assert!(made.stderr.contains("signed_request"), "{made:#?}");
     let grant = ["grant", "create", "--agent", "signer", "--set", SET];
     stack.cli(&grant).await.expect_success();
     let shown = stack.cli(&["--json", "agent", "show", "signer"]).await;

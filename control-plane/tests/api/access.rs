@@ -398,7 +398,7 @@ async fn another_organisations_ids_are_like_none_at_all() {
 }
 
 /// Paths with an id of a thing, and the test that asks for it from another organisation. A new resource gets a line here with its test.
-const FOREIGN_IDS: [(&str, &str); 13] = [
+const FOREIGN_IDS: [(&str, &str); 17] = [
     (
         "/v1/agents/",
         "another_organisations_ids_are_like_none_at_all",
@@ -419,8 +419,17 @@ const FOREIGN_IDS: [(&str, &str); 13] = [
     ),
     ("/v1/problems/", "the same for everybody"),
     ("/v1/providers/", "the same for everybody"),
+    ("/v1/secrets/", "shares.rs"),
     (
         "/v1/security/ip-rules/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/share/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
+    (
+        "/v1/shares/",
         "another_organisations_ids_are_like_none_at_all",
     ),
     (
@@ -436,6 +445,10 @@ const FOREIGN_IDS: [(&str, &str); 13] = [
         "another_organisations_ids_are_like_none_at_all",
     ),
     ("/v1/vaults/", "vaults_matrix.rs"),
+    (
+        "/v1/webhooks/",
+        "another_organisations_ids_are_like_none_at_all",
+    ),
 ];
 
 #[test]

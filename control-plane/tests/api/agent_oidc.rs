@@ -123,8 +123,8 @@ async fn its_token_is_bound_to_a_key_like_any_agents() {
         .await
         .refused(401, "invalid_dpop_proof");
     let proof = prover.proof(&bound_tokens::claims(&world, "1"));
-    let proven = call("/v1/vault/leases", "Bearer", &token, Some(&proof));
-    world.send(proven).await.ok(200);
+    let request = call("/v1/vault/leases", "Bearer", &token, Some(&proof));
+    world.send(request).await.ok(200);
 }
 
 #[tokio::test]

@@ -96,13 +96,20 @@ async fn a_method_that_a_path_does_not_take_is_a_problem_with_allow() {
 async fn head_is_taken_only_where_everybody_may_ask() {
     let world = World::new().await;
     let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    // Links of shares and answers of identity providers are open too, and used up by being read.
+    let takes_head = [
+        "/openapi.json",
+        "/metrics",
+        "/v1/ca.pem",
+        "/v1/health",
+        "/v1/health/hsm",
+        "/v1/problems/{code}",
+    ];
     for (path, item) in document["paths"].as_object().unwrap() {
-        let Some(operation) = item.get("get") else {
+        if item.get("get").is_none() {
             continue;
-        };
-        let open = operation["security"]
-            .as_array()
-            .is_some_and(|all| all.contains(&json!({})));
+        }
+        let open = takes_head.contains(&path.as_str());
         let filled = path.replace(['{', '}'], "");
         let head = request(Method::HEAD, &filled, &world.home.admin, None);
         let answer = world.send(head).await;

