@@ -246,7 +246,7 @@ codes! {
         "The fields of a request to a provider are bounded in number and size.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something failed here",
         "Not the caller's fault. The log has the cause under the request id in `instance`.";
-    BindingTypeUnsupported = "binding_type_unsupported", NOT_IMPLEMENTED, "Bindings of this type are not served",
+    BindingTypeUnsupported = "binding_type_unsupported", BAD_REQUEST, "Bindings of this type are not served",
         "An injector speaks HTTP: bindings are `http` or `graphql`. Other protocols have no place into which a credential could be put without the agent seeing it.";
     UpstreamConnect = "upstream_connect", BAD_GATEWAY, "The provider cannot be reached",
         "Nothing was sent. Try again, and look at the network of the injector.";

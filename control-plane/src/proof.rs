@@ -91,19 +91,21 @@ pub(crate) struct Proof {
 /// Why a proof proves nothing. All of it is in what the caller sent itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProofError {
-    #[error(
-        "a request with this token needs one `DPoP` header with a fresh proof by the key that the token is bound to"
-    )]
+    #[error("the token is bound to a key; send one `DPoP` header with a fresh proof by that key")]
     Missing,
     #[error(
-        "the `DPoP` header is no JWT of type dpop+jwt, signed with ES256 or EdDSA by the public key in its `jwk`"
+        "the `DPoP` header must be a JWT of type dpop+jwt, signed with ES256 or EdDSA by the public key in its `jwk`"
     )]
     Malformed,
-    #[error("the proof is by another key than the one that the token is bound to")]
+    #[error(
+        "the proof is by another key than the one that the token is bound to; sign with that one"
+    )]
     OtherKey,
-    #[error("the proof's `htm` and `htu` are not this request's method and address")]
+    #[error("the proof's `htm` and `htu` must be this request's method and address")]
     OtherRequest,
-    #[error("the proof's `iat` is more than 5 minutes from the server's time")]
+    #[error(
+        "the proof's `iat` is more than 5 minutes from the server's time; set the clock and sign again"
+    )]
     Untimely,
     #[error("the proof's `ath` is not of this token; with `Authorization: DPoP` it must be there")]
     OtherToken,

@@ -121,8 +121,8 @@ fn under_lease() -> Router<AppState> {
         .route("/v1/vault/secrets/read", post(leases::read::handle))
 }
 
-/// People, and agents where the handler takes a `Caller`.
-fn authenticated() -> Router<AppState> {
+/// The agents themselves.
+fn agent_table() -> Router<AppState> {
     Router::new()
         .route("/v1/agents", get(agents::list::handle))
         .route("/v1/agents", post(agents::create::handle))
@@ -147,6 +147,11 @@ fn authenticated() -> Router<AppState> {
             "/v1/agents/{id}/rotate-key",
             post(agents::rotate_key::handle),
         )
+}
+
+/// People, and agents where the handler takes a `Caller`.
+fn authenticated() -> Router<AppState> {
+    agent_table()
         .route("/v1/vault/secret-sets", get(secret_sets::list::handle))
         .route("/v1/vault/secret-sets", post(secret_sets::create::handle))
         .route(

@@ -65,7 +65,7 @@ pub(crate) enum Command {
 /// What the chain is held against.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// Signed heads that were published (audit.checkpoint_file), one a line: the database is read, and has to hold all of them
+    /// Signed heads that were published to a file, one a line: the database is read, and has to hold all of them
     #[arg(long, value_name = "FILE")]
     checkpoints: Option<PathBuf>,
     /// The public key that must have signed them, hex; without it a key in the database is trusted

@@ -9,6 +9,10 @@ use super::{duration, one};
 
 /// `[audit]`: where the trail's signed heads are published.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are named as the settings are"
+)]
 pub(crate) struct Audit {
     /// A line for each is appended here.
     pub(crate) checkpoint_file: Option<PathBuf>,

@@ -22,10 +22,8 @@ fn defaults_listen_on_loopback() {
     assert_eq!(loaded.config.ledger.durability, Durability::Synced);
 }
 
-#[test]
-fn every_setting_can_stand_in_the_file() {
-    let loaded = from_file(
-        r#"
+/// Each setting with a value that is not its default.
+const EVERY_SETTING: &str = r#"
         [server]
         data = "/srv/claviger"
         node = "injector-1"
@@ -112,9 +110,11 @@ fn every_setting_can_stand_in_the_file() {
         [log]
         level = "debug"
         format = "json"
-        "#,
-    )
-    .unwrap();
+        "#;
+
+#[test]
+fn every_setting_can_stand_in_the_file() {
+    let loaded = from_file(EVERY_SETTING).unwrap();
     assert!(
         SETTINGS
             .iter()

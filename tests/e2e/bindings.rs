@@ -190,7 +190,7 @@ async fn people_make_bindings_and_agents_use_their_own() {
         scene
             .create(&wish)
             .await
-            .expect_problem(501, "binding_type_unsupported");
+            .expect_problem(400, "binding_type_unsupported");
     }
     assert_eq!(stack.upstream.count(), 0);
     scene.stack.finish().await;

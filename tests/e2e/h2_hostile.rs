@@ -691,6 +691,7 @@ async fn an_agent_that_gives_up_all_its_requests_loses_its_connection() {
     let mut agent = Agent::start(&stack, &token).await;
     let few = given_up_one_by_one(&mut agent, 50).await;
     assert!(few.is_none(), "{few:?}");
+    drop(agent);
     expect_service(&stack, &token).await;
     stack.finish_after_crash().await;
 }

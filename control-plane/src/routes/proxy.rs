@@ -53,17 +53,16 @@ impl Target {
     /// The request as it is to be sent. `place` is its field in the call's body, for the refusals.
     pub(crate) fn check(self, place: &str) -> Result<Outgoing, ApiError> {
         let method = self.method.as_deref().unwrap_or("GET");
-        let method = match Method::from_bytes(method.as_bytes()) {
-            // It would open a tunnel, and no answer could come back by this call.
-            Ok(Method::CONNECT) | Err(_) => {
-                let detail = format!(
-                    "{place}.method: {} is not proxied; use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS",
-                    excerpt(method)
-                );
-                return Err(ApiError::new(Code::MethodNotAllowed, detail));
-            }
-            Ok(method) => method,
+        let methods = "GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS";
+        let Ok(method) = Method::from_bytes(method.as_bytes()) else {
+            let rule = format_args!("must be {methods}, and is {}", excerpt(method));
+            return Err(ApiError::invalid(&format!("{place}.method"), rule));
         };
+        if method == Method::CONNECT {
+            // It would open a tunnel, and no answer could come back by this call.
+            let detail = format!("{place}.method: CONNECT is not proxied; use {methods}");
+            return Err(ApiError::new(Code::MethodNotAllowed, detail));
+        }
         let url = check_url(&self.url, place)?;
         let mut headers = check_headers(self.headers, place)?;
         let body = match (&self.body, &self.body_base64) {

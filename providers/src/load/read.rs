@@ -470,9 +470,14 @@ impl Reader<'_, '_> {
     }
 
     pub(super) fn place(&self, name: &Spanned<toml::de::DeString<'_>>, parent: &str) -> Place {
+        // A name may be empty, and a place without one cannot be found.
+        let name_or_none = match name.get_ref().as_ref() {
+            "" => "\"\"",
+            name => name,
+        };
         let field = match parent {
-            "" => name.get_ref().to_string(),
-            parent => format!("{parent}.{}", name.get_ref()),
+            "" => name_or_none.to_owned(),
+            parent => format!("{parent}.{name_or_none}"),
         };
         Place::new(
             self.lines.of(name.span().start),

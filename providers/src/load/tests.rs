@@ -385,6 +385,16 @@ fn an_unknown_field_of_a_custom_set_is_refused() {
     );
 }
 
+#[test]
+fn a_field_without_a_name_can_be_found() {
+    for text in ["[[\n", "\"\" = 1", "[keys]\n\"\" = 1"] {
+        let errors = parse_template("x", text).unwrap_err();
+        for mistake in errors.0 {
+            assert!(mistake.line > 0 && !mistake.field.is_empty(), "{mistake:?}");
+        }
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "(name|hosts|keys|inject|[\\[\\]{}=\"$.\\n ,a-z0-9])*") {

@@ -41,7 +41,7 @@ pub(crate) struct CreateBinding {
 /// Makes a binding for an agent: its credential is stored as a `custom` secret set, its limits are a grant on that set. For people alone.
 #[utoipa::path(post, path = "/v1/agents/{id}/bindings", tag = "bindings", operation_id = "createBinding", request_body = CreateBinding,
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 201, body = BindingView), (status = 403, body = Problem), (status = 409, body = Problem), (status = 501, body = Problem)))]
+    responses((status = 201, body = BindingView), (status = 403, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,

@@ -84,8 +84,7 @@ pub(crate) struct Execution {
 /// Sends a request by a binding of the calling agent: a request lease is minted from the binding's grant and used up by it.
 #[utoipa::path(post, path = "/v1/agents/{id}/execute", tag = "bindings", operation_id = "execute", request_body = Execute,
     params(("id" = String, Path)),
-    responses((status = 200, body = Execution), (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem),
-        (status = 501, body = Problem)))]
+    responses((status = 200, body = Execution), (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,

@@ -194,7 +194,7 @@ pub(crate) fn action_named(name: &str) -> Result<Action, ApiError> {
         "mint_workflow_lease" => Ok(Action::MintWorkflowLease),
         _ => Err(ApiError::invalid(
             "action",
-            "is none of proxy_use, export_plaintext and mint_workflow_lease",
+            "must be proxy_use, export_plaintext or mint_workflow_lease",
         )),
     }
 }

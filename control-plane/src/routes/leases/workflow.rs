@@ -33,7 +33,7 @@ impl Drop for CreatedWorkflow {
 /// Mints a workflow lease, from which request leases are minted.
 #[utoipa::path(post, path = "/v1/vault/leases/workflow", tag = "leases", operation_id = "createWorkflowLease", request_body = CreateLease,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
-    responses((status = 201, body = CreatedWorkflow), (status = 403, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = CreatedWorkflow), (status = 403, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,

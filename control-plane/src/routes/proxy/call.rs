@@ -39,7 +39,7 @@ pub(crate) struct ProxyCall {
 #[utoipa::path(post, path = "/v1/vault/proxy", tag = "proxy", operation_id = "proxyRequest", security(("key" = []), ("clawb" = []), ("lease" = [])),
     request_body = ProxyCall,
     responses((status = 200, body = ProxyAnswer, description = "The provider answered; its status is in the body"), (status = 401, body = Problem),
-        (status = 403, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem), (status = 504, body = Problem)))]
+        (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem), (status = 504, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,

@@ -28,7 +28,7 @@ pub(crate) struct AccessShare {
 /// A passphrase is tried ten times; after that the share stays closed.
 #[utoipa::path(post, path = "/v1/shares/{id}/access", tag = "shares", operation_id = "accessShare", security((), ("key" = []), ("clawb" = [])),
     request_body = Option<AccessShare>, params(("id" = String, Path, description = "What a link says, `share_...`, or a share's id, `shr_...`")),
-    responses((status = 200, body = SharedValue), (status = 404, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, body = SharedValue), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,

@@ -210,7 +210,7 @@ impl CreateShare {
             )),
             _ => Err(ApiError::invalid(
                 "recipient_type",
-                "is none of user, agent, external_email, anyone_with_link and creator",
+                "must be user, agent, external_email, anyone_with_link or creator",
             )),
         }
     }

@@ -19,7 +19,7 @@ use crate::sender::Sender;
 /// Whatever is wrong, the answer is one and the same 404.
 #[utoipa::path(get, path = "/v1/share/{id}", tag = "shares", operation_id = "openShare", security((), ("key" = []), ("clawb" = [])),
     params(("id" = String, Path, description = "What a link says, `share_...`, or a share's id, `shr_...`")),
-    responses((status = 200, body = SharedValue), (status = 404, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, body = SharedValue), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,

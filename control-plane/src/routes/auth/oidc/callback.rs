@@ -49,7 +49,7 @@ pub(crate) struct ProviderAnswer {
 /// Signs in whoever the identity provider vouches for: a token of 15 minutes, or what a code of the second factor makes one. The
 /// answer of a provider is taken once, within ten minutes, from whoever began the sign-in.
 #[utoipa::path(post, path = "/v1/auth/oidc/callback", tag = "auth", operation_id = "finishOidc", security(()), request_body = FinishSignIn,
-    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
@@ -64,7 +64,7 @@ pub(crate) async fn handle(
 
 /// The same for a browser, whose cookie says that it began.
 #[utoipa::path(get, path = "/v1/auth/oidc/callback", tag = "auth", operation_id = "finishOidcInBrowser", security(()), params(ProviderAnswer),
-    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn in_browser(
     State(state): State<AppState>,
     context: RequestContext,

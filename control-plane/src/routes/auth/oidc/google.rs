@@ -29,7 +29,7 @@ pub(crate) struct GoogleSignIn {
 /// Signs in whoever Google vouches for, where it is the identity provider: a token of 15 minutes, or what a code of the second factor
 /// makes one. Such a token is bound to no browser, so it is taken once.
 #[utoipa::path(post, path = "/v1/auth/google", tag = "auth", operation_id = "signInWithGoogle", security(()), request_body = GoogleSignIn,
-    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = SignedIn), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
