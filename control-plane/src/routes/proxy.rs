@@ -352,7 +352,7 @@ mod tests {
             target(json!({"url": "https://a.example/", "method": method})).unwrap_err()
         };
         assert_eq!(method("CONNECT"), Code::MethodNotAllowed);
-        assert_eq!(method("GE T"), Code::MethodNotAllowed);
+        assert_eq!(method("GE T"), Code::InvalidRequest);
         for wait in [0, 60_001] {
             let refused =
                 target(json!({"url": "https://a.example/", "timeout_ms": wait})).unwrap_err();

@@ -26,7 +26,7 @@ const LENIENT: [&str; 11] = [
 ];
 
 /// What takes a lease as its credential.
-const UNDER_LEASE: [&str; 3] = ["exportSecrets", "proxyProfileRequest", "readSecrets"];
+const UNDER_LEASE: [&str; 1] = ["exportSecrets"];
 
 /// What a caller might wish to set for itself.
 const COVETED: [&str; 8] = [

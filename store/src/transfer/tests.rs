@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::leases::RevocationId;
-use ::leases::id::{OrgId, WebhookId};
+use ::leases::id::{BindingId, OrgId, WebhookId};
 use ::leases::policy::{Conditions, Effect, PathPattern, Permission, Rule};
 use ::leases::scope::Kind as LeaseKind;
+use serde_json::json;
 use test_postgres::{Database, Server};
 
 use super::*;
@@ -15,9 +16,9 @@ use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
     AgentOidc, AgentSettings, Allowances, AuthMethod, Delivery, Identified, IpRuleKind, NewAccount,
-    NewAgent, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewOidcLogin, NewPolicy,
-    NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest, PasswordDigest,
-    PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
+    NewAgent, NewBinding, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewOidcLogin,
+    NewPolicy, NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest,
+    PasswordDigest, PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
 };
 
 /// A store with rows in every table, two organisations in each, closed.
@@ -118,6 +119,19 @@ async fn fill(world: &World, tenant: &Tenant) {
         per_seconds: None,
     };
     grant_with(store, tenant, spend).await;
+    let binding = NewBinding {
+        id: BindingId::new(START),
+        agent_id: tenant.agent.clone(),
+        name: "payments".to_owned(),
+        kind: "http".to_owned(),
+        config: json!({"base_url": "https://api.example.org"}),
+        guardrails: json!({}),
+        set: tenant.set.clone(),
+        grant: rated.grant.clone(),
+        source: None,
+    };
+    let bindings = store.bindings();
+    bindings.create(org, binding, &person()).await.unwrap();
     let request = rated.lease(store, LeaseKind::Workflow).await;
     let recorded = store.ledger().record_use(request.clone()).await.unwrap();
     store.ledger().record_outcome(outcome(&request, &recorded));

@@ -20,7 +20,12 @@ use crate::extract::{Id, Paging, Params};
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExecutionsQuery {
     /// Records of the trail that one page looks at: default 50, at most 200 (more is taken as 200). A request has two.
-    #[param(minimum = 1, default = 50, required = false)]
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 50,
+        required = false
+    )]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
     #[param(required = false)]
