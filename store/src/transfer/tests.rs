@@ -51,6 +51,46 @@ async fn fill_agents(store: &Store, tenant: &Tenant) {
     enrolments.begin(new, &tenant.org, &person()).await.unwrap();
 }
 
+/// A name by which an agent sends.
+async fn fill_bindings(store: &Store, tenant: &Tenant) {
+    let binding = NewBinding {
+        id: BindingId::new(START),
+        agent_id: tenant.agent.clone(),
+        name: "payments".to_owned(),
+        kind: "http".to_owned(),
+        config: json!({"base_url": "https://api.example.org"}),
+        guardrails: json!({}),
+        set: tenant.set.clone(),
+        grant: tenant.grant.clone(),
+        source: None,
+    };
+    let bindings = store.bindings();
+    let org = &tenant.org;
+    bindings.create(org, binding, &person()).await.unwrap();
+}
+
+async fn fill_policies(store: &Store, tenant: &Tenant) {
+    let org = &tenant.org;
+    let rule = Rule {
+        pattern: PathPattern::default(),
+        permissions: vec![Permission::Read],
+        effect: Effect::Allow,
+        priority: 1,
+        conditions: Conditions::default(),
+        environments: vec!["prod".to_owned()],
+        expires_at: Some(START),
+    };
+    let policy = NewPolicy {
+        principal: PolicyPrincipal::Agent(tenant.agent.clone()),
+        rule,
+    };
+    store
+        .policies()
+        .create(org, &tenant.vault, policy, &person())
+        .await
+        .unwrap();
+}
+
 async fn fill(world: &World, tenant: &Tenant) {
     let (store, org) = (&world.store, &tenant.org);
     let user = NewUser {
@@ -85,25 +125,8 @@ async fn fill(world: &World, tenant: &Tenant) {
     keys.finish(org, "usr_a", "k", 201, b"sealed answer")
         .await
         .unwrap();
-    let rule = Rule {
-        pattern: PathPattern::default(),
-        permissions: vec![Permission::Read],
-        effect: Effect::Allow,
-        priority: 1,
-        conditions: Conditions::default(),
-        environments: vec!["prod".to_owned()],
-        expires_at: Some(START),
-    };
+    fill_policies(store, tenant).await;
     fill_agents(store, tenant).await;
-    let policy = NewPolicy {
-        principal: PolicyPrincipal::Agent(tenant.agent.clone()),
-        rule,
-    };
-    store
-        .policies()
-        .create(org, &tenant.vault, policy, &person())
-        .await
-        .unwrap();
     let rate = Rate {
         requests: 9,
         per_seconds: 60,
@@ -119,19 +142,7 @@ async fn fill(world: &World, tenant: &Tenant) {
         per_seconds: None,
     };
     grant_with(store, tenant, spend).await;
-    let binding = NewBinding {
-        id: BindingId::new(START),
-        agent_id: tenant.agent.clone(),
-        name: "payments".to_owned(),
-        kind: "http".to_owned(),
-        config: json!({"base_url": "https://api.example.org"}),
-        guardrails: json!({}),
-        set: tenant.set.clone(),
-        grant: rated.grant.clone(),
-        source: None,
-    };
-    let bindings = store.bindings();
-    bindings.create(org, binding, &person()).await.unwrap();
+    fill_bindings(store, &rated).await;
     let request = rated.lease(store, LeaseKind::Workflow).await;
     let recorded = store.ledger().record_use(request.clone()).await.unwrap();
     store.ledger().record_outcome(outcome(&request, &recorded));
