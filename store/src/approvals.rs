@@ -3,7 +3,6 @@
 //! An approval is bound to what was asked by a digest over all of it. Whoever repeats the request finds the same one. It is
 //! used up by the ledger, in the transaction that records the use.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::leases::id::{AgentId, ApprovalId, GrantId, LeaseId, OrgId, SetId};
@@ -379,13 +378,7 @@ impl Approvals<'_> {
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         let inner = &self.store.inner;
         let now = inner.time.now();
-        let last = inner.approvals_swept_at.load(Ordering::Relaxed);
-        let is_due = now - last >= SWEEP_EVERY_MS
-            && inner
-                .approvals_swept_at
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if !is_due {
+        if !inner.approvals_sweep.take(now, SWEEP_EVERY_MS) {
             return Ok(0);
         }
         let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);

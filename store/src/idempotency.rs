@@ -1,7 +1,5 @@
 //! `Idempotency-Key`: one effect for a request that is sent more than once.
 
-use std::sync::atomic::Ordering;
-
 use ::leases::id::OrgId;
 
 use crate::db::{Change, Row, query};
@@ -112,13 +110,7 @@ impl IdempotencyKeys<'_> {
     async fn forget(&self) -> Result<(), StoreError> {
         let inner = &self.store.inner;
         let now = inner.time.now();
-        let last = inner.forgot_at.load(Ordering::Relaxed);
-        let is_due = now - last >= FORGET_EVERY_MS
-            && inner
-                .forgot_at
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if !is_due {
+        if !inner.answers_sweep.take(now, FORGET_EVERY_MS) {
             return Ok(());
         }
         let mut tx = self.store.write(Change::Installation).await?;

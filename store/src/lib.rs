@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
 use ::leases::clock::Clock;
 use parking_lot::RwLock;
 
 use crate::chain::Heads;
 use crate::db::{ControlHead, Pool};
+use crate::due::Due;
 use crate::timekeeper::Timekeeper;
 
 #[cfg(test)]
@@ -16,6 +16,7 @@ mod agents_conformance;
 mod chain;
 #[cfg(test)]
 mod conformance;
+mod due;
 #[cfg(test)]
 mod growth;
 #[cfg(test)]
@@ -284,11 +285,11 @@ struct Inner {
     control_head: tokio::sync::Mutex<ControlHead>,
     turn: Arc<tokio::sync::Mutex<()>>,
     /// When answers to repeated requests were last forgotten.
-    forgot_at: AtomicI64,
+    answers_sweep: Due,
     /// When nonces whose time is over were last swept.
-    nonces_swept_at: AtomicI64,
+    nonces_sweep: Due,
     /// When approvals of long ago were last deleted.
-    approvals_swept_at: AtomicI64,
+    approvals_sweep: Due,
     /// What every organisation may have of which the operator says nothing else.
     quota: RwLock<Quota>,
     requests: requests::Counts,
@@ -342,9 +343,9 @@ impl Store {
                 heads,
                 control_head: tokio::sync::Mutex::new(ControlHead { uncertain: None }),
                 turn,
-                forgot_at: AtomicI64::new(0),
-                nonces_swept_at: AtomicI64::new(0),
-                approvals_swept_at: AtomicI64::new(0),
+                answers_sweep: Due::default(),
+                nonces_sweep: Due::default(),
+                approvals_sweep: Due::default(),
                 quota: RwLock::default(),
                 requests: requests::Counts::default(),
                 ledger,

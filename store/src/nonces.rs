@@ -1,7 +1,5 @@
 //! What an agent may say once: nonces of signed requests and ids of proofs, over all nodes.
 
-use std::sync::atomic::Ordering;
-
 use ::leases::id::AgentId;
 use time::OffsetDateTime;
 
@@ -73,13 +71,7 @@ impl Nonces<'_> {
     async fn sweep(&self) -> Result<(), StoreError> {
         let inner = &self.store.inner;
         let now = inner.time.now();
-        let last = inner.nonces_swept_at.load(Ordering::Relaxed);
-        let is_due = now - last >= SWEEP_EVERY_MS
-            && inner
-                .nonces_swept_at
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if !is_due {
+        if !inner.nonces_sweep.take(now, SWEEP_EVERY_MS) {
             return Ok(());
         }
         let mut tx = self.store.write(Change::Installation).await?;
