@@ -17,8 +17,10 @@ pub enum DecodeError {
         "the content encoding `{0}` is not supported; ask the upstream for identity, gzip, deflate, br or zstd"
     )]
     Unsupported(String),
-    /// More than 1000 bytes from one, after the first MiB.
-    #[error("the body expands more than 1000 times; it is refused as a decompression bomb")]
+    /// More than 200 bytes from one after the first 4 MiB, or more than 8 MiB from one part.
+    #[error(
+        "the body expands more than 200 times, or by more than 8 MiB at once; it is refused as a decompression bomb: ask the upstream for identity"
+    )]
     Ratio,
     /// A window of more than 8 MiB.
     #[error("the body needs a window of more than 8 MiB; ask the upstream for another encoding")]
@@ -132,16 +134,24 @@ impl BodyDecoder {
 
     /// What a chunk yields, also where it ends in an error.
     pub(super) fn decode(&mut self, chunk: &[u8]) -> (Bytes, Option<DecodeError>) {
-        self.taken += chunk.len() as u64;
+        let mut out = Vec::new();
+        // A bomb is noticed by its first piece, not by all that a chunk of it would yield.
+        let mut pieces = chunk.chunks(PIECE);
+        let error = pieces.find_map(|piece| self.decode_piece(piece, &mut out));
+        (out.into(), error)
+    }
+
+    fn decode_piece(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Option<DecodeError> {
+        self.taken += piece.len() as u64;
         if let State::Start(first) = &mut self.state {
-            first.extend_from_slice(chunk);
+            first.extend_from_slice(piece);
             if first.len() < 2 {
-                return (Bytes::new(), None);
+                return None;
             }
             let first = std::mem::take(first);
-            return self.start(&first, |decode, sink| decode.write(&first, sink));
+            return self.start(&first, out, |decode, sink| decode.write(&first, sink));
         }
-        self.run(|decode, sink| decode.write(chunk, sink))
+        self.run(out, |decode, sink| decode.write(piece, sink))
     }
 
     /// The rest, also where it ends in an error.
@@ -149,63 +159,66 @@ impl BodyDecoder {
         if self.taken == 0 {
             return (Bytes::new(), None);
         }
-        let rest = if let State::Start(first) = &mut self.state {
+        let mut out = Vec::new();
+        let error = if let State::Start(first) = &mut self.state {
             let first = std::mem::take(first);
-            self.start(&first, |decode, sink| {
+            self.start(&first, &mut out, |decode, sink| {
                 decode
                     .write(&first, sink)
                     .and_then(|()| decode.finish(sink))
             })
         } else {
-            self.run(|decode, sink| decode.finish(sink))
+            self.run(&mut out, |decode, sink| decode.finish(sink))
         };
         self.state = State::Done;
-        rest
+        (out.into(), error)
     }
 
     fn start(
         &mut self,
         first: &[u8],
+        out: &mut Vec<u8>,
         step: impl FnOnce(&mut dyn Decode, &mut Sink) -> io::Result<()>,
-    ) -> (Bytes, Option<DecodeError>) {
+    ) -> Option<DecodeError> {
         match self.encoding.start(first) {
             Ok(decode) => {
                 self.state = State::Running(decode);
-                self.run(step)
+                self.run(out, step)
             }
             Err(error) => {
                 self.state = State::Done;
-                (Bytes::new(), Some(error))
+                Some(error)
             }
         }
     }
 
     fn run(
         &mut self,
+        out: &mut Vec<u8>,
         step: impl FnOnce(&mut dyn Decode, &mut Sink) -> io::Result<()>,
-    ) -> (Bytes, Option<DecodeError>) {
+    ) -> Option<DecodeError> {
         let State::Running(mut decode) = std::mem::replace(&mut self.state, State::Done) else {
-            return (
-                Bytes::new(),
-                Some(DecodeError::Corrupt(self.encoding.name())),
-            );
+            return Some(DecodeError::Corrupt(self.encoding.name()));
         };
+        let before = out.len() as u64;
         let allowed = self.taken.saturating_mul(RATIO).max(FREE);
+        let left = allowed.saturating_sub(self.given);
         let mut sink = Sink {
-            left: allowed.saturating_sub(self.given),
-            ..Sink::default()
+            left: left.min(PART.saturating_sub(before)),
+            out: std::mem::take(out),
+            is_full: false,
         };
         let result = step(decode.as_mut(), &mut sink);
-        self.given += sink.out.len() as u64;
-        let error = match result {
+        *out = sink.out;
+        self.given += out.len() as u64 - before;
+        match result {
             _ if sink.is_full => Some(DecodeError::Ratio),
             Err(error) => Some(self.encoding.refuse(&error)),
             Ok(()) => {
                 self.state = State::Running(decode);
                 None
             }
-        };
-        (sink.out.into(), error)
+        }
     }
 }
 
@@ -415,10 +428,14 @@ impl fmt::Debug for BodyDecoder {
 const BUFFER: usize = 32 * 1024;
 /// 2^23 bytes, 8 MiB.
 const WINDOW_LOG: u32 = 23;
-/// Bytes that one byte may yield.
-const RATIO: u64 = 1000;
+/// Bytes that one byte may yield: as many as Apache's `mod_deflate` lets pass.
+const RATIO: u64 = 200;
 /// Bytes that any body may yield, whatever its ratio.
-const FREE: u64 = 1024 * 1024;
+const FREE: u64 = 4 * 1024 * 1024;
+/// Bytes that one part may yield, whatever came before it: it is passed on in one piece.
+const PART: u64 = 8 * 1024 * 1024;
+/// How many bytes are taken before the bounds are looked at.
+const PIECE: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -253,7 +253,7 @@ impl fmt::Debug for Inside {
 
 /// What is held back: a block of zstd is read as a whole and takes at most 128 KiB, and a secret may stand in two.
 const HELD: usize = 256 * 1024;
-/// How much is unpacked at once, so that a bomb is noticed before it fills memory: at most a thousand times as much.
+/// How much is unpacked at once, so that little of what it unpacks to is held in memory.
 const PIECE: usize = 4 * 1024;
 /// What [`Depth::Beginning`] reads, unpacked.
 const BEGINNING: u64 = 1024 * 1024;

@@ -152,12 +152,36 @@ fn a_bomb_is_refused_and_a_high_ratio_in_a_small_body_is_not() {
             DecodeError::Ratio,
             "{encoding}"
         );
-        let small = compress(encoding, &zeros[..1024 * 1024]);
+        let small = compress(encoding, &zeros[..4 * 1024 * 1024]);
         assert_eq!(
             decode(encoding, &small, 4096).unwrap().len(),
-            1024 * 1024,
+            4 * 1024 * 1024,
             "{encoding}"
         );
+    }
+}
+
+#[test]
+fn a_bomb_behind_an_honest_body_yields_no_more_than_a_part_may() {
+    let honest: Vec<u8> = (0..1_000_000_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes())
+        .collect();
+    let body = [&honest[..], &vec![0; 64 * 1024 * 1024]].concat();
+    for encoding in ["gzip", "br", "zstd"] {
+        let compressed = compress(encoding, &body);
+        let (front, bomb) = compressed.split_at(compress(encoding, &honest).len() - 1024);
+        let mut decoder = decoder(encoding);
+        for part in front.chunks(64 * 1024) {
+            decoder.push(part).unwrap();
+        }
+        let (yielded, error) = decoder.decode(bomb);
+        assert_eq!(error, Some(DecodeError::Ratio), "{encoding}");
+        assert!(
+            yielded.len() as u64 <= PART,
+            "{encoding}: {}",
+            yielded.len()
+        );
+        assert!(decoder.push(b"more").is_err(), "{encoding}");
     }
 }
 
