@@ -44,9 +44,9 @@ use crate::pipeline::Shared;
 const IDLE: Duration = Duration::from_mins(1);
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 100;
-/// How many requests an agent may give up before their answers, beyond those that it let be answered. Each costs it two small
-/// frames and us the beginning of a request (CVE-2023-44487).
-const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
+/// How many requests of a connection may be without an answer, beyond as many that have one. What is more than may be open was
+/// given up, and costs the agent two small frames each and us the beginning of a request (CVE-2023-44487).
+const MAX_UNANSWERED: usize = 2 * MAX_STREAMS as usize;
 /// How long the first part of a body is waited for before the request is looked at.
 const FIRST_PART: Duration = Duration::from_secs(10);
 /// What is kept of a body to be sent again, as Pingora does for its own sessions.
@@ -75,7 +75,8 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut down = shutdown.clone();
     let mut draining = false;
     let mut streams = JoinSet::new();
-    let tally = Arc::new(Tally::default());
+    let mut asked = 0_usize;
+    let answered = Arc::new(AtomicUsize::new(0));
     let mut is_ending = false;
     loop {
         let accepted = tokio::select! {
@@ -93,23 +94,21 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let Some(Ok((request, mut respond))) = accepted else {
             break;
         };
-        // What came together with its reset is not begun.
-        let is_given_up = poll_immediate(poll_fn(|cx| respond.poll_reset(cx))).await;
-        if is_given_up.is_some() {
-            tally.given_up.fetch_add(1, Ordering::Relaxed);
-        }
-        if tally.is_flood() && !is_ending {
+        asked += 1;
+        if asked > answered.load(Ordering::Relaxed) + MAX_UNANSWERED && !is_ending {
             // The loop goes on until the agent has been told.
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             is_ending = true;
         }
+        // What came together with its reset is not begun.
+        let is_given_up = poll_immediate(poll_fn(|cx| respond.poll_reset(cx))).await;
         if is_ending || is_given_up.is_some() {
             continue;
         }
         let session = Stream::new(
             request,
             respond,
-            (Arc::clone(&digest), Arc::clone(&tally)),
+            (Arc::clone(&digest), Arc::clone(&answered)),
             rate,
         );
         let (proxy, shutdown) = (Arc::clone(proxy), shutdown.clone());
@@ -124,21 +123,6 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
     // Each still has its outcome to record.
     streams.detach_all();
-}
-
-/// How the requests of a connection ended.
-#[derive(Default)]
-struct Tally {
-    answered: AtomicUsize,
-    given_up: AtomicUsize,
-}
-
-impl Tally {
-    fn is_flood(&self) -> bool {
-        let [answered, given_up] =
-            [&self.answered, &self.given_up].map(|count| count.load(Ordering::Relaxed));
-        given_up > answered.saturating_add(MAX_GIVEN_UP)
-    }
 }
 
 /// One request and its response.
@@ -163,24 +147,15 @@ struct Stream {
     sending: Option<Patience>,
     /// How slow it may be with reading the response.
     reading: Patience,
-    tally: Arc<Tally>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let count = match self.written {
-            Some(_) => &self.tally.answered,
-            None => &self.tally.given_up,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
+    /// How many of the connection's requests have an answer.
+    answered: Arc<AtomicUsize>,
 }
 
 impl Stream {
     fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-        (digest, tally): (Arc<Digest>, Arc<Tally>),
+        (digest, answered): (Arc<Digest>, Arc<AtomicUsize>),
         rate: LeastRate,
     ) -> Self {
         let (head, body) = request.into_parts();
@@ -206,7 +181,7 @@ impl Stream {
             drain_timeout: None,
             sending: (!is_messages).then(|| Patience::new(rate)),
             reading: Patience::new(rate),
-            tally,
+            answered,
         }
     }
 
@@ -302,6 +277,7 @@ impl Stream {
             .send_response(response, end)
             .or_err(ErrorType::WriteError, "while writing a response's head")?;
         self.writer = Some(writer);
+        self.answered.fetch_add(1, Ordering::Relaxed);
         self.written = Some(head);
         self.has_ended = end;
         Ok(())
