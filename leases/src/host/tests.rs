@@ -144,6 +144,18 @@ fn every_host_is_said_on_purpose_only() {
 }
 
 #[test]
+fn any_depth_covers_what_lies_at_least_one_label_below() {
+    let all = pattern("**.a.com");
+    for below in ["b.a.com", "*.a.com", "**.a.com", "*.b.a.com", "**.b.a.com"] {
+        assert!(all.covers(&pattern(below)), "{below}");
+    }
+    for beside in ["a.com", "*.com", "**.com", "*.b.com"] {
+        assert!(!all.covers(&pattern(beside)), "{beside}");
+    }
+    assert!(!pattern("*.a.com").covers(&all) && !pattern("b.a.com").covers(&pattern("*.a.com")));
+}
+
+#[test]
 fn errors_name_the_host() {
     let error = HostPattern::parse("API.stripe.com")
         .unwrap_err()
