@@ -25,7 +25,7 @@ use crate::injector::{self, Incoming, MAX_WAIT, Outgoing};
 use crate::jwt::Forwarded;
 use crate::middleware::collect;
 use crate::problem::Code;
-use crate::routes::proxy::ProxyAnswer;
+use crate::routes::proxy::Proxied;
 use crate::routes::proxy::call;
 use crate::routes::secrets::open::{self, OpenRow, OpenedRow};
 
@@ -247,7 +247,7 @@ pub(crate) async fn proxied(
     if !status.is_success() {
         return Err(injector::refusal(&headers, &body));
     }
-    let told: ProxyAnswer = serde_json::from_slice(&body).map_err(ApiError::internal)?;
+    let told: Proxied = serde_json::from_slice(&body).map_err(ApiError::internal)?;
     told.read()
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -32,8 +33,14 @@ use crate::problem::Code;
 /// The way into the injector of this process.
 pub trait Inject: fmt::Debug + Send + Sync {
     /// Opens a connection for one request in absolute form. The injector takes it for `client`'s, whose address decides on its
-    /// grant's networks, and records it as `request_id`. `None` when it takes no more.
-    fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream>;
+    /// grant's networks, and records it as `request_id`. Once the answer has been read, `masked` says how often the credential
+    /// stood in it. `None` when it takes no more.
+    fn connect(
+        &self,
+        client: IpAddr,
+        request_id: &str,
+        masked: &Arc<AtomicUsize>,
+    ) -> Option<DuplexStream>;
 }
 
 /// A request to a provider.
@@ -54,6 +61,8 @@ pub(crate) struct Incoming {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// How often the credential stood in it, and was masked.
+    pub(crate) masked: u64,
 }
 
 /// Places of requests that are under way: beside the bound on what is in work at all, so that slow providers leave room for the
@@ -118,17 +127,22 @@ async fn send_here(
     let client = context
         .client_ip
         .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let masked = Arc::default();
     let stream = inject
-        .connect(client, &context.id)
+        .connect(client, &context.id, &masked)
         .ok_or_else(|| unavailable("the injector of this process takes no requests"))?;
     let wait = outgoing.wait.min(MAX_WAIT);
     let exchanged = tokio::time::timeout(wait, exchange(stream, held, outgoing)).await;
-    exchanged.unwrap_or_else(|_| {
+    let answer = exchanged.unwrap_or_else(|_| {
         let detail = format!(
             "the provider did not answer in full within {} ms, and the request may have been done; for what takes long set HTTPS_PROXY to the injector",
             wait.as_millis()
         );
         Err(ApiError::new(Code::UpstreamTimeout, detail))
+    })?;
+    Ok(Incoming {
+        masked: masked.load(Ordering::Relaxed) as u64,
+        ..answer
     })
 }
 
@@ -189,6 +203,7 @@ async fn receive(answer: Response<hyper::body::Incoming>) -> Result<Incoming, Ap
         status: parts.status.as_u16(),
         headers: parts.headers,
         body,
+        masked: 0,
     })
 }
 

@@ -55,7 +55,8 @@ BEGIN
         idempotency_keys, rotations, policies, bindings, shares TO claviger_control_plane;
     GRANT UPDATE (revoked_at) ON leases, user_keys TO claviger_control_plane;
     GRANT UPDATE (last_used_at) ON user_keys TO claviger_control_plane;
-    GRANT DELETE ON revoked_blocks, idempotency_keys TO claviger_control_plane;
+    -- A deleted binding's credential is deleted for good.
+    GRANT DELETE ON revoked_blocks, idempotency_keys, secret_versions TO claviger_control_plane;
     -- Both count what organisations ask for. What they may have, an operator says, by the owner's role.
     GRANT SELECT ON org_quotas TO claviger_control_plane, claviger_injector;
     GRANT SELECT, INSERT, UPDATE ON org_requests TO claviger_control_plane, claviger_injector;

@@ -49,10 +49,7 @@ pub(crate) fn finish(
     };
     metrics.count(outcome, provider);
     metrics.duration.observe(seconds);
-    let reflections = ctx
-        .scrub
-        .as_ref()
-        .map_or(0, super::scrub::ResponseScrub::reflections);
+    let reflections = ctx.reflections();
     if reflections > 0 {
         metrics.reflections.inc_by(reflections as u64);
         tracing::warn!(

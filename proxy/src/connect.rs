@@ -202,9 +202,10 @@ impl Front {
             stream,
             client,
             request_id,
+            masked,
         } = handed;
         let cut = Arc::new(Cut::default());
-        let digest = digest(Link::handed(client, Arc::clone(&cut), request_id));
+        let digest = digest(Link::handed(client, Arc::clone(&cut), request_id, masked));
         let link = Link::in_digest(&digest).expect("made with a link");
         let mut conn = Box::new(
             Conn::new(stream, NO_SOCKET)

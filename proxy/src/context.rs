@@ -1,6 +1,7 @@
 //! What one request has learned so far. Each step fills its part, and the end reads all of them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ pub(crate) struct Link {
     pub(crate) tunnel: Option<Tunnel>,
     /// The id that its request has already, where another plane handed it in.
     pub(crate) request_id: Option<String>,
+    /// Where that plane is told how often the credential was masked in the answer.
+    pub(crate) masked: Option<Arc<AtomicUsize>>,
     /// What Host said in the request under way, where Pingora was given the absolute target's spelling of it.
     pub(crate) host_as_sent: Mutex<Option<String>>,
 }
@@ -58,14 +61,21 @@ impl Link {
             cut,
             tunnel,
             request_id: None,
+            masked: None,
             host_as_sent: Mutex::default(),
         }
     }
 
     /// The link of a connection whose request is known as `request_id`.
-    pub(crate) fn handed(client: IpAddr, cut: Arc<Cut>, request_id: String) -> Self {
+    pub(crate) fn handed(
+        client: IpAddr,
+        cut: Arc<Cut>,
+        request_id: String,
+        masked: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             request_id: Some(request_id),
+            masked: Some(masked),
             ..Self::new(client, cut, None)
         }
     }
@@ -144,6 +154,18 @@ impl RequestContext {
 
     pub(crate) fn link(&self) -> Option<&Link> {
         Link::in_digest(self.link.as_deref()?)
+    }
+
+    /// How often the credential was found in the answer so far, and masked.
+    pub(crate) fn reflections(&self) -> usize {
+        self.scrub.as_ref().map_or(0, ResponseScrub::reflections)
+    }
+
+    /// Tells a plane that handed the request in what was masked, before the part of the answer is sent that it stood in.
+    pub(crate) fn tell_masked(&self) {
+        if let Some(masked) = self.link().and_then(|link| link.masked.as_ref()) {
+            masked.store(self.reflections(), Ordering::Relaxed);
+        }
     }
 
     /// What the audit trail tells of this request.

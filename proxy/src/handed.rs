@@ -4,6 +4,8 @@
 //! is told beside it: whose request it is. Nothing that is sent to a listener can say so.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -24,6 +26,8 @@ pub(crate) struct Handed {
     pub(crate) client: IpAddr,
     /// The id that the request has already.
     pub(crate) request_id: String,
+    /// Counts what is masked in the answer.
+    pub(crate) masked: Arc<AtomicUsize>,
 }
 
 /// An entrance, and the end of it that [`ProxyDeps`](crate::ProxyDeps) take.
@@ -34,13 +38,20 @@ pub fn entrance() -> (Entrance, Arrivals) {
 
 impl Entrance {
     /// Opens a connection for one request of `client`, which the injector records as `request_id`. It is HTTP/1.1 with an
-    /// absolute target, without a CONNECT. `None` when the injector takes no more or has ended.
-    pub fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream> {
+    /// absolute target, without a CONNECT. Once the answer has been read, `masked` says how often the credential stood in it.
+    /// `None` when the injector takes no more or has ended.
+    pub fn connect(
+        &self,
+        client: IpAddr,
+        request_id: &str,
+        masked: &Arc<AtomicUsize>,
+    ) -> Option<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         let handed = Handed {
             stream: theirs,
             client,
             request_id: request_id.to_owned(),
+            masked: Arc::clone(masked),
         };
         self.0.try_send(handed).ok().map(|()| ours)
     }
@@ -67,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_arrives_with_its_caller_and_its_id() {
         let (entrance, mut arrivals) = entrance();
-        let _ours = entrance.connect(CALLER, "one").unwrap();
+        let _ours = entrance.connect(CALLER, "one", &Arc::default()).unwrap();
         let handed = arrivals.next().await.unwrap();
         assert_eq!((handed.client, &*handed.request_id), (CALLER, "one"));
     }
@@ -76,10 +87,10 @@ mod tests {
     async fn nothing_is_handed_to_an_injector_that_is_full_or_has_ended() {
         let (entrance, arrivals) = entrance();
         let kept: Vec<_> = (0..WAITING)
-            .map(|_| entrance.connect(CALLER, "x").unwrap())
+            .map(|_| entrance.connect(CALLER, "x", &Arc::default()).unwrap())
             .collect();
-        assert!(entrance.connect(CALLER, "x").is_none());
+        assert!(entrance.connect(CALLER, "x", &Arc::default()).is_none());
         drop((arrivals, kept));
-        assert!(entrance.connect(CALLER, "x").is_none());
+        assert!(entrance.connect(CALLER, "x", &Arc::default()).is_none());
     }
 }

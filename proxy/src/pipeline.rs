@@ -444,6 +444,7 @@ impl ProxyHttp for Shared {
             },
         )?;
         ctx.scrub = Some(scrub);
+        ctx.tell_masked();
         if let Some(spending) = &mut ctx.spending {
             spending.begin(head);
         }
@@ -480,6 +481,7 @@ impl ProxyHttp for Shared {
                 .into_up()
             })?;
         }
+        ctx.tell_masked();
         if let Some(spending) = &mut ctx.spending {
             spending.part(body.as_ref(), end);
         }
@@ -494,7 +496,9 @@ impl ProxyHttp for Shared {
     ) -> pingora::Result<Option<Bytes>> {
         if let Some(credential) = &ctx.credential {
             let found = clean_fields(trailers, credential.plan.scrubber());
-            self.metrics.reflections.inc_by(found as u64);
+            if let Some(scrub) = &mut ctx.scrub {
+                scrub.count(found);
+            }
         }
         // Pingora sends what is returned here in the trailers' place; only an answer whose last bytes look like the
         // beginning of the credential needs it.
@@ -507,6 +511,7 @@ impl ProxyHttp for Shared {
             )
             .into_up()
         })?;
+        ctx.tell_masked();
         if let Some(spending) = &mut ctx.spending {
             spending.part(rest.as_ref(), true);
         }

@@ -92,5 +92,6 @@ pub(crate) fn record_outcome(
         attempts: ctx.attempts,
         address: ctx.dialled.map(|address| address.ip()),
         spent,
+        reflections: ctx.reflections() as u64,
     });
 }

@@ -20,7 +20,7 @@ pub(crate) struct ResponseScrub {
     body: Option<Body>,
     decoder: Option<BodyDecoder>,
     inside: Option<Inside>,
-    /// In the head, and inside of a compressed body.
+    /// In the head, in the trailers, and inside of a compressed body.
     found: usize,
 }
 
@@ -126,6 +126,11 @@ impl ResponseScrub {
     /// What was held back, for an answer that ends in trailers instead of a last part.
     pub(crate) fn rest(&mut self) -> Result<Option<Bytes>, Refusal> {
         self.body(None, true)
+    }
+
+    /// Adds what was masked elsewhere in the answer.
+    pub(crate) fn count(&mut self, found: usize) {
+        self.found += found;
     }
 
     /// How often the credential was found and masked.

@@ -27,6 +27,7 @@ on_both! {
     a_set_needs_a_free_name_an_entry_and_seals_for_the_right_place,
     of_two_writers_who_sealed_the_same_version_one_must_seal_anew,
     a_deleted_sets_name_is_free_and_its_secrets_versions_go_on,
+    a_purged_sets_values_are_gone_and_no_other_sets,
     a_set_is_nothing_to_another_organisation,
     a_custom_description_is_kept_with_its_version,
     a_grant_joins_an_agent_and_a_set_of_one_organisation,
@@ -443,6 +444,53 @@ async fn a_deleted_sets_name_is_free_and_its_secrets_versions_go_on(world: World
         entries[0].version, 2,
         "a seal of the deleted set's version 1 must not fit here"
     );
+}
+
+async fn a_purged_sets_values_are_gone_and_no_other_sets(world: World) {
+    let (one, other) = two(&world).await;
+    let sets = world.store.secret_sets();
+    update_set(
+        &world.store,
+        &one,
+        &["STRIPE_SECRET_KEY", "STRIPE_ACCOUNT_ID"],
+    )
+    .await;
+    assert!(!sets.purge(&other.org, &one.set, &person()).await.unwrap());
+    assert_eq!(values(&world, &one).await, 3);
+    assert!(sets.purge(&one.org, &one.set, &person()).await.unwrap());
+    assert_eq!(values(&world, &one).await, 0);
+    assert!(sets.get(&one.org, &one.set).await.unwrap().is_none());
+    assert!(
+        sets.contents(&one.org, &one.set, 2)
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    // One that was deleted before is purged all the same, and what came after it under its name is not.
+    let second = create_set(&world.store, &one.org, "bot", &["STRIPE_SECRET_KEY"]).await;
+    sets.delete(&one.org, &second.id, &person()).await.unwrap();
+    let third = create_set(&world.store, &one.org, "bot", &["STRIPE_SECRET_KEY"]).await;
+    assert_eq!(values(&world, &one).await, 2);
+    for set in [&second.id, &second.id, &one.set] {
+        assert!(sets.purge(&one.org, set, &person()).await.unwrap());
+        assert_eq!(values(&world, &one).await, 1);
+    }
+    let entries = sets.sealed_entries(&one.org, &third.id, 1).await.unwrap();
+    assert_eq!(entries.unwrap()[0].version, 4);
+    assert_eq!(values(&world, &other).await, 1);
+    let (all, page) = (crate::EventFilter::default(), everything());
+    let audit = world.store.audit();
+    let told = audit.list(&one.org, &all, &page).await.unwrap().items;
+    let count = |action: &str| told.iter().filter(|event| event.action == action).count();
+    assert_eq!(count("secret_set.delete"), 2);
+    assert_eq!(count("secret_set.purge"), 2);
+}
+
+/// The number of sealed values in an organisation's vault.
+async fn values(world: &World, tenant: &Tenant) -> u64 {
+    let seals = world.store.seals();
+    seals.count(&tenant.org, &tenant.vault).await.unwrap()
 }
 
 async fn a_set_is_nothing_to_another_organisation(world: World) {

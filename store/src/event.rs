@@ -161,11 +161,14 @@ pub struct Event {
     /// Of a policy that was made or changed: SHA-256 over what it says from then on, lower-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_sha256: Option<String>,
+    /// Of an outcome: how often the credential stood in the provider's answer and was masked; absent for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reflections: Option<u64>,
 }
 
 impl Event {
     /// The names of all fields, in their order: columns where events are told as a table.
-    pub const FIELDS: [&str; 46] = [
+    pub const FIELDS: [&str; 47] = [
         "id",
         "stream",
         "seq",
@@ -212,6 +215,7 @@ impl Event {
         "tokens_out",
         "usd_micros",
         "content_sha256",
+        "reflections",
     ];
 
     /// What a use held of its grant's budget.
@@ -351,6 +355,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) tokens_out: Option<u64>,
     pub(crate) usd_micros: Option<u64>,
     pub(crate) content_sha256: Option<&'a str>,
+    pub(crate) reflections: Option<u64>,
 }
 
 impl Draft<'_> {
@@ -405,6 +410,7 @@ impl Draft<'_> {
         optional_number(out, ",\"tokens_out\":", self.tokens_out);
         optional_number(out, ",\"usd_micros\":", self.usd_micros);
         optional_text(out, ",\"content_sha256\":", self.content_sha256);
+        optional_number(out, ",\"reflections\":", self.reflections);
         out.push('}');
     }
 }

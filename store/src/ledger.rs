@@ -254,6 +254,8 @@ pub struct Outcome {
     pub address: Option<IpAddr>,
     /// What it spent, of a use that holds part of a budget.
     pub spent: Option<Settled>,
+    /// How often the credential stood in the answer and was masked.
+    pub reflections: u64,
 }
 
 /// A request refused before the ledger was asked.

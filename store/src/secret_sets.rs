@@ -6,8 +6,8 @@ use ::leases::id::{OrgId, SecretId, SetId, VaultId};
 use time::OffsetDateTime;
 
 use crate::db::{
-    Change, Row, WriteTx, built, count, from_json, id, insert_many, json, query, stored, time,
-    to_json,
+    Change, Row, WriteTx, built, count, from_json, id, insert_many, json, optional_time, query,
+    stored, time, to_json,
 };
 use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::at;
@@ -347,15 +347,34 @@ impl SecretSets<'_> {
         let Some(current) = find(&mut tx, org, id).await? else {
             return Ok(false);
         };
-        mark_secrets(&mut tx, &current, &BTreeMap::new()).await?;
-        tx.narrow().await?;
-        query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
-            .bind(tx.now())
+        end(&mut tx, &current, actor).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Deletes a set, if that was not done before, and the sealed values of all its versions for good. What is told of the set
+    /// stays, and so do the versions that a later set of its name begins behind. False when there never was such a set.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn purge(&self, org: &OrgId, id: &SetId, actor: &Actor) -> Result<bool, StoreError> {
+        let mut tx = self.store.write(Change::Org(org)).await?;
+        let row = query(GET_EVER)
             .bind(org.as_str())
             .bind(id.as_str())
-            .execute(tx.conn())
+            .fetch_optional(tx.conn())
             .await?;
-        record(&mut tx, &current.set, "secret_set.delete", actor).await?;
+        let Some(row) = row else {
+            return Ok(false);
+        };
+        let current = current(&row)?;
+        let purged = erase_values(&mut tx, &current).await?;
+        if optional_time(&row, "deleted_at")?.is_none() {
+            end(&mut tx, &current, actor).await?;
+        }
+        if purged > 0 {
+            record(&mut tx, &current.set, "secret_set.purge", actor).await?;
+        }
         tx.commit().await?;
         Ok(true)
     }
@@ -498,6 +517,10 @@ impl SecretSets<'_> {
                 .bind(stored(version))
                 .fetch_value(self.store.pool())
                 .await?;
+            if sealed.is_none() && self.get(org, id).await?.is_none() {
+                // Purged since it was looked up.
+                return Ok(None);
+            }
             contents.entries.push(SealedEntry {
                 key,
                 vault: vault.clone(),
@@ -530,6 +553,9 @@ const WHAT: &str = "secret set";
 const GET: &str = "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
     JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
     WHERE s.org_id = $1 AND s.id = $2 AND s.deleted_at IS NULL";
+const GET_EVER: &str = "SELECT s.*, v.manifest, v.custom FROM secret_sets s \
+    JOIN secret_set_versions v ON v.set_id = s.id AND v.version = s.version \
+    WHERE s.org_id = $1 AND s.id = $2";
 const GET_VERSION: &str = "SELECT * FROM secret_set_versions \
     WHERE org_id = $1 AND set_id = $2 AND version = $3";
 const CURRENT_VERSION: &str =
@@ -598,14 +624,65 @@ async fn find(
         .bind(id.as_str())
         .fetch_optional(tx.conn())
         .await?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    Ok(Some(Current {
-        set: read(&row)?,
-        vault: self::id(&row, "vault_id", WHAT)?,
-        manifest: json(&row, "manifest", WHAT)?,
-    }))
+    row.as_ref().map(current).transpose()
+}
+
+fn current(row: &Row) -> Result<Current, StoreError> {
+    Ok(Current {
+        set: read(row)?,
+        vault: id(row, "vault_id", WHAT)?,
+        manifest: json(row, "manifest", WHAT)?,
+    })
+}
+
+/// Deletes a set softly.
+async fn end(tx: &mut WriteTx<'_>, current: &Current, actor: &Actor) -> Result<(), StoreError> {
+    let set = &current.set;
+    mark_secrets(tx, current, &BTreeMap::new()).await?;
+    tx.narrow().await?;
+    query("UPDATE secret_sets SET deleted_at = $1 WHERE org_id = $2 AND id = $3")
+        .bind(tx.now())
+        .bind(set.org.as_str())
+        .bind(set.id.as_str())
+        .execute(tx.conn())
+        .await?;
+    record(tx, set, "secret_set.delete", actor).await
+}
+
+/// Deletes the sealed values of all versions of a set, and gives their number. Those of a path are its own from its first to its
+/// last, since nothing else is written there while it stands.
+async fn erase_values(tx: &mut WriteTx<'_>, current: &Current) -> Result<u64, StoreError> {
+    let set = &current.set;
+    let versions =
+        query("SELECT manifest FROM secret_set_versions WHERE org_id = $1 AND set_id = $2")
+            .bind(set.org.as_str())
+            .bind(set.id.as_str())
+            .fetch_all(tx.conn())
+            .await?;
+    let mut ranges: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for row in &versions {
+        let manifest: BTreeMap<String, u64> = json(row, "manifest", WHAT)?;
+        for (key, version) in manifest {
+            let (first, last) = ranges.entry(key).or_insert((version, version));
+            (*first, *last) = (version.min(*first), version.max(*last));
+        }
+    }
+    let mut erased = 0;
+    for (key, (first, last)) in ranges {
+        let path = path_of(&set.provider, &set.environment, &set.name, &key);
+        erased += query(
+            "DELETE FROM secret_versions WHERE org_id = $1 AND vault_id = $2 AND path = $3 \
+             AND version >= $4 AND version <= $5",
+        )
+        .bind(set.org.as_str())
+        .bind(current.vault.as_str())
+        .bind(path)
+        .bind(stored(first))
+        .bind(stored(last))
+        .execute(tx.conn())
+        .await?;
+    }
+    Ok(erased)
 }
 
 /// Adds a set that has its first version.

@@ -429,5 +429,6 @@ pub(crate) fn outcome(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
         attempts: 1,
         address: Some([192, 0, 2, 1].into()),
         spent: recorded.hold().map(crate::Hold::given_back),
+        reflections: 0,
     }
 }

@@ -93,8 +93,12 @@ async fn an_agent_executes_by_name_and_the_trail_is_its_history() {
     assert_eq!(sent.target, "/v1/pages?a=b");
     assert_eq!(sent.body(), br#"{"n":1}"#);
 
+    assert_eq!(done["redactions_applied"], 0, "{done}");
+
     let echoed = scene.get("/echo").await;
     assert!(!echoed.to_string().contains(scene.secret.text()));
+    // A field of its own, a cookie, and once in the body.
+    assert_eq!(echoed["redactions_applied"], 3, "{echoed}");
     let wrong = scene
         .execute(json!({ "url": "https://api.openai.com/v1/models" }))
         .await
@@ -124,6 +128,10 @@ async fn an_agent_executes_by_name_and_the_trail_is_its_history() {
         ("success", &echoed),
         ("success", &done),
     ];
+    let of_echo = history
+        .iter()
+        .find(|event| event["id"] == echoed["execution_id"]);
+    assert_eq!(of_echo.unwrap()["redactions_applied"], 3);
     // Streams of refusals and uses are two, so of one instant either may be first.
     assert_eq!(told.len(), expected.len(), "{history:?}");
     for (status, execution) in expected {
@@ -248,6 +256,51 @@ async fn limits_of_a_binding_hold_and_change_at_once() {
         .execute(json!({ "path": "/pages" }))
         .await
         .expect_problem(404, "not_found");
+    scene.stack.finish().await;
+}
+
+/// The number of sealed credentials of bindings that the database holds.
+fn sealed_credentials(stack: &Stack) -> i64 {
+    let database = rusqlite::Connection::open(stack.data.join("claviger.db")).unwrap();
+    let count = "SELECT COUNT(*) FROM secret_versions WHERE path LIKE 'custom/bindings/%'";
+    database.query_row(count, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_deleted_bindings_credential_is_gone_from_the_database() {
+    let scene = Scene::start(&json!({})).await;
+    let stack = &scene.stack;
+    let admin = stack.admin();
+    scene.get("/v1/x").await;
+    let next = stack.secret("tok_");
+    let rotated = json!({ "credential": next.text() });
+    let path = scene.path("/bindings/api/rotate-credential");
+    admin.post(&path, &rotated).await.expect_status(200);
+    assert_eq!(sealed_credentials(stack), 2);
+    let mut kept = scene.wish();
+    kept["name"] = json!("kept");
+    scene.create(&kept).await.expect_status(201);
+
+    // Also where somebody deleted its set before, which alone keeps what was sealed.
+    let shown = admin.get(&scene.path("/bindings/api")).await.json();
+    let set = shown["secret_set_id"].as_str().unwrap();
+    let set = format!("/v1/vault/secret-sets/{set}");
+    admin.delete(&set).await.expect_status(204);
+    assert_eq!(sealed_credentials(stack), 3);
+    let binding = scene.path("/bindings/api");
+    admin.delete(&binding).await.expect_status(204);
+    assert_eq!(sealed_credentials(stack), 1);
+    let events = stack.events().await;
+    let purged = events
+        .iter()
+        .filter(|event| event["action"] == "secret_set.purge");
+    assert_eq!(purged.count(), 1);
+    let body = json!({ "binding": "kept", "params": { "path": "/v1/x" } });
+    let done = stack
+        .api(&scene.key)
+        .post(&scene.path("/execute"), &body)
+        .await;
+    assert_eq!(done.expect_status(200).json()["status"], "completed");
     scene.stack.finish().await;
 }
 

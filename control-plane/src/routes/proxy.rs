@@ -186,6 +186,17 @@ const OURS: [HeaderName; 3] = [
     header::EXPECT,
 ];
 
+/// A provider's answer, and what was taken out of it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Proxied {
+    #[serde(flatten)]
+    answer: ProxyAnswer,
+    /// How often the credential stood in the answer, in any spelling, and was masked.
+    #[serde(default)]
+    #[schema(required = true)]
+    redactions_applied: u64,
+}
+
 /// A provider's answer, scrubbed of what the injector put in.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ProxyAnswer {
@@ -205,6 +216,15 @@ pub(crate) struct ProxyAnswer {
 enum BodyEncoding {
     Text,
     Base64,
+}
+
+impl From<Incoming> for Proxied {
+    fn from(incoming: Incoming) -> Self {
+        Self {
+            redactions_applied: incoming.masked,
+            answer: incoming.into(),
+        }
+    }
 }
 
 impl From<Incoming> for ProxyAnswer {
@@ -236,25 +256,27 @@ impl From<Incoming> for ProxyAnswer {
     }
 }
 
-impl ProxyAnswer {
+impl Proxied {
     /// What another process's [`call`] answered.
     pub(crate) fn read(self) -> Result<Incoming, ApiError> {
+        let answer = self.answer;
         let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
+        for (name, value) in &answer.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(ApiError::internal)?;
             let value = HeaderValue::from_str(value).map_err(ApiError::internal)?;
             headers.insert(name, value);
         }
-        let body = match self.body_encoding {
-            BodyEncoding::Text => Bytes::from(self.body),
+        let body = match answer.body_encoding {
+            BodyEncoding::Text => Bytes::from(answer.body),
             BodyEncoding::Base64 => {
-                Bytes::from(STANDARD.decode(self.body).map_err(ApiError::internal)?)
+                Bytes::from(STANDARD.decode(answer.body).map_err(ApiError::internal)?)
             }
         };
         Ok(Incoming {
-            status: self.status,
+            status: answer.status,
             headers,
             body,
+            masked: self.redactions_applied,
         })
     }
 }
@@ -367,16 +389,20 @@ mod tests {
         headers.append("x-a", HeaderValue::from_static("2"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         for (body, encoding) in [(&b"ok"[..], "text"), (&[0xff, 0][..], "base64")] {
-            let answer = ProxyAnswer::from(Incoming {
+            let answer = Proxied::from(Incoming {
                 status: 201,
                 headers: headers.clone(),
                 body: Bytes::copy_from_slice(body),
+                masked: 3,
             });
             let json = serde_json::to_value(&answer).unwrap();
             assert_eq!(json["body_encoding"], encoding);
             assert_eq!(json["headers"], json!({"x-a": "1, 2"}));
-            let back = answer.read().unwrap();
+            assert_eq!(json["redactions_applied"], 3);
+            let back: Proxied = serde_json::from_value(json).unwrap();
+            let back = back.read().unwrap();
             assert_eq!((back.status, &back.body[..]), (201, body));
+            assert_eq!(back.masked, 3);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::leases::clock::{Clock, ManualClock};
 use ::providers::Catalog;
@@ -27,7 +28,13 @@ use crate::support::{CANARY, START, Setup, World, holder, request};
 struct Mirror;
 
 impl Inject for Mirror {
-    fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream> {
+    fn connect(
+        &self,
+        client: IpAddr,
+        request_id: &str,
+        masked: &Arc<AtomicUsize>,
+    ) -> Option<DuplexStream> {
+        masked.store(2, Ordering::Relaxed);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let request_id = request_id.to_owned();
         let answer = service_fn(move |request: Request<Incoming>| {
@@ -307,6 +314,7 @@ async fn requests_to_providers_are_handed_to_an_injector_with_their_callers_addr
         .await;
     let request_id = answer.headers["x-request-id"].to_str().unwrap().to_owned();
     let answer = answer.ok(200);
+    assert_eq!(answer["redactions_applied"], 2);
     let told: serde_json::Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
     assert_eq!(
         told,

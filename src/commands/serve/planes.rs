@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -190,8 +191,13 @@ struct ApiOptions {
 struct Inside(Entrance);
 
 impl Inject for Inside {
-    fn connect(&self, client: IpAddr, request_id: &str) -> Option<DuplexStream> {
-        self.0.connect(client, request_id)
+    fn connect(
+        &self,
+        client: IpAddr,
+        request_id: &str,
+        masked: &Arc<AtomicUsize>,
+    ) -> Option<DuplexStream> {
+        self.0.connect(client, request_id, masked)
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn outcome(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
         duration_ms: 140,
         attempts: 1,
         spent: None,
+        reflections: 0,
         address: request.request.address,
     }
 }

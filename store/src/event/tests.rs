@@ -56,6 +56,7 @@ fn full<'a>(keys: &'a [String], path: &'a str) -> Draft<'a> {
         tokens_out: Some(5),
         usd_micros: Some(6),
         content_sha256: Some("00ff"),
+        reflections: Some(8),
     }
 }
 

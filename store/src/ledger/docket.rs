@@ -372,6 +372,7 @@ fn abandoned(request: &UseRequest, recorded: &RecordedUse) -> Outcome {
         attempts: 0,
         address: None,
         spent: recorded.hold.map(Hold::given_back),
+        reflections: 0,
     }
 }
 

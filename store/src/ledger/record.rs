@@ -181,6 +181,7 @@ impl Writer {
             tokens_in: outcome.spent.map(|spent| spent.tokens_in),
             tokens_out: outcome.spent.map(|spent| spent.tokens_out),
             usd_micros: outcome.spent.map(|spent| spent.usd_micros),
+            reflections: Some(outcome.reflections).filter(|found| *found > 0),
             ..Draft::default()
         };
         self.link_up(stream, sink, &draft)

@@ -434,5 +434,6 @@ fn unknown(event: &Event) -> Option<Outcome> {
         attempts: 0,
         address: None,
         spent: event.hold().map(Hold::kept),
+        reflections: 0,
     })
 }

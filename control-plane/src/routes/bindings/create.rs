@@ -121,7 +121,7 @@ async fn undo(state: &AppState, person: &Person, set: &SetId, grant: Option<&Gra
         }
     }
     let sets = state.store.secret_sets();
-    if let Err(error) = sets.delete(&person.org, set, &person.actor).await {
+    if let Err(error) = sets.purge(&person.org, set, &person.actor).await {
         tracing::warn!(secret_set.id = %set, %error, "the set of a binding that was not made stays");
     }
 }

@@ -8,7 +8,8 @@ use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
 
-/// Deletes a binding with its grant and its secret set: from now on nothing is sent by it. For people alone.
+/// Deletes a binding with its grant and its secret set, whose sealed credential is deleted for good: from now on nothing is sent by
+/// it. For people alone.
 #[utoipa::path(delete, path = "/v1/agents/{id}/bindings/{binding}", tag = "bindings", operation_id = "deleteBinding",
     params(("id" = String, Path), ("binding" = String, Path)), responses((status = 204)))]
 pub(crate) async fn handle(
@@ -27,7 +28,7 @@ pub(crate) async fn handle(
     state
         .store
         .secret_sets()
-        .delete(org, &binding.set, actor)
+        .purge(org, &binding.set, actor)
         .await?;
     state.store.bindings().delete(&binding, actor).await?;
     Ok(StatusCode::NO_CONTENT)

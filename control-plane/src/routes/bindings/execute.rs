@@ -78,6 +78,8 @@ pub(crate) struct Execution {
     /// The stable code of that.
     error_code: Option<&'static str>,
     duration_ms: u64,
+    /// How often the credential stood in the provider's answer, in any spelling, and was masked.
+    redactions_applied: u64,
     execution_surface: &'static str,
 }
 
@@ -244,10 +246,12 @@ impl Execution {
             error: None,
             error_code: None,
             duration_ms,
+            redactions_applied: 0,
             execution_surface: SURFACE,
         };
         match sent {
             Ok(incoming) => Ok(Self {
+                redactions_applied: incoming.masked,
                 result: Some(incoming.into()),
                 ..ended("completed")
             }),

@@ -61,6 +61,8 @@ pub(crate) struct ExecutionView {
     /// The code of what went wrong.
     error_message: Option<String>,
     duration_ms: Option<u64>,
+    /// How often the credential stood in the provider's answer, in any spelling, and was masked.
+    redactions_applied: u64,
     created_at: String,
 }
 
@@ -161,6 +163,7 @@ impl ExecutionView {
                 .map(|status| status.to_string()),
             error_message: error.clone(),
             duration_ms: outcome.and_then(|outcome| outcome.duration_ms),
+            redactions_applied: outcome.and_then(|outcome| outcome.reflections).unwrap_or(0),
             created_at: event.created_at.clone(),
         }
     }

@@ -397,6 +397,7 @@ impl Export<'_> {
             attempts: 0,
             address: None,
             spent: used.hold().map(store::Hold::given_back),
+            reflections: 0,
         });
     }
 

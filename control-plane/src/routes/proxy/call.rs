@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use vault::Secret;
 
 use super::explicit::{self, Explicit};
-use super::{ProxyAnswer, Target};
+use super::{Proxied, Target};
 use crate::AppState;
 use crate::context::RequestContext;
 use crate::error::ApiError;
@@ -38,14 +38,14 @@ pub(crate) struct ProxyCall {
 /// used up by it. Redirects are not followed.
 #[utoipa::path(post, path = "/v1/vault/proxy", tag = "proxy", operation_id = "proxyRequest", security(("key" = []), ("clawb" = []), ("lease" = [])),
     request_body = ProxyCall,
-    responses((status = 200, body = ProxyAnswer, description = "The provider answered; its status is in the body"), (status = 401, body = Problem),
+    responses((status = 200, body = Proxied, description = "The provider answered; its status is in the body"), (status = 401, body = Problem),
         (status = 403, body = Problem), (status = 404, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem), (status = 504, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
     holder: Holder,
     request: Request,
-) -> Result<axum::Json<ProxyAnswer>, ApiError> {
+) -> Result<axum::Json<Proxied>, ApiError> {
     let (parts, body) = request.into_parts();
     // `middleware::read_body` has bounded it already.
     let body = body.collect().await.map_err(ApiError::internal)?.to_bytes();

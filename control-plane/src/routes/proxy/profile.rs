@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use vault::Secret;
 
 use super::explicit::{place, port};
-use super::{ProxyAnswer, Target};
+use super::{Proxied, Target};
 use crate::AppState;
 use crate::context::RequestContext;
 use crate::error::ApiError;
@@ -38,14 +38,14 @@ pub(crate) struct ProfileCall {
 /// Sends a request to a provider under a lease, by one set of it.
 #[utoipa::path(post, path = "/v1/vault/proxy/request", tag = "proxy", operation_id = "proxyProfileRequest",
     security(("key" = []), ("clawb" = []), ("lease" = [])), request_body = ProfileCall,
-    responses((status = 200, body = ProxyAnswer, description = "The provider answered; its status is in the body"), (status = 401, body = Problem),
+    responses((status = 200, body = Proxied, description = "The provider answered; its status is in the body"), (status = 401, body = Problem),
         (status = 403, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem), (status = 504, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     context: RequestContext,
     holder: Holder,
     Json(call): Json<ProfileCall>,
-) -> Result<axum::Json<ProxyAnswer>, ApiError> {
+) -> Result<axum::Json<Proxied>, ApiError> {
     let named = Named {
         id: None,
         token: call.request_lease_token,

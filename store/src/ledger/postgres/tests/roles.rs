@@ -353,7 +353,7 @@ const NOBODY: [&str; 15] = [
     "SELECT audit_stream_take('x', 'y')",
 ];
 /// What is for the control plane alone.
-const NO_INJECTOR: [&str; 16] = [
+const NO_INJECTOR: [&str; 17] = [
     "INSERT INTO leases SELECT * FROM leases",
     "INSERT INTO grants SELECT * FROM grants",
     "INSERT INTO budgets SELECT * FROM budgets",
@@ -363,6 +363,7 @@ const NO_INJECTOR: [&str; 16] = [
     "UPDATE agents SET is_active = 1",
     "DELETE FROM revoked_blocks",
     "UPDATE secret_versions SET sealed = ''",
+    "DELETE FROM secret_versions",
     "INSERT INTO sealed_keys VALUES ('org', 'jwt', 1, '', '', 1)",
     "SELECT * FROM audit_events",
     "SELECT * FROM idempotency_keys",
