@@ -218,6 +218,17 @@ impl Client {
         self.json(request).await
     }
 
+    /// A POST that is done at most once, without an idempotency key, and whose answer may take `patience`.
+    pub(crate) async fn post_once(
+        &self,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path).timeout(patience);
+        self.json(request.json(body)).await
+    }
+
     /// A POST of nobody: what it brings is in its body.
     pub(crate) async fn ask(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let request = self.http.post(format!("{}{path}", self.base));

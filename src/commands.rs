@@ -13,6 +13,7 @@ mod coverage;
 mod demo;
 mod doctor;
 mod env;
+mod execute;
 mod explain;
 mod grant;
 mod init;
@@ -162,6 +163,7 @@ Examples:
         after_help = "Example:\n  claviger quota set --agents 10 --secrets 500"
     )]
     Quota(usage::Command),
+    Execute(execute::Args),
     Run(run::Args),
     #[command(
         subcommand,
@@ -252,6 +254,7 @@ pub(crate) fn dispatch(cli: Cli, output: Output) -> anyhow::Result<ExitCode> {
         Command::Share(command) => block_on(share::run(&context, command)).map(done),
         Command::Usage(args) => block_on(usage::show(&context, &args)).map(done),
         Command::Quota(command) => block_on(usage::quota(&context, command)).map(done),
+        Command::Execute(args) => block_on(execute::run(&context, &args)).map(done),
         Command::Run(args) => run::run(&context, &args),
         Command::Providers(command) => block_on(providers::run(&context, command)).map(done),
         Command::Audit(command) => block_on(audit::run(&context, command)).map(done),
@@ -354,6 +357,7 @@ mod tests {
             "share",
             "usage",
             "quota",
+            "execute",
             "run",
             "providers",
             "audit",

@@ -46,6 +46,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("disableTotp", "mfa disable"),
     ("enableTotp", "mfa enable"),
     ("enrollAgent", "agent enroll"),
+    ("execute", "execute"),
     ("explain", "explain"),
     ("explainPolicies", "policy explain"),
     ("exportAudit", "audit export"),
@@ -58,6 +59,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("getKillSwitch", "kill-switch status"),
     ("getLease", "lease inspect"),
     ("getMe", "whoami"),
+    ("getOwnAgent", "execute"),
     ("getProvider", "providers show"),
     ("getRotation", "keys rotate"),
     ("getSecret", "secret get"),
@@ -161,18 +163,10 @@ const WITHOUT: &[(&str, &str)] = &[
         "for agents that ask before they act; people ask `explain`",
     ),
     (
-        "execute",
-        "called by agents' programs; `binding test` tries a binding",
-    ),
-    (
         "finishOidcInBrowser",
         "where an identity provider sends a browser back to",
     ),
     ("getBillingUsage", "the seeds' name for `getUsage`"),
-    (
-        "getOwnAgent",
-        "for agents' programs; people look with `agent show`",
-    ),
     (
         "listExecutions",
         "`audit list --agent` has all that an agent did",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::canary::Canary;
+use crate::support::custody::private_file;
 use crate::support::{Reply, Stack};
 
 const HOST: &str = "api.notion.com";
@@ -441,6 +442,69 @@ async fn the_command_line_makes_tries_and_deletes_bindings() {
     let gone = cli(&["show", "cli"]).await;
     assert_eq!(gone.status, Some(1), "{}", gone.stderr);
     assert_eq!(stack.upstream.count(), 1);
+    scene.stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_executes_from_the_command_line() {
+    let scene = Scene::start(&json!({})).await;
+    let stack = &scene.stack;
+    let key = stack.home.path().join("bot.key");
+    private_file(&key, scene.key.as_bytes());
+    let execute = async |key: Option<&std::path::Path>, arguments: &[&str]| {
+        let mut command = stack.command(&[&["execute"], arguments].concat());
+        if let Some(key) = key {
+            command.env("CLAVIGER_KEY_FILE", key);
+        }
+        stack.run(command).await
+    };
+    let post = [
+        "api",
+        "POST",
+        "/v1/pages?a=b",
+        "-H",
+        "X-Own: 1",
+        "--body",
+        "{\"n\":1}",
+    ];
+    let done = execute(Some(&key), &post).await.expect_success();
+    assert_eq!(done.stdout, r#"{"ok":true,"path":"/v1/pages"}"#);
+    assert!(done.stderr.contains("200 in "), "{}", done.stderr);
+    let sent = stack.upstream.last();
+    assert_eq!(
+        (sent.method.as_str(), sent.target.as_str()),
+        ("POST", "/v1/pages?a=b")
+    );
+    assert_eq!(sent.field("x-own"), "1");
+    assert_eq!(sent.body(), br#"{"n":1}"#);
+
+    let echoed = execute(Some(&key), &["api", "/echo", "--json"]).await;
+    let told: Value = serde_json::from_str(&echoed.expect_success().stdout).unwrap();
+    assert_eq!(told["redactions_applied"], 3, "{told}");
+    let echoed = execute(Some(&key), &["api", "/echo"])
+        .await
+        .expect_success();
+    assert!(
+        echoed.stderr.contains("masked, 3 times"),
+        "{}",
+        echoed.stderr
+    );
+
+    for (key, arguments, says) in [
+        (
+            Some(&key),
+            &["api", "https://api.openai.com/v1/models"][..],
+            "audit list --lease lse_",
+        ),
+        (Some(&key), &["other", "/"], "hint:"),
+        (None, &["api", "/"], "binding test"),
+    ] {
+        let refused = execute(key.map(std::path::PathBuf::as_path), arguments).await;
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    }
+    std::fs::remove_file(&key).unwrap();
+    assert_eq!(stack.upstream.count(), 3);
     scene.stack.finish().await;
 }
 
