@@ -489,6 +489,8 @@ impl Shares<'_> {
     /// `None` when the share or its version has ended, or its maker may share no more: an agent that is inactive, a person who
     /// was removed or reads no values.
     ///
+    /// There are two events: `secret.export`, which it is, and `share.access`, whose `keys` end with who made the share.
+    ///
     /// Counts, record and checks are one transaction, so of any number who open at once exactly `max_accesses` get the value,
     /// on any number of nodes, and nobody gets it without a record.
     ///
@@ -518,12 +520,20 @@ impl Shares<'_> {
             ..event(share, "secret.export")
         };
         tx.append(&share.org, actor, &event).await?;
+        let mut told = NewEvent {
+            action: ACCESS,
+            ..event
+        };
+        told.keys.push(share.created_by.clone());
+        tx.append(&share.org, actor, &told).await?;
         tx.commit().await?;
         Ok(Some((accesses.unsigned_abs(), opened)))
     }
 }
 
 const WHAT: &str = "share";
+/// Beside the export that an opening is: whose share it was, for webhooks that tell its maker.
+const ACCESS: &str = "share.access";
 const UNCLAIMED: &str = "SELECT 1 FROM shares WHERE recipient_email = $1 AND recipient_id IS NULL \
     AND expires_at > $2 AND revoked_at IS NULL LIMIT 1";
 const CLAIM: &str = "UPDATE shares SET recipient_id = $3 WHERE recipient_email = $1 \

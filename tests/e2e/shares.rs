@@ -4,8 +4,9 @@ use std::fs::File;
 
 use serde_json::{Value, json};
 
-use crate::support::Stack;
 use crate::support::canary::Canary;
+use crate::support::{Stack, wait};
+use crate::webhooks::Receiver;
 
 const PASSPHRASE: &str = "a walrus on a bicycle";
 
@@ -200,6 +201,51 @@ async fn an_agent_hands_what_it_found_to_its_person_and_gets_what_is_exported_to
         .collect();
     assert_eq!(exports.len(), 2);
     assert_eq!(exports[1]["agent_id"], agent.as_str());
+    stack.finish_without_traffic().await;
+}
+
+#[tokio::test]
+async fn whoever_made_a_share_is_told_of_each_opening() {
+    let stack = Stack::start().await;
+    let receiver = Receiver::start().await;
+    let hook = [
+        "webhook",
+        "create",
+        &receiver.url("/shares"),
+        "--event",
+        "share.access",
+    ];
+    stack.cli(&hook).await.expect_success();
+    let value = put(&stack, "db/password").await;
+    let (made, link) = share(&stack, &["db/password", "--link", "--max-reads", "2"]).await;
+    for _ in 0..2 {
+        let opened = open(&stack, &link, &[]).await;
+        assert_eq!(printed(&opened).trim_end(), value.text());
+    }
+    assert_eq!(open(&stack, &link, &[]).await.status.code(), Some(1));
+
+    wait::until("both openings", async || {
+        (receiver.got().len() == 2).then_some(())
+    })
+    .await;
+    let me = stack.admin().get("/v1/auth/me").await.expect_status(200);
+    let maker = me.json()["id"].clone();
+    for told in receiver.got() {
+        let told = told.json();
+        assert_eq!(told["type"], "share.access");
+        let event = &told["data"];
+        assert_eq!(
+            event["keys"],
+            json!(["db/password", made["share_id"], maker])
+        );
+        assert_eq!(event["decision"], "allow");
+        assert!(!told.to_string().contains(value.text()));
+    }
+    let events = stack.events().await;
+    let exports = events
+        .iter()
+        .filter(|event| event["action"] == "secret.export" && event["decision"] == "allow");
+    assert_eq!(exports.count(), 2);
     stack.finish_without_traffic().await;
 }
 

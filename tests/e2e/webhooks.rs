@@ -1,5 +1,6 @@
 //! The trail told to others by the built product: webhooks over crashes, signed heads in a file and a bucket, logs for a collector.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -13,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::stack::Ran;
-use crate::support::{Stack, wait};
+use crate::support::{Fleet, Stack, wait};
 
 /// A request as a receiver got it.
 #[derive(Debug, Clone)]
-struct Got {
+pub(crate) struct Got {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -25,24 +26,24 @@ struct Got {
 }
 
 impl Got {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// Takes everything.
 #[derive(Debug, Clone)]
-struct Receiver {
+pub(crate) struct Receiver {
     addr: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
             addr: listener.local_addr().unwrap(),
@@ -53,11 +54,11 @@ impl Receiver {
         receiver
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 }
@@ -189,6 +190,69 @@ async fn kill_9_and_restarts_lose_no_delivery_and_receivers_verify_each() {
     forged.body = Bytes::from(String::from_utf8_lossy(&forged.body).replace("allow", "deny_"));
     assert_eq!(python_verifies(&secret, &[forged]).await, [false]);
     stack.finish_after_crash().await;
+}
+
+/// Ids of the events that a receiver got.
+fn told(receiver: &Receiver) -> BTreeSet<String> {
+    let got = receiver.got();
+    got.iter()
+        .map(|one| one.header("webhook-id").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn of_many_nodes_one_tells_and_when_it_dies_another_goes_on_without_a_gap() {
+    let mut fleet = Fleet::builder().nodes(3, 1).start().await;
+    let receiver = Receiver::start().await;
+    let hook = json!({"url": receiver.url("/hook"), "events": ["agent.create"]});
+    let made = fleet.admin().post("/v1/webhooks", &hook).await;
+    let made = made.expect_status(201).json();
+    let hook = made["webhook"]["id"].as_str().unwrap();
+    let create = async |fleet: &Fleet<'_>, planes: &[usize], round: usize| {
+        let calls = planes.iter().flat_map(|plane| {
+            let api = fleet.by(*plane, 0).admin();
+            (0..10).map(move |index| {
+                let body = json!({"name": format!("agent-{round}-{plane}-{index}")});
+                let api = api.clone();
+                async move { api.post("/v1/agents", &body).await.expect_status(201) }
+            })
+        });
+        futures::future::join_all(calls).await;
+    };
+
+    create(&fleet, &[0, 1, 2], 0).await;
+    wait::until("what all planes did", async || {
+        (told(&receiver).len() == 30).then_some(())
+    })
+    .await;
+    // All were alive, so each was told once.
+    assert_eq!(receiver.got().len(), 30);
+
+    let holder = fleet.sql(&format!(
+        "SELECT holder FROM audit_sinks WHERE sink = '{hook}'"
+    ));
+    let number = holder.trim().strip_prefix("control-plane-").unwrap();
+    let teller: usize = number.strip_suffix("/control").unwrap().parse().unwrap();
+    let others: Vec<usize> = (0..3).filter(|plane| *plane != teller).collect();
+    create(&fleet, &[0, 1, 2], 1).await;
+    wait::until("some of it", async || {
+        (told(&receiver).len() > 30).then_some(())
+    })
+    .await;
+    fleet.control_plane(teller).kill().await;
+    create(&fleet, &others, 2).await;
+    // What it had taken in hand is its own for a minute.
+    let minutes = std::time::Duration::from_mins(2);
+    wait::until_after(minutes, "the rest, told by another", async || {
+        (told(&receiver).len() == 80).then_some(())
+    })
+    .await;
+    let holder = fleet.sql(&format!(
+        "SELECT holder FROM audit_sinks WHERE sink = '{hook}'"
+    ));
+    assert_ne!(holder.trim(), format!("control-plane-{teller}/control"));
+    fleet.control_plane(teller).start_again().await;
+    fleet.finish_after_crash().await;
 }
 
 #[tokio::test]
