@@ -92,10 +92,7 @@ impl SealedKeys<'_> {
         actor: &Actor,
     ) -> Result<SealedKey, StoreError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        if stored(new.version) != highest(&mut tx, org, &new.name).await? + 1 {
-            return Err(OTHER_VERSION);
-        }
-        let key = insert(&mut tx, org, new, actor).await?;
+        let key = put_next(&mut tx, org, new, actor).await?;
         if let Some(published) = published {
             if stored(published.version) <= highest(&mut tx, org, &published.name).await? {
                 return Err(OTHER_VERSION);
@@ -169,6 +166,19 @@ impl SealedKeys<'_> {
 const OTHER_VERSION: StoreError = StoreError::Conflict {
     what: "the key's version",
 };
+
+/// Stores the next version of a key in a change that does more, and retires the one before it.
+pub(crate) async fn put_next(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewSealedKey,
+    actor: &Actor,
+) -> Result<SealedKey, StoreError> {
+    if stored(new.version) != highest(tx, org, &new.name).await? + 1 {
+        return Err(OTHER_VERSION);
+    }
+    insert(tx, org, new, actor).await
+}
 
 async fn highest(tx: &mut WriteTx<'_>, org: &OrgId, name: &str) -> Result<i64, StoreError> {
     let highest: Option<i64> =

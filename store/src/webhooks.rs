@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use crate::db::{Change, Row, WriteTx, count, id, json, query, stored, time, to_json};
 use crate::sinks::{self, Sink};
 use crate::timekeeper::{at, millis};
-use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
+use crate::{Actor, NewEvent, NewSealedKey, Page, PageRequest, Store, StoreError, sealed_keys};
 
 /// The most webhooks of one organisation.
 pub const MAX_WEBHOOKS: i64 = 50;
@@ -53,8 +53,8 @@ pub struct NewWebhook {
     pub events: Vec<String>,
     /// Free text.
     pub description: Option<String>,
-    /// The version of its signing secret.
-    pub secret_version: u64,
+    /// Its signing secret, sealed under [`secret_name`].
+    pub secret: NewSealedKey,
 }
 
 /// What of a webhook changes.
@@ -110,7 +110,7 @@ pub struct Webhooks<'a> {
 }
 
 impl Webhooks<'_> {
-    /// Makes a webhook. It is told what is recorded from now on, its own making first.
+    /// Makes a webhook and stores its secret, both or neither. It is told what is recorded from now on, its own making first.
     ///
     /// # Errors
     /// [`CreateWebhookError`].
@@ -139,7 +139,7 @@ impl Webhooks<'_> {
         .bind(&new.url)
         .bind(to_json(&new.events, WHAT)?)
         .bind(&new.description)
-        .bind(stored(new.secret_version))
+        .bind(stored(new.secret.version))
         .bind(&actor.id)
         .bind(tx.now())
         .execute(tx.conn())
@@ -148,6 +148,7 @@ impl Webhooks<'_> {
         let webhook = find(&mut tx, org, &new.id).await?;
         let webhook = webhook.ok_or(StoreError::Corrupt { what: WHAT })?;
         record(&mut tx, org, &new.id, "webhook.create", None, actor).await?;
+        sealed_keys::put_next(&mut tx, org, new.secret, actor).await?;
         tx.commit().await?;
         Ok(webhook)
     }
@@ -257,15 +258,16 @@ impl Webhooks<'_> {
         Ok(Some(Webhook { sink, ..webhook }))
     }
 
-    /// Names another version of the signing secret. `None` when there is no such webhook.
+    /// Stores the next version of the signing secret and signs with it from now on. `None` when there is no such webhook; then
+    /// nothing was stored.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; [`StoreError::Conflict`] if somebody else made that version, or the vault has another key by now.
     pub async fn set_secret(
         &self,
         org: &OrgId,
         id: &WebhookId,
-        version: u64,
+        secret: NewSealedKey,
         actor: &Actor,
     ) -> Result<Option<Webhook>, StoreError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
@@ -273,7 +275,7 @@ impl Webhooks<'_> {
             "UPDATE webhooks SET secret_version = $1, updated_at = $2 \
              WHERE org_id = $3 AND id = $4 AND secret_version < $1",
         )
-        .bind(stored(version))
+        .bind(stored(secret.version))
         .bind(tx.now())
         .bind(org.as_str())
         .bind(id.as_str())
@@ -282,6 +284,7 @@ impl Webhooks<'_> {
         let Some(webhook) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
+        sealed_keys::put_next(&mut tx, org, secret, actor).await?;
         record(&mut tx, org, id, "webhook.rotate_secret", None, actor).await?;
         tx.commit().await?;
         Ok(Some(webhook))

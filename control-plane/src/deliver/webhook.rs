@@ -11,7 +11,7 @@ use leases::id::{EventId, OrgId, WebhookId};
 use serde::Serialize;
 use sha2::Sha256;
 use store::webhooks::secret_name;
-use store::{Event, Webhook};
+use store::{Event, NewSealedKey, Webhook};
 use vault::Secret;
 use zeroize::Zeroizing;
 
@@ -62,7 +62,7 @@ pub(super) fn matches(pattern: &str, action: &str) -> bool {
 pub(crate) struct SigningSecret(Zeroizing<[u8; 32]>);
 
 impl SigningSecret {
-    /// Makes a secret and seals it, as the next version of the webhook's. Gives the version.
+    /// Makes a secret, and its seal as the next version of the webhook's, which is stored with the webhook.
     ///
     /// # Errors
     /// [`KeyChestError`].
@@ -70,18 +70,15 @@ impl SigningSecret {
         state: &AppState,
         org: &OrgId,
         id: &WebhookId,
-        actor: &store::Actor,
-    ) -> Result<(Self, u64), KeyChestError> {
+    ) -> Result<(Self, NewSealedKey), KeyChestError> {
         let secret = Self(Zeroizing::new(crate::context::random()));
         let chest = KeyChest::of(&state.store, &state.vault, org).await?;
-        let name = secret_name(id);
-        let version = chest.next_version(&name).await?;
         let new = NewKey {
             secret: Secret::new(secret.0.to_vec()),
             public: Vec::new(),
         };
-        chest.put(&name, version, new, actor).await?;
-        Ok((secret, version))
+        let sealed = chest.seal_next(&secret_name(id), &new).await?;
+        Ok((secret, sealed))
     }
 
     /// As it is shown, once.

@@ -269,6 +269,17 @@ impl KeyChest {
         })
     }
 
+    /// Seals the next version of a key, for a change that stores more with it. The change is a conflict where the vault has another
+    /// key by then.
+    pub(crate) async fn seal_next(
+        &self,
+        name: &str,
+        key: &NewKey,
+    ) -> Result<NewSealedKey, KeyChestError> {
+        let version = self.next_version(name).await?;
+        self.seal(&self.kek().await?, name, version, key).await
+    }
+
     async fn seal(
         &self,
         kek: &KekId,

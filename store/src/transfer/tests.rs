@@ -176,12 +176,19 @@ async fn fill(world: &World, tenant: &Tenant) {
 }
 
 async fn fill_webhooks(store: &crate::Store, org: &OrgId) {
+    let id = WebhookId::new(START);
     let new = NewWebhook {
-        id: WebhookId::new(START),
+        secret: NewSealedKey {
+            name: crate::webhooks::secret_name(&id),
+            version: 1,
+            sealed: b"sealed".to_vec(),
+            public: Vec::new(),
+            kek_id: None,
+        },
+        id,
         url: "https://hooks.example.org/".to_owned(),
         events: vec!["*".to_owned()],
         description: None,
-        secret_version: 1,
     };
     let made = store.webhooks().create(org, new, &person()).await.unwrap();
     let delivery = Delivery {

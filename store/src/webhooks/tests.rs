@@ -13,15 +13,33 @@ on_both! {
 }
 
 async fn create(world: &World, org: &OrgId) -> Webhook {
+    let id = WebhookId::new(START);
     let new = NewWebhook {
-        id: WebhookId::new(START),
+        secret: secret(&id, 1),
+        id,
         url: "https://hooks.example.org/claviger".to_owned(),
         events: vec!["lease.*".to_owned()],
         description: None,
-        secret_version: 1,
     };
     let webhooks = world.store.webhooks();
     webhooks.create(org, new, &person()).await.unwrap()
+}
+
+/// A version of a webhook's secret.
+fn secret(id: &WebhookId, version: u64) -> NewSealedKey {
+    NewSealedKey {
+        name: secret_name(id),
+        version,
+        sealed: b"sealed".to_vec(),
+        public: Vec::new(),
+        kek_id: None,
+    }
+}
+
+/// How many versions of a webhook's secret lie in the store.
+async fn secrets(world: &World, org: &OrgId, id: &WebhookId) -> usize {
+    let keys = world.store.sealed_keys();
+    keys.versions(org, &secret_name(id)).await.unwrap().len()
 }
 
 async fn actions(world: &World, org: &OrgId) -> Vec<String> {
@@ -60,9 +78,10 @@ async fn a_webhook_is_made_changed_and_ended_by_its_own_organisation_alone(world
             .is_empty()
     );
     let rotated = webhooks
-        .set_secret(&other.org, &made.id, 2, &person())
+        .set_secret(&other.org, &made.id, secret(&made.id, 1), &person())
         .await;
     assert!(rotated.unwrap().is_none());
+    assert_eq!(secrets(&world, &other.org, &made.id).await, 0);
     assert!(!webhooks.disable(&other.org, &made.id, "no").await.unwrap());
     assert!(
         !webhooks
@@ -81,10 +100,16 @@ async fn a_webhook_is_made_changed_and_ended_by_its_own_organisation_alone(world
         (made.url.as_str(), &["*".to_owned()][..])
     );
     let rotated = webhooks
-        .set_secret(&one.org, &made.id, 2, &person())
+        .set_secret(&one.org, &made.id, secret(&made.id, 2), &person())
         .await
         .unwrap();
     assert_eq!(rotated.unwrap().secret_version, 2);
+    // Of two who rotate it at once one has to look again.
+    let late = webhooks
+        .set_secret(&one.org, &made.id, secret(&made.id, 2), &person())
+        .await;
+    assert!(matches!(late, Err(StoreError::Conflict { .. })));
+    assert_eq!(secrets(&world, &one.org, &made.id).await, 2);
     assert!(
         webhooks
             .delete(&one.org, &made.id, &person())
@@ -98,6 +123,13 @@ async fn a_webhook_is_made_changed_and_ended_by_its_own_organisation_alone(world
             .unwrap()
     );
     assert!(webhooks.get(&one.org, &made.id).await.unwrap().is_none());
+    // Neither what it had stays, nor what somebody makes for it who has not seen its end.
+    assert_eq!(secrets(&world, &one.org, &made.id).await, 0);
+    let late = webhooks
+        .set_secret(&one.org, &made.id, secret(&made.id, 1), &person())
+        .await;
+    assert!(late.unwrap().is_none());
+    assert_eq!(secrets(&world, &one.org, &made.id).await, 0);
     assert!(
         world
             .store
@@ -122,16 +154,18 @@ async fn an_organisation_has_a_bounded_number(world: World) {
     for _ in 0..MAX_WEBHOOKS {
         last = Some(create(&world, &one.org).await);
     }
+    let refused = WebhookId::new(START);
     let new = NewWebhook {
-        id: WebhookId::new(START),
+        secret: secret(&refused, 1),
+        id: refused.clone(),
         url: String::new(),
         events: Vec::new(),
         description: None,
-        secret_version: 1,
     };
     let webhooks = world.store.webhooks();
-    let refused = webhooks.create(&one.org, new.clone(), &person()).await;
-    assert!(matches!(refused, Err(CreateWebhookError::TooMany)));
+    let answer = webhooks.create(&one.org, new.clone(), &person()).await;
+    assert!(matches!(answer, Err(CreateWebhookError::TooMany)));
+    assert_eq!(secrets(&world, &one.org, &refused).await, 0);
     let id = last.unwrap().id;
     assert!(webhooks.delete(&one.org, &id, &person()).await.unwrap());
     webhooks.create(&one.org, new, &person()).await.unwrap();
@@ -214,7 +248,7 @@ async fn each_event_is_taken_once_in_the_order_of_its_stream(world: World) {
     };
     let at_once: Vec<_> = all.steps.into_iter().map(|step| step.event).collect();
     assert_eq!(ids(&taken), ids(&at_once));
-    assert_eq!(taken.len(), 7);
+    assert_eq!(taken.len(), 10);
     for stream in ["local/ledger", "local/control"] {
         let seqs = |events: &[crate::Event]| -> Vec<u64> {
             events

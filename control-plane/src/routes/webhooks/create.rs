@@ -41,14 +41,13 @@ pub(crate) async fn handle(
     check_description(body.description.as_deref())?;
     let events = check_events(&body.events)?;
     let id = WebhookId::new(state.clock.now());
-    let (secret, secret_version) =
-        SigningSecret::make(&state, &manager.org, &id, &manager.actor).await?;
+    let (secret, sealed) = SigningSecret::make(&state, &manager.org, &id).await?;
     let new = NewWebhook {
         id,
         url: body.url,
         events,
         description: body.description.filter(|text| !text.is_empty()),
-        secret_version,
+        secret: sealed,
     };
     let webhooks = state.store.webhooks();
     let made = webhooks.create(&manager.org, new, &manager.actor).await;

@@ -22,11 +22,10 @@ pub(crate) async fn handle(
     id: Id,
 ) -> Result<Json<WebhookWithSecret>, ApiError> {
     let webhook = find(&state, &manager.org, &id).await?.id;
-    let (secret, version) =
-        SigningSecret::make(&state, &manager.org, &webhook, &manager.actor).await?;
+    let (secret, sealed) = SigningSecret::make(&state, &manager.org, &webhook).await?;
     let webhooks = state.store.webhooks();
     let changed = webhooks
-        .set_secret(&manager.org, &webhook, version, &manager.actor)
+        .set_secret(&manager.org, &webhook, sealed, &manager.actor)
         .await?;
     Ok(Json(WebhookWithSecret {
         webhook: changed.ok_or_else(|| missing(&id))?.into(),

@@ -414,17 +414,15 @@ async fn a_control_plane_tells_webhooks_and_deletes_no_other_key_and_no_young_ap
         public: Vec::new(),
     };
     let id = WebhookId::new(START);
-    let secret = secret_name(&id);
-    for name in [secret.as_str(), "lease-root"] {
-        let keys = control.sealed_keys();
-        keys.put(&one.org, key(name), &person()).await.unwrap();
-    }
+    let keys = control.sealed_keys();
+    let root = key("lease-root");
+    keys.put(&one.org, root, &person()).await.unwrap();
     let new = NewWebhook {
+        secret: key(&secret_name(&id)),
         id: id.clone(),
         url: "https://hooks.example.org/".to_owned(),
         events: vec!["*".to_owned()],
         description: None,
-        secret_version: 1,
     };
     let (webhooks, sinks) = (control.webhooks(), control.sinks());
     let made = webhooks.create(&one.org, new, &person()).await.unwrap();
@@ -446,6 +444,8 @@ async fn a_control_plane_tells_webhooks_and_deletes_no_other_key_and_no_young_ap
         "42501"
     );
     assert!(webhooks.delete(&one.org, &id, &person()).await.unwrap());
+    let sets = control.secret_sets();
+    assert!(sets.purge(&one.org, &one.set, &person()).await.unwrap());
     // By the owner of the schema: this plane asks for none.
     let asking = "INSERT INTO approvals SELECT 'apr_' || expires_at, org_id, agent_id, id, secret_set_id, '', \
         ''::BYTEA, 'pending', '', '', '', 1, '', NULL, ''::BYTEA, 0, 0, 0, expires_at, NULL, NULL, NULL, NULL \
