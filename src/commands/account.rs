@@ -187,7 +187,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             client.delete("/v1/auth/oidc/link").await?;
             context.output.done(
                 &json!({ "unlinked": true }),
-                "unlinked; nobody at an identity provider signs in to this account any more",
+                "unlinked; nobody at an identity provider signs in to this account any more, and whoever was signed in signs in again",
             );
         }
     }

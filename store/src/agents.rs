@@ -216,8 +216,8 @@ impl Agents<'_> {
 
     /// Changes an agent; `None` when there is none.
     ///
-    /// With another method or other means the old ones end at once, with an earlier end the leases beyond it, and with fewer
-    /// vaults every lease.
+    /// With another method or other means the old ones end at once with all that they gave, tokens and leases; with an earlier end
+    /// the leases beyond it, and with fewer vaults every lease.
     ///
     /// # Errors
     /// [`PatchAgentError`].
@@ -242,7 +242,8 @@ impl Agents<'_> {
         let settings = agent.settings.with(patch.settings);
         settings.check(&mut tx, org).await?;
         let is_stopped = patch.is_active == Some(false);
-        if is_stopped || !settings.authenticates_like(&agent.settings) {
+        let is_other = !settings.authenticates_like(&agent.settings);
+        if is_stopped || is_other {
             agent.token_epoch += 1;
         }
         if settings.auth_method != agent.settings.auth_method {
@@ -263,7 +264,7 @@ impl Agents<'_> {
             .bind(stored(agent.token_epoch))
             .execute(tx.conn())
             .await?;
-        let end = if is_narrowed {
+        let end = if is_narrowed || is_other {
             Some(agent.updated_at)
         } else {
             agent.settings.expires_at
@@ -324,7 +325,7 @@ impl Agents<'_> {
         Ok(deleted)
     }
 
-    /// Puts another key in place of the agent's key, with which its tokens end; `None` when there is no such agent.
+    /// Puts another key in place of the agent's key, with which its tokens and leases end; `None` when there is no such agent.
     ///
     /// # Errors
     /// [`RotateKeyError::NoKey`] if the agent authenticates by something else, [`RotateKeyError::Store`].
@@ -335,7 +336,7 @@ impl Agents<'_> {
         key_hash: &[u8; 32],
         actor: &Actor,
     ) -> Result<Option<Agent>, RotateKeyError> {
-        let mut tx = self.store.write(Change::Org(org)).await?;
+        let mut tx = self.store.write(Change::Narrowing(org)).await?;
         let Some(mut agent) = find(&mut tx, org, id).await? else {
             return Ok(None);
         };
@@ -353,6 +354,7 @@ impl Agents<'_> {
             .bind(id.as_str())
             .execute(tx.conn())
             .await?;
+        end_leases(&mut tx, &agent, agent.updated_at).await?;
         record(&mut tx, &agent, "agent.rotate_key", actor).await?;
         tx.commit().await?;
         Ok(Some(agent))

@@ -25,6 +25,7 @@ on_both! {
     an_agent_is_bound_to_vaults_of_its_own_organisation,
     an_agents_end_bounds_its_leases,
     fewer_vaults_end_the_leases_and_more_do_not,
+    other_means_and_a_new_key_end_the_leases_and_a_new_name_does_not,
     of_many_agents_those_that_are_there_are_deleted,
     a_nonce_is_taken_once,
     of_many_who_bring_one_nonce_one_is_first,
@@ -318,6 +319,48 @@ async fn fewer_vaults_end_the_leases_and_more_do_not(world: World) {
     bind(Some(vec![one.vault.clone()])).await;
     bind(None).await;
     assert!(!is_revoked(under).await);
+}
+
+async fn other_means_and_a_new_key_end_the_leases_and_a_new_name_does_not(world: World) {
+    let one = tenant(&world.store, "one").await;
+    let (agents, leases) = (world.store.agents(), world.store.leases());
+    let mint = async || {
+        let new = one.new_lease(Kind::Workflow);
+        leases.create(&one.org, new, &person()).await.unwrap().id
+    };
+    let is_revoked = async |id| {
+        let lease = leases.get(&one.org, id).await.unwrap().unwrap();
+        lease.revoked_at.is_some()
+    };
+    let patched = async |patch| {
+        let patched = agents.patch(&one.org, &one.agent, patch, &person()).await;
+        patched.unwrap().unwrap();
+    };
+    let before = mint().await;
+    patched(AgentPatch {
+        name: Some("renamed".to_owned()),
+        ..AgentPatch::default()
+    })
+    .await;
+    assert!(!is_revoked(&before).await);
+    let rotated = agents
+        .rotate_key(&one.org, &one.agent, &key_hash("ocv_2"), &person())
+        .await;
+    rotated.unwrap().unwrap();
+    assert!(is_revoked(&before).await);
+
+    let before = mint().await;
+    let signing = |key| SettingsPatch {
+        public_key: Some([key; 32]),
+        ..to(AuthMethod::SignedRequest)
+    };
+    patched(with(signing(7))).await;
+    assert!(is_revoked(&before).await);
+    let before = mint().await;
+    patched(with(signing(7))).await;
+    assert!(!is_revoked(&before).await, "the same once more");
+    patched(with(signing(8))).await;
+    assert!(is_revoked(&before).await);
 }
 
 async fn of_many_agents_those_that_are_there_are_deleted(world: World) {

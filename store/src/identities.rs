@@ -157,7 +157,8 @@ impl Identities<'_> {
         Ok(person)
     }
 
-    /// Ends all identities of a person; how many there were.
+    /// Ends all identities of a person, and with them every session: which of them a provider's word began is not told apart. How many
+    /// identities there were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,6 +175,7 @@ impl Identities<'_> {
             .execute(tx.conn())
             .await?;
         if ended > 0 {
+            users::end_sessions(&mut tx, user).await?;
             let event = NewEvent {
                 action: "user.unlink_identities",
                 keys: vec![user.to_string()],

@@ -564,6 +564,8 @@ async fn an_identity_is_one_persons_and_ends_with_it(world: World) {
             .unwrap(),
         8
     );
+    let after = world.store.users().get(&one.org, &ada.id).await;
+    assert_eq!(after.unwrap().unwrap().session_epoch, ada.session_epoch + 1);
     assert_eq!(find(&who.issuer, "sub-1").await, None);
     link(&ada, &who).await.unwrap();
     let members = store.members();

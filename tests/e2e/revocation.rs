@@ -215,3 +215,35 @@ async fn a_live_stream_is_cut_soon_after_its_lease_expires() {
     drop(events);
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_new_key_of_an_agent_ends_what_the_old_one_got() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    tunnel.get("/v1/balance").await.expect_status(200);
+
+    let rotate = format!("/v1/agents/{}/rotate-key", access.agent);
+    let rotated = stack.admin().post(&rotate, &json!({})).await;
+    let rotated = rotated.expect_status(200).json();
+    let key = rotated["api_key"].as_str().unwrap();
+    stack.watch_token(key);
+    let reply = tunnel.get("/v1/balance").await;
+    reply.expect_refusal(403, "lease_revoked");
+    let reply = stack.attempt("api.stripe.com", "/v1/balance", &token).await;
+    reply.expect_refusal(407, "lease_revoked");
+    let lease = json!({ "secret_set_id": access.set });
+    let old = stack.api(&access.agent_key);
+    let refused = old.post("/v1/vault/leases", &lease).await;
+    refused.expect_problem(401, "unauthenticated");
+
+    let minted = stack.api(key).post("/v1/vault/leases", &lease).await;
+    let minted = minted.expect_status(201).json();
+    let token = minted["token"].as_str().unwrap();
+    stack.watch_token(token);
+    let reply = stack.get("api.stripe.com", "/v1/balance", token).await;
+    reply.expect_status(200);
+    assert_eq!(stack.upstream.count(), 2);
+    stack.finish().await;
+}

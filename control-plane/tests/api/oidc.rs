@@ -256,11 +256,20 @@ async fn an_account_with_the_same_email_is_not_taken_over_until_its_owner_links_
     refused.refused(401, "unauthenticated");
     // Unlinked, the provider's word is worth nothing again.
     let ada = session(&changed);
+    let by_provider = session(&sign_in(&world, &provider, "lovelace", |_| {}).await);
+    me(&world, &by_provider).await;
+    let key = world
+        .post("/v1/auth/api-keys", &ada, json!({"name": "laptop"}))
+        .await;
+    let key = holder(&key.field("/api_key"));
     world.delete("/v1/auth/oidc/link", &ada).await.ok(204);
-    world
-        .delete("/v1/auth/oidc/link", &ada)
-        .await
-        .refused(404, "not_found");
+    // Sessions end with it, whoever began them, and keys that people made stay.
+    for ended in [&by_provider, &ada] {
+        let refused = world.get("/v1/auth/me", ended).await;
+        refused.refused(401, "unauthenticated");
+    }
+    let gone = world.delete("/v1/auth/oidc/link", &key).await;
+    gone.refused(404, "not_found");
     let refused = sign_in(&world, &provider, "lovelace", |claims| {
         claims["email"] = json!("ada@example.org");
     });

@@ -13,7 +13,8 @@ use crate::extract::Id;
 use crate::problem::{Code, Problem};
 use crate::text::excerpt;
 
-/// Puts a new key in place of an agent's key, which ends at once with the tokens it was exchanged for.
+/// Puts a new key in place of an agent's key, which ends at once with the agent's tokens and leases: whoever had the old key has
+/// nothing any more.
 #[utoipa::path(post, path = "/v1/agents/{id}/rotate-key", tag = "agents", operation_id = "rotateAgentKey",
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "Repeats have one effect for 24 h")),
     responses((status = 200, body = AgentWithKey), (status = 409, body = Problem)))]

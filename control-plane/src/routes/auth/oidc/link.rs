@@ -41,7 +41,8 @@ pub(crate) async fn handle(
     Ok(Answer(begun))
 }
 
-/// Unlinks every identity from the caller's own account, which has a password to sign in with.
+/// Unlinks every identity from the caller's own account, which has a password to sign in with. Every session ends, also the one that
+/// this call came with; personal keys stay.
 #[utoipa::path(delete, path = "/v1/auth/oidc/link", tag = "auth", operation_id = "unlinkIdentities",
     responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn unlink(
