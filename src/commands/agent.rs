@@ -33,7 +33,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   claviger agent update billing-bot --cert new.crt
-  claviger agent update billing-bot --vault payments --expires 30d")]
+  claviger agent update billing-bot --vault payments --expires 30d
+  claviger agent update ci --oidc-audience vault")]
     Update(Update),
     /// Stop an agent: its key, tokens and leases are refused until it is resumed
     #[command(
@@ -62,7 +63,7 @@ Examples:
         /// The agent's name or id
         agent: String,
     },
-    /// Give an agent a new key; the old one ends at once
+    /// Give an agent a new key; the old one ends at once, and the agent's tokens and leases with it
     #[command(after_help = "Example:\n  claviger agent rotate-key billing-bot > billing-bot.key")]
     RotateKey {
         /// The agent's name or id
@@ -175,8 +176,8 @@ pub(crate) struct Settings {
     /// What it is to that provider: its client id there, or its subject where the tokens name no client
     #[arg(long, value_name = "ID", requires = "oidc_issuer")]
     oidc_client_id: Option<String>,
-    /// For whom the provider makes its tokens [default: claviger]
-    #[arg(long, value_name = "AUDIENCE", requires = "oidc_issuer")]
+    /// For whom the provider makes its tokens [default: claviger]; an empty text puts the default back
+    #[arg(long, value_name = "AUDIENCE")]
     oidc_audience: Option<String>,
     /// How long its tokens live: 1m to 1h [default: 15m]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
@@ -236,7 +237,10 @@ impl Settings {
             body.insert("auth_method".to_owned(), json!(Auth::Oidc.method()));
             body.insert("oidc_issuer".to_owned(), json!(issuer));
             body.insert("oidc_client_id".to_owned(), json!(self.oidc_client_id));
-            body.insert("oidc_audience".to_owned(), json!(self.oidc_audience));
+        }
+        if let Some(audience) = &self.oidc_audience {
+            let audience = Some(audience).filter(|audience| !audience.is_empty());
+            body.insert("oidc_audience".to_owned(), json!(audience));
         }
         // Where it is not what the rest goes with, the API says so.
         if let Some(auth) = self.auth {

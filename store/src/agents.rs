@@ -239,7 +239,7 @@ impl Agents<'_> {
             agent.name = name;
         }
         agent.description = patch.description.unwrap_or(agent.description);
-        let settings = agent.settings.with(patch.settings);
+        let settings = agent.settings.with(patch.settings)?;
         settings.check(&mut tx, org).await?;
         let is_stopped = patch.is_active == Some(false);
         let is_other = !settings.authenticates_like(&agent.settings);

@@ -155,6 +155,25 @@ async fn another_provider_and_another_method_end_what_was_exchanged() {
     let token = exchange(&world, &id, &shown).await.field("/access_token");
     leases(&world, &holder(&*token)).await.ok(200);
 
+    // Another audience alone, which ends what was exchanged as well, and the usual one again.
+    let change = async |audience: Value| {
+        let body = json!({ "oidc_audience": audience });
+        world.patch(&path, owner, body).await.ok(200)
+    };
+    assert_eq!(change(json!("vault")).await["oidc_audience"], "vault");
+    let ended = leases(&world, &holder(&*token)).await;
+    ended.refused(401, "unauthenticated");
+    let refused = exchange(&world, &id, &shown).await;
+    refused.refused(401, "unauthenticated");
+    let usual = change(Value::Null).await;
+    assert!(usual.get("oidc_audience").is_none(), "{usual}");
+    assert_eq!(usual["oidc_client_id"], SERVICE);
+    let long = json!({ "oidc_audience": "x".repeat(256) });
+    let refused = world.patch(&path, owner, long).await;
+    refused.refused(400, "invalid_request");
+    let token = exchange(&world, &id, &shown).await.field("/access_token");
+    leases(&world, &holder(&*token)).await.ok(200);
+
     body["oidc_client_id"] = json!("other");
     let changed = world.patch(&path, owner, body).await.ok(200);
     assert_eq!(changed["oidc_client_id"], "other");
@@ -167,6 +186,9 @@ async fn another_provider_and_another_method_end_what_was_exchanged() {
     let back = json!({"auth_method": "api_key"});
     let back = world.patch(&path, owner, back).await.ok(200);
     assert!(back.get("oidc_issuer").is_none(), "{back}");
+    let superfluous = json!({ "oidc_audience": "vault" });
+    let refused = world.patch(&path, owner, superfluous).await;
+    refused.refused(400, "invalid_request");
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub struct SettingsPatch {
     pub client_cert_fingerprint: Option<[u8; 32]>,
     /// Another identity provider, or the same otherwise: the whole of it.
     pub oidc: Option<AgentOidc>,
+    /// Another audience at the provider that it has then; `Some(None)` for the installation's.
+    pub oidc_audience: Option<Option<String>>,
     /// Another lifetime of tokens; `Some(None)` for the usual one.
     pub token_ttl_seconds: Option<Option<u32>>,
     /// Other vaults; `Some(None)` lifts the bound.
@@ -75,7 +77,7 @@ fn needed(method: AuthMethod) -> &'static str {
 
 impl AgentSettings {
     /// What the settings are with a patch. What another method took is gone.
-    pub(super) fn with(&self, patch: SettingsPatch) -> Self {
+    pub(super) fn with(&self, patch: SettingsPatch) -> Result<Self, SettingsError> {
         let auth_method = patch.auth_method.unwrap_or(self.auth_method);
         let kept = |method| auth_method == method;
         let public_key = self.public_key.filter(|_| kept(AuthMethod::SignedRequest));
@@ -83,15 +85,23 @@ impl AgentSettings {
         let certificate = certificate.filter(|_| kept(AuthMethod::Mtls));
         let oidc = self.oidc.clone();
         let oidc = oidc.filter(|_| kept(AuthMethod::OidcClientCredentials));
-        Self {
+        let oidc = match (patch.oidc.or(oidc), patch.oidc_audience) {
+            (oidc, None) => oidc,
+            (Some(oidc), Some(audience)) => Some(AgentOidc { audience, ..oidc }),
+            (None, Some(_)) if kept(AuthMethod::OidcClientCredentials) => {
+                return Err(SettingsError::Incomplete(auth_method));
+            }
+            (None, Some(_)) => return Err(SettingsError::Superfluous(auth_method)),
+        };
+        Ok(Self {
             auth_method,
             public_key: patch.public_key.or(public_key),
             client_cert_fingerprint: patch.client_cert_fingerprint.or(certificate),
-            oidc: patch.oidc.or(oidc),
+            oidc,
             token_ttl_seconds: patch.token_ttl_seconds.unwrap_or(self.token_ttl_seconds),
             vault_ids: patch.vault_ids.unwrap_or_else(|| self.vault_ids.clone()),
             expires_at: patch.expires_at.unwrap_or(self.expires_at),
-        }
+        })
     }
 
     /// Whether an agent that authenticated by `before` would still do so: if not, what it got by that ends.

@@ -23,17 +23,8 @@ pub(super) fn read(
     }
     let issuer = issuer.as_deref().ok_or_else(|| missing("oidc_issuer"))?;
     let client_id = client_id.clone().ok_or_else(|| missing("oidc_client_id"))?;
-    for (field, text) in [
-        ("oidc_client_id", Some(&client_id)),
-        ("oidc_audience", audience.as_ref()),
-    ] {
-        if !text.is_none_or(|text| is_label(text, MAX_NAME)) {
-            return Err(ApiError::invalid(
-                field,
-                format_args!("must be 1 to {MAX_NAME} characters and no control characters"),
-            ));
-        }
-    }
+    check_name("oidc_client_id", Some(&client_id))?;
+    check_audience(audience.as_ref())?;
     let issuer = Issuer::parse(issuer).map_err(|error| ApiError::invalid("oidc_issuer", error))?;
     let uri: Uri = issuer.document().parse().map_err(ApiError::internal)?;
     let admitted = state.outbound.admit(&uri);
@@ -43,6 +34,21 @@ pub(super) fn read(
         client_id,
         audience: audience.clone(),
     }))
+}
+
+/// Refuses an audience that no provider would have a name for.
+pub(super) fn check_audience(audience: Option<&String>) -> Result<(), ApiError> {
+    check_name("oidc_audience", audience)
+}
+
+fn check_name(field: &str, text: Option<&String>) -> Result<(), ApiError> {
+    if text.is_none_or(|text| is_label(text, MAX_NAME)) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        field,
+        format_args!("must be 1 to {MAX_NAME} characters and no control characters"),
+    ))
 }
 
 /// Issuer, client id and audience as they are shown.

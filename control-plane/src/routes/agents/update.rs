@@ -29,22 +29,31 @@ pub(crate) struct UpdateAgent {
     description: Option<Option<String>>,
     /// `false` refuses the agent's next request, in open tunnels too.
     is_active: Option<bool>,
-    /// Another method, with its fields; what the old one gave ends at once. An agent that goes back to `api_key` gets its key by
+    /// Another method, with its fields; what the old one gave ends at once, tokens and leases. An agent that goes back to `api_key` gets its key by
     /// `POST /v1/agents/{id}/rotate-key`.
     auth_method: Option<String>,
     /// For `signed_request`: another Ed25519 key, 32 bytes in base64.
     public_key: Option<String>,
     /// For `mtls`: SHA-256 of another certificate's DER in hexadecimal.
     client_cert_fingerprint: Option<String>,
-    /// For `oidc_client_credentials`: another identity provider, or another client or audience at the same one. What is given of
-    /// the three takes the place of all of them, so issuer and client id go together.
+    /// For `oidc_client_credentials`: another identity provider, or another client at the same one. Issuer and client id go
+    /// together, and take the place of the audience as well.
     #[schema(example = "https://id.example.org")]
     oidc_issuer: Option<String>,
     /// The agent's own client there.
     oidc_client_id: Option<String>,
-    /// For whom the provider makes the agent's tokens; `claviger` where it is left out.
-    #[serde(alias = "audience")]
-    oidc_audience: Option<String>,
+    /// For whom the provider makes the agent's tokens; `null` for `claviger`. It may be given alone.
+    #[serde(
+        default,
+        alias = "audience",
+        deserialize_with = "crate::json::nullable"
+    )]
+    #[schema(value_type = Option<String>)]
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a text are three things in a PATCH"
+    )]
+    oidc_audience: Option<Option<String>>,
     /// How long its tokens live: 60 to 3600; `null` for 900.
     #[serde(default, deserialize_with = "crate::json::nullable")]
     #[schema(value_type = Option<i64>)]
@@ -77,7 +86,9 @@ impl UpdateAgent {
         let key = self.public_key.as_deref().map(settings::public_key);
         let certificate = self.client_cert_fingerprint.as_deref();
         let certificate = certificate.map(settings::fingerprint);
-        let named = [&self.oidc_issuer, &self.oidc_client_id, &self.oidc_audience];
+        let audience = self.oidc_audience.clone();
+        oidc::check_audience(audience.as_ref().and_then(Option::as_ref))?;
+        let named = [&self.oidc_issuer, &self.oidc_client_id, &None];
         let ttl = self.token_ttl_seconds;
         let ttl = ttl.map(|ttl| ttl.map(settings::ttl).transpose());
         let vaults = self.vault_ids.as_ref();
@@ -89,6 +100,7 @@ impl UpdateAgent {
             public_key: key.transpose()?,
             client_cert_fingerprint: certificate.transpose()?,
             oidc: oidc::read(state, named)?,
+            oidc_audience: audience,
             token_ttl_seconds: ttl.transpose()?,
             vault_ids: vaults.transpose()?,
             expires_at: end.transpose()?,
