@@ -1,6 +1,7 @@
 //! The whole URL table.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, patch, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -59,6 +60,8 @@ fn dressed(table: Router<AppState>, state: AppState) -> Router {
     table
         .fallback(middleware::no_such_path)
         .method_not_allowed_fallback(middleware::no_such_method)
+        // The layers numbered 5 bound every body that is read; axum's own bound of 2 MiB would refuse what they let through.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn(middleware::no_head)) // 3b
         .layer(from_fn_with_state(share(&state), middleware::admit)) // 3
         .layer(from_fn_with_state(share(&state), pace::keep)) // 2b

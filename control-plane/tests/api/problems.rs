@@ -126,6 +126,19 @@ async fn head_is_taken_only_where_everybody_may_ask() {
     }
 }
 
+/// Up to its last byte the bound is the call's own, and no smaller one of the framework's.
+#[tokio::test]
+async fn a_body_up_to_the_bound_is_read() {
+    let world = World::new().await;
+    for size in [2_097_152, 2_097_153, 5_000_000] {
+        let object = json!({"name": format!("of-{size}")}).to_string();
+        let body = object.clone() + &" ".repeat(size - object.len());
+        post_raw(&world, "/v1/agents", Some("application/json"), body)
+            .await
+            .ok(201);
+    }
+}
+
 #[tokio::test]
 async fn a_body_over_five_megabytes_is_a_problem() {
     let world = World::new().await;
