@@ -1,6 +1,6 @@
 //! What may be leased: kinds, actions, keys, and the limits on hosts, methods, paths, clients and time.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -308,6 +308,15 @@ impl Scope {
                 own.is_some_and(|own| own.narrows(parent))
             })
             && self.github.narrows(&parent.github)
+    }
+
+    /// Whether its networks take a request from this client.
+    pub fn takes_client(&self, client: IpAddr) -> bool {
+        self.cidrs.is_empty()
+            || self
+                .cidrs
+                .iter()
+                .any(|net| crate::net::contains(net, client))
     }
 
     /// Checks what the types do not: methods and the lengths of lists.

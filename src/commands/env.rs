@@ -289,6 +289,7 @@ async fn exported(
         kind: Kind::Request,
         action: Action::ExportPlaintext,
         keys: Vec::new(),
+        grant: Vec::new(),
         ttl: LEASE_SECONDS,
     };
     let mut lease = lease::request(client, &mint).await?;

@@ -91,6 +91,17 @@ fn show(context: &Context, answer: &Value) {
 /// What would have to be added for the request to pass.
 fn missing(answer: &Value) -> Failure {
     let host = text(answer, "host");
+    let mut candidates = answer["candidates"].as_array().into_iter().flatten();
+    if let Some(named) = candidates.find(|it| text(it, "decision") == "allow") {
+        return Failure::new(text(answer, "reason"))
+            .code("not_covered")
+            .hint(format!(
+                "claviger run --agent {} --set {} --grant {} -- CMD",
+                text(named, "agent_id"),
+                text(named, "secret_set"),
+                text(named, "grant_id")
+            ));
+    }
     let hint = match (
         answer["candidates"].get(0),
         answer["templates"].get(0).and_then(Value::as_str),

@@ -88,6 +88,9 @@ pub(crate) struct Mint {
     /// Keys of the set [default: all that the grant allows]
     #[arg(long, value_delimiter = ',', value_name = "KEY,…")]
     pub(crate) keys: Vec<String>,
+    /// Mint from this grant alone, where the agent holds several on a set; repeatable
+    #[arg(long, value_name = "ID")]
+    pub(crate) grant: Vec<String>,
     /// How long it lives: at most 15m, a workflow lease 24h
     #[arg(long, value_parser = units::ttl_seconds, default_value = "60s")]
     pub(crate) ttl: u64,
@@ -199,6 +202,9 @@ pub(crate) async fn request(client: &Client, mint: &Mint) -> anyhow::Result<Valu
     }
     if !mint.keys.is_empty() {
         body["keys"] = json!(mint.keys);
+    }
+    if !mint.grant.is_empty() {
+        body["grant_ids"] = json!(mint.grant);
     }
     client
         .post("/v1/vault/leases", &body)

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// The agent, by name or id [default: the only one that holds grants on these sets]
     #[arg(long)]
     agent: Option<String>,
+    /// Mint from this grant alone, where the agent holds several on a set; repeatable
+    #[arg(long, value_name = "ID")]
+    grant: Vec<String>,
     /// How long a lease lives; it is renewed when half of that is over
     #[arg(long, value_parser = units::ttl_seconds, default_value = "1h")]
     ttl: u64,
@@ -113,6 +116,7 @@ async fn mint(client: &Client, args: &Args) -> anyhow::Result<lease::Mint> {
         kind: lease::Kind::Workflow,
         action: Action::ProxyUse,
         keys: Vec::new(),
+        grant: args.grant.clone(),
         ttl: args.ttl,
     })
 }

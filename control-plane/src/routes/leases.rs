@@ -1,5 +1,6 @@
 //! Leases: short-lived tokens minted from grants.
 
+pub(crate) mod choice;
 pub(crate) mod create;
 pub(crate) mod evaluate;
 pub(crate) mod export;

@@ -7,7 +7,7 @@ use ::leases::verify::verify;
 use serde_json::json;
 use std::time::Duration;
 
-use crate::support::{START, World};
+use crate::support::{Granted, START, World};
 
 #[tokio::test]
 async fn an_agent_mints_a_request_lease_of_a_minute() {
@@ -325,6 +325,108 @@ async fn of_several_grants_the_one_that_ends_last_and_allows_it_is_taken() {
         .await
         .ok(201);
     assert_eq!(made["expires_at"], "2026-11-22T07:00:30.000Z");
+}
+
+/// The grant that a lease is minted from when none is named.
+async fn taken(world: &World, granted: &Granted, body: serde_json::Value) -> String {
+    let mut wish = json!({"secret_set_id": granted.set_id});
+    let wish_fields = wish.as_object_mut().unwrap();
+    wish_fields.extend(body.as_object().unwrap().clone());
+    world
+        .post("/v1/vault/leases", &granted.agent, wish)
+        .await
+        .field("/constraints/secret_sets/0/grant_id")
+}
+
+/// Threats B20: a grant adds to what an agent may do, whatever it looks like.
+#[tokio::test]
+async fn another_grant_takes_nothing_away() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    for more in [
+        json!({"constraints": {"hosts": ["example.com"]}}),
+        json!({"constraints": {"hosts": ["files.stripe.com"]}}),
+        json!({"constraints": {"methods": ["GET"], "paths": ["/v1/balance"]}}),
+        json!({"constraints": {"cidrs": ["198.51.100.0/24"]}}),
+        json!({"constraints": {"rate": {"requests": 1, "per_seconds": 60}}}),
+        json!({"constraints": {"approval": true}}),
+        json!({"allowed_keys": ["STRIPE_ACCOUNT_ID"]}),
+        json!({"allowed_actions": ["proxy_use", "mint_workflow_lease"], "constraints": {"methods": ["GET"]}}),
+    ] {
+        world.clock.advance(Duration::from_secs(1));
+        world
+            .grant(
+                &world.home.admin,
+                &granted.agent_id,
+                &granted.set_id,
+                more.clone(),
+            )
+            .await;
+        assert_eq!(
+            taken(&world, &granted, json!({})).await,
+            granted.grant_id,
+            "{more}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_later_grant_that_allows_all_that_an_earlier_one_does_is_taken() {
+    let world = World::new().await;
+    let granted = world
+        .granted(json!({"allowed_keys": ["STRIPE_SECRET_KEY"], "constraints": {"methods": ["GET"], "rate": {"requests": 5, "per_seconds": 60}}}))
+        .await;
+    for more in [
+        json!({"allowed_keys": ["STRIPE_SECRET_KEY"], "constraints": {"methods": ["GET"], "rate": {"requests": 6, "per_seconds": 60}}}),
+        json!({"constraints": {"methods": ["GET", "POST"], "rate": {"requests": 6, "per_seconds": 30}}}),
+        json!({"expires_at": "2026-11-22T12:00:00Z"}),
+    ] {
+        world.clock.advance(Duration::from_secs(1));
+        let wider = world
+            .grant(
+                &world.home.admin,
+                &granted.agent_id,
+                &granted.set_id,
+                more.clone(),
+            )
+            .await;
+        assert_eq!(taken(&world, &granted, json!({})).await, wider, "{more}");
+        // Named, the narrower one is still there to mint from.
+        let named = json!({"grant_ids": [granted.grant_id]});
+        assert_eq!(taken(&world, &granted, named).await, granted.grant_id);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_used_gives_way_to_one_that_can() {
+    let world = World::new().await;
+    let granted = world
+        .granted(json!({"constraints": {"hosts": ["example.com"]}}))
+        .await;
+    let detail = world
+        .post(
+            "/v1/vault/leases",
+            &granted.agent,
+            json!({"secret_set_id": granted.set_id}),
+        )
+        .await
+        .refused(403, "grant_denied");
+    assert!(
+        detail.contains("example.com") && detail.contains("api.stripe.com"),
+        "{detail}"
+    );
+    // Closed at this time, then open: each of them does more than the one before.
+    for constraints in [
+        json!({"time_window": {"after": "01:00", "before": "02:00", "timezone": "UTC"}}),
+        json!({"methods": ["GET"]}),
+    ] {
+        world.clock.advance(Duration::from_secs(1));
+        let more = json!({"constraints": constraints});
+        let usable = world
+            .grant(&world.home.admin, &granted.agent_id, &granted.set_id, more)
+            .await;
+        assert_eq!(taken(&world, &granted, json!({})).await, usable);
+    }
 }
 
 #[tokio::test]

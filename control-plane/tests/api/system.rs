@@ -195,3 +195,47 @@ async fn a_question_that_makes_no_sense_is_refused() {
         .await
         .refused(400, "unknown_field");
 }
+
+/// What is explained is what a lease that names no grant is minted from.
+#[tokio::test]
+async fn the_grant_that_leases_are_minted_from_decides() {
+    let world = World::new().await;
+    let granted = world
+        .granted(json!({"constraints": {"methods": ["GET"]}}))
+        .await;
+    world.clock.advance(std::time::Duration::from_secs(1));
+    let more = json!({"allowed_actions": ["proxy_use", "mint_workflow_lease"], "constraints": {"methods": ["POST"]}});
+    let second = world
+        .grant(&world.home.admin, &granted.agent_id, &granted.set_id, more)
+        .await;
+    let explain = async |method: &str| {
+        let query = format!("/v1/explain?method={method}&url=https://api.stripe.com/v1/charges");
+        world.get(&query, &world.home.admin).await.ok(200)
+    };
+    let answer = explain("GET").await;
+    assert_eq!(answer["decision"], "allow");
+    assert_eq!(
+        answer["candidates"][0]["minted_unnamed"],
+        json!(["request"])
+    );
+    let answer = explain("POST").await;
+    assert_eq!(answer["decision"], "allow");
+    assert_eq!(
+        answer["candidates"][1]["minted_unnamed"],
+        json!(["workflow"])
+    );
+
+    world.clock.advance(std::time::Duration::from_secs(1));
+    let more = json!({"constraints": {"methods": ["DELETE"]}});
+    let third = world
+        .grant(&world.home.admin, &granted.agent_id, &granted.set_id, more)
+        .await;
+    let answer = explain("DELETE").await;
+    assert_eq!(answer["decision"], "deny");
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        reason.contains(&third) && reason.contains("--grant"),
+        "{reason}"
+    );
+    assert!(!reason.contains(&second), "{reason}");
+}

@@ -1,5 +1,6 @@
 //! `POST /v1/vault/leases`
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -9,9 +10,9 @@ use leases::mint::{Binding, MintError, MintRequest, Minted};
 use leases::scope::{Action, HostPattern, Keys, Kind, Scope};
 use serde::{Deserialize, Serialize};
 use store::{Agent, CreateLeaseError, Grant, NewLease, SecretSet};
-use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::choice::Wanted;
 use crate::AppState;
 use crate::auth::{Caller, beyond_its_vaults, unauthenticated};
 use crate::entries::check_key;
@@ -47,7 +48,8 @@ pub(crate) struct CreateLease {
     keys: Option<Keys>,
     /// Default 60; at most 900 for a request lease and 86400 for a workflow lease, and never past the grant.
     ttl_seconds: Option<i64>,
-    /// Mints from these grants alone, where an agent holds several on one set.
+    /// Mints from these grants alone, where an agent holds several on one set. Else the oldest that can be used from here and
+    /// now is taken, or a later one that allows all that it does.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     grant_ids: Vec<String>,
@@ -174,7 +176,7 @@ pub(crate) async fn mint(
     for name in &wish.sets {
         let set = find_set(state, caller, name).await?;
         check_vault(state, caller, &holder, &set).await?;
-        let grant = wish.find_grant(state, caller, &agent, &set, now).await?;
+        let grant = wish.find_grant(state, caller, &agent, &set).await?;
         expires_at = grant
             .expires_at
             .map_or(expires_at, |end| end.min(expires_at));
@@ -230,23 +232,48 @@ struct Wish {
     ttl: Duration,
 }
 
+/// Whether a lease might be minted, asked without minting it.
+pub(super) struct Question {
+    pub(super) action: Action,
+    pub(super) keys: Keys,
+    pub(super) client: Option<IpAddr>,
+}
+
 /// The grant by which an agent may use keys of a set so, or why there is none.
 pub(super) async fn evaluate(
     state: &AppState,
     agent: &AgentId,
     set: &SecretSet,
-    (action, keys): (Action, Keys),
+    question: Question,
 ) -> Result<Result<Grant, String>, ApiError> {
     let wish = Wish {
         sets: Vec::new(),
         agent_id: None,
         grant_ids: Vec::new(),
         kind: Kind::Request,
-        action,
-        keys,
+        action: question.action,
+        keys: question.keys,
         ttl: Duration::ZERO,
     };
-    wish.weigh(state, agent, set, state.clock.now()).await
+    let weighed = wish.weigh(state, question.client, agent, set).await?;
+    Ok(weighed.map_err(Lacks::reason))
+}
+
+/// Why no grant allows a lease.
+enum Lacks {
+    /// There is none on the set that is alive.
+    Grant,
+    /// One that there is does not go far enough.
+    Right(String),
+}
+
+impl Lacks {
+    fn reason(self) -> String {
+        match self {
+            Self::Grant => NO_GRANT.to_owned(),
+            Self::Right(reason) => reason,
+        }
+    }
 }
 
 /// How a request names a set.
@@ -288,44 +315,56 @@ impl Wish {
         })
     }
 
-    /// The grant to mint from: of those that allow what is asked, the one that ends last.
+    /// The grant to mint from; [`Wanted::choose`] says which of several.
     async fn find_grant(
         &self,
         state: &AppState,
         caller: &Caller,
         agent: &AgentId,
         set: &SecretSet,
-        now: OffsetDateTime,
     ) -> Result<Grant, ApiError> {
-        let lacks = match self.weigh(state, agent, set, now).await? {
+        let client = caller.actor().client_ip;
+        let lacks = match self.weigh(state, client, agent, set).await? {
             Ok(grant) => return Ok(grant),
             Err(lacks) => lacks,
         };
         let denied = Code::GrantDenied;
         crate::events::mint_denied(state, caller, agent, Some(&set.id), denied).await?;
-        Err(self.denied(agent, set, &lacks))
+        let shown = format!("{}/{}/{}", set.provider, set.environment, set.name);
+        Err(self.denied(agent, &shown, &lacks.reason()))
     }
 
     /// That grant, or why there is none.
     async fn weigh(
         &self,
         state: &AppState,
+        client: Option<IpAddr>,
         agent: &AgentId,
         set: &SecretSet,
-        now: OffsetDateTime,
-    ) -> Result<Result<Grant, String>, ApiError> {
+    ) -> Result<Result<Grant, Lacks>, ApiError> {
+        let now = state.clock.now();
         let grants = state.store.grants();
         let mut grants = grants.find_for(&set.org, agent, &set.id, now).await?;
         if !self.grant_ids.is_empty() {
             grants.retain(|grant| self.grant_ids.iter().any(|id| id == grant.id.as_str()));
         }
-        let lacks = grants.iter().find_map(|grant| self.lacks(grant));
-        let good = grants
-            .into_iter()
-            .filter(|grant| self.lacks(grant).is_none());
-        Ok(good
-            .max_by_key(ends_last)
-            .ok_or_else(|| lacks.unwrap_or_else(|| "it holds no active grant on it".to_owned())))
+        if grants.is_empty() {
+            return Ok(Err(Lacks::Grant));
+        }
+        let hosts = templates::hosts(&*templates::of_set(state, set)?);
+        let wanted = Wanted {
+            set,
+            hosts: &hosts,
+            keys: &self.keys,
+            client,
+            now,
+            until: now + self.ttl,
+        };
+        let lacks = |grant: &Grant| self.lacks(grant).or_else(|| wanted.useless(grant));
+        let reason = grants.iter().find_map(lacks);
+        grants.retain(|grant| lacks(grant).is_none());
+        let chosen = wanted.choose(grants);
+        Ok(chosen.ok_or_else(|| reason.map_or(Lacks::Grant, Lacks::Right)))
     }
 
     /// What a grant does not allow of this wish.
@@ -354,10 +393,10 @@ impl Wish {
         ))
     }
 
-    fn denied(&self, agent: &AgentId, set: &SecretSet, why: &str) -> ApiError {
+    fn denied(&self, agent: &AgentId, set: &str, why: &str) -> ApiError {
         let detail = format!(
-            "agent {agent} may not have a {} lease with {} on {}/{}/{}: {why}; a person grants it with POST /v1/vault/grants",
-            self.kind, self.action, set.provider, set.environment, set.name
+            "agent {agent} may not have a {} lease with {} on {set}: {why}; a person grants it with POST /v1/vault/grants",
+            self.kind, self.action
         );
         ApiError::new(Code::GrantDenied, detail)
     }
@@ -389,14 +428,6 @@ impl Wish {
             scope: grant.constraints,
         })
     }
-}
-
-fn ends_last(grant: &Grant) -> (bool, Option<OffsetDateTime>, OffsetDateTime) {
-    (
-        grant.expires_at.is_none(),
-        grant.expires_at,
-        grant.created_at,
-    )
 }
 
 fn set_names(
@@ -616,6 +647,7 @@ fn answer(request: &MintRequest, minted: &Minted) -> CreatedLease {
     }
 }
 
+const NO_GRANT: &str = "it holds no active grant on it";
 pub(super) const DEFAULT_TTL: i64 = 60;
 const MAX_REQUEST_TTL: i64 = 15 * 60;
 const MAX_WORKFLOW_TTL: i64 = 24 * 60 * 60;

@@ -6,7 +6,7 @@ use leases::scope::{Action, Keys};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::create::{evaluate, find_agent};
+use super::create::{Question, evaluate, find_agent};
 use super::mint_request::action_named;
 use crate::AppState;
 use crate::auth::Caller;
@@ -90,7 +90,12 @@ pub(crate) async fn handle(
         } else {
             Keys::Only(body.keys)
         };
-        evaluate(&state, &agent, &set, (action, keys)).await?
+        let question = Question {
+            action,
+            keys,
+            client: caller.actor().client_ip,
+        };
+        evaluate(&state, &agent, &set, question).await?
     };
     let (reason, grant) = match weighed {
         Ok(grant) => (format!("the grant {} allows it", grant.id), Some(grant)),

@@ -10,7 +10,7 @@ use leases::authorize::{AccessRequest, authorize};
 use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use leases::mint::{Binding, MintRequest, mint};
 use leases::root_key::{RootKeyPair, RootPublicKeys};
-use leases::scope::{Action, Kind, MethodName, PathGlob};
+use leases::scope::{Action, HostPattern, Keys, Kind, MethodName, PathGlob};
 use leases::verify::verify;
 use providers::Template;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::problem::Problem;
+use crate::routes::leases::choice::Wanted;
 use crate::templates;
 
 /// The request to be explained.
@@ -46,7 +47,7 @@ pub(crate) struct ExplainQuery {
 /// What would happen.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Explanation {
-    /// `allow` if one of the candidates allows it, else `deny`.
+    /// `allow` if a candidate allows it from which leases are minted when no grant is named, else `deny`.
     decision: &'static str,
     reason: String,
     method: String,
@@ -74,6 +75,9 @@ pub(crate) struct Candidate {
     provider: String,
     decision: &'static str,
     reason: String,
+    /// The kinds of lease that are minted from this grant when none is named; of the others it has to be named.
+    #[schema(value_type = Vec<String>)]
+    minted_unnamed: Vec<Kind>,
 }
 
 /// Explains what the injector would decide. It opens nothing and shows no value.
@@ -90,14 +94,15 @@ pub(crate) async fn handle(
     };
     let now = state.clock.now();
     let mut candidates = Vec::new();
-    for grant in active_grants(&state, &person.org, agent.as_ref(), now).await? {
+    let grants = active_grants(&state, &person.org, agent.as_ref(), now).await?;
+    for grant in &grants {
         if let Some(set) = state
             .store
             .secret_sets()
             .get(&person.org, &grant.secret_set_id)
             .await?
         {
-            candidates.extend(target.weigh(&state, &person.org, grant, set, now));
+            candidates.extend(target.weigh(&state, &grants, grant, set, now));
         }
     }
     Ok(Json(target.explain(&state, candidates)))
@@ -150,16 +155,18 @@ impl Target {
     fn weigh(
         &self,
         state: &AppState,
-        org: &OrgId,
-        grant: Grant,
+        grants: &[Grant],
+        grant: &Grant,
         set: SecretSet,
         now: OffsetDateTime,
     ) -> Option<Candidate> {
         let template = templates::of_set(state, &set).ok()?;
         template.endpoint(self.scheme, &self.host, self.port)?;
+        let hosts = templates::hosts(&template);
+        let minted_unnamed = self.kinds_of(grants, grant, (&set, &hosts), now);
         let verdict = if grant.allowed_actions.contains(&Action::ProxyUse) {
-            self.rehearse(org, &grant, &set, templates::hosts(&template), now)
-                .and_then(|()| self.check_denials(&template, &grant))
+            self.rehearse(grant, &set, hosts, now)
+                .and_then(|()| self.check_denials(&template, grant))
         } else {
             Err(format!(
                 "the grant lacks the action {}; ask for one that holds it",
@@ -174,23 +181,62 @@ impl Target {
             "a lease from this grant covers it, as far as its limits on AWS do, which its signature and body decide"
         };
         Some(Candidate {
-            agent_id: grant.agent_id,
-            grant_id: grant.id,
+            agent_id: grant.agent_id.clone(),
+            grant_id: grant.id.clone(),
             secret_set_id: set.id,
             secret_set: format!("{}/{}/{}", set.provider, set.environment, set.name),
             provider: set.provider,
             decision: if verdict.is_ok() { "allow" } else { "deny" },
             reason: verdict.err().unwrap_or_else(|| covers.to_owned()),
+            minted_unnamed,
         })
+    }
+
+    /// The kinds of lease for which a mint that names no grant takes this one.
+    fn kinds_of(
+        &self,
+        grants: &[Grant],
+        grant: &Grant,
+        (set, hosts): (&SecretSet, &[HostPattern]),
+        now: OffsetDateTime,
+    ) -> Vec<Kind> {
+        let wanted = Wanted {
+            set,
+            hosts,
+            keys: &Keys::All,
+            client: Some(self.client_ip),
+            now,
+            until: now + LEASE,
+        };
+        let rivals = |needed: &[Action]| -> Vec<Grant> {
+            let held = grants.iter().filter(|other| {
+                other.secret_set_id == set.id
+                    && other.agent_id == grant.agent_id
+                    && needed.iter().all(|it| other.allowed_actions.contains(it))
+            });
+            held.cloned().collect()
+        };
+        let kinds = [
+            (Kind::Request, &[Action::ProxyUse][..]),
+            (
+                Kind::Workflow,
+                &[Action::ProxyUse, Action::MintWorkflowLease],
+            ),
+        ];
+        let is_taken = |needed: &[Action]| {
+            let chosen = wanted.choose(rivals(needed));
+            chosen.is_some_and(|chosen| chosen.id == grant.id)
+        };
+        let taken = kinds.into_iter().filter(|(_, needed)| is_taken(needed));
+        taken.map(|(kind, _)| kind).collect()
     }
 
     /// Mints a lease that nobody gets and no ledger knows, and asks the injector's own decision: so the two never differ.
     fn rehearse(
         &self,
-        org: &OrgId,
         grant: &Grant,
         set: &SecretSet,
-        hosts: Vec<leases::scope::HostPattern>,
+        hosts: Vec<HostPattern>,
         now: OffsetDateTime,
     ) -> Result<(), String> {
         let binding = Binding {
@@ -202,14 +248,14 @@ impl Target {
             scope: grant.constraints.clone(),
         };
         let request = MintRequest {
-            org: org.clone(),
+            org: grant.org.clone(),
             agent: grant.agent_id.clone(),
             lease: LeaseId::new(now),
             kind: Kind::Request,
             action: Action::ProxyUse,
             bindings: vec![binding],
             issued_at: now,
-            expires_at: now + Duration::MINUTE,
+            expires_at: now + LEASE,
         };
         let minted = mint(&self.root, &request).map_err(|error| error.to_string())?;
         let lease = verify(
@@ -254,13 +300,16 @@ impl Target {
             .iter()
             .map(|template| template.name().to_owned())
             .collect();
-        let allowed = candidates
-            .iter()
-            .any(|candidate| candidate.decision == "allow");
-        let reason = match (allowed, candidates.first()) {
-            (true, _) => "a lease from one of these grants covers the request".to_owned(),
-            (false, Some(first)) => first.reason.clone(),
-            (false, None) => format!(
+        let allowing = || candidates.iter().filter(|it| it.decision == "allow");
+        let allowed = allowing().any(|candidate| !candidate.minted_unnamed.is_empty());
+        let reason = match (allowed, allowing().next(), candidates.first()) {
+            (true, _, _) => "a lease from one of these grants covers the request".to_owned(),
+            (false, Some(named), _) => format!(
+                "the grant {} covers the request, but leases are minted from another one that the agent holds on the set; name it (`--grant {0}`, grant_ids)",
+                named.grant_id
+            ),
+            (false, None, Some(first)) => first.reason.clone(),
+            (false, None, None) => format!(
                 "no active grant serves {}:{}; store a secret set of {} and grant it",
                 self.host,
                 self.port,
@@ -319,3 +368,5 @@ async fn active_grants(
 }
 
 const MAX_CANDIDATES: usize = 1000;
+/// How long a rehearsed lease lives: as one does of which nothing is said.
+const LEASE: Duration = Duration::MINUTE;
