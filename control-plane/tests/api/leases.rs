@@ -429,6 +429,45 @@ async fn a_grant_that_cannot_be_used_gives_way_to_one_that_can() {
     }
 }
 
+/// What a set is called and holds, an agent without a grant on it does not learn from a refusal.
+#[tokio::test]
+async fn an_agent_without_a_grant_learns_nothing_of_a_set() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    let (_, stranger) = world.agent(&world.home.admin, "stranger").await;
+    let mut answers = Vec::new();
+    for more in [
+        json!({}),
+        json!({"environment": "prod"}),
+        json!({"environment": "dev"}),
+        json!({"provider": "stripe"}),
+        json!({"provider": "openai"}),
+        json!({"keys": ["STRIPE_SECRET_KEY"]}),
+        json!({"keys": ["NONE"]}),
+    ] {
+        let mut question = json!({"secret_set_id": granted.set_id, "action": "proxy_use"});
+        let fields = question.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        let answer = world
+            .post("/v1/vault/policy/eval", &stranger, question)
+            .await;
+        answers.push(answer.ok(200).to_string());
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert!(answers[0].contains("holds no active grant"), "{answers:?}");
+    let detail = world
+        .post(
+            "/v1/vault/leases",
+            &stranger,
+            json!({"secret_set_id": granted.set_id}),
+        )
+        .await
+        .refused(403, "grant_denied");
+    assert!(!detail.contains("stripe"), "{detail}");
+    assert!(detail.contains(&granted.set_id), "{detail}");
+}
+
 #[tokio::test]
 async fn an_expired_grant_and_an_inactive_agent_mint_nothing() {
     let world = World::new().await;

@@ -176,7 +176,7 @@ pub(crate) async fn mint(
     for name in &wish.sets {
         let set = find_set(state, caller, name).await?;
         check_vault(state, caller, &holder, &set).await?;
-        let grant = wish.find_grant(state, caller, &agent, &set).await?;
+        let grant = wish.find_grant(state, caller, &agent, (name, &set)).await?;
         expires_at = grant
             .expires_at
             .map_or(expires_at, |end| end.min(expires_at));
@@ -321,7 +321,7 @@ impl Wish {
         state: &AppState,
         caller: &Caller,
         agent: &AgentId,
-        set: &SecretSet,
+        (name, set): (&SetName, &SecretSet),
     ) -> Result<Grant, ApiError> {
         let client = caller.actor().client_ip;
         let lacks = match self.weigh(state, client, agent, set).await? {
@@ -330,7 +330,11 @@ impl Wish {
         };
         let denied = Code::GrantDenied;
         crate::events::mint_denied(state, caller, agent, Some(&set.id), denied).await?;
-        let shown = format!("{}/{}/{}", set.provider, set.environment, set.name);
+        // An agent that holds nothing on the set learns no more of it than it said itself.
+        let shown = match (name, &lacks) {
+            (SetName::Id(id), Lacks::Grant) if caller.agent().is_some() => id.clone(),
+            _ => format!("{}/{}/{}", set.provider, set.environment, set.name),
+        };
         Err(self.denied(agent, &shown, &lacks.reason()))
     }
 
@@ -647,7 +651,7 @@ fn answer(request: &MintRequest, minted: &Minted) -> CreatedLease {
     }
 }
 
-const NO_GRANT: &str = "it holds no active grant on it";
+pub(super) const NO_GRANT: &str = "it holds no active grant on it";
 pub(super) const DEFAULT_TTL: i64 = 60;
 const MAX_REQUEST_TTL: i64 = 15 * 60;
 const MAX_WORKFLOW_TTL: i64 = 24 * 60 * 60;

@@ -6,7 +6,7 @@ use leases::scope::{Action, Keys};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::create::{Question, evaluate, find_agent};
+use super::create::{NO_GRANT, Question, evaluate, find_agent};
 use super::mint_request::action_named;
 use crate::AppState;
 use crate::auth::Caller;
@@ -78,7 +78,13 @@ pub(crate) async fn handle(
     let set = sets.get(caller.org(), &set_id).await?;
     let set = set.ok_or_else(not_found)?;
     let is_other = |named: &Option<String>, own: &str| named.as_deref().is_some_and(|it| it != own);
-    let weighed = if is_other(&body.environment, &set.environment) {
+    let grants = state.store.grants();
+    let now = state.clock.now();
+    let held = grants.find_for(caller.org(), &agent, &set.id, now).await?;
+    // What a set is and holds, an agent learns by a grant on it alone.
+    let weighed = if caller.agent().is_some() && held.is_empty() {
+        Err(NO_GRANT.to_owned())
+    } else if is_other(&body.environment, &set.environment) {
         Err(format!("the set is of the environment {}", set.environment))
     } else if is_other(&body.provider, &set.provider) {
         Err(format!("the set is of the provider {}", set.provider))
