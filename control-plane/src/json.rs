@@ -192,6 +192,18 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
+/// A list of names that may be absent, for all there are, and is not empty: whoever computed an empty one meant none.
+pub(crate) fn names<'de, D: de::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    let names = Vec::deserialize(deserializer)?;
+    if names.is_empty() {
+        let expected = "a list of one name or more; leave the field out for all of them";
+        return Err(de::Error::invalid_length(0, &expected));
+    }
+    Ok(names)
+}
+
 const MAX_DEPTH: usize = 32;
 const MAX_VALUES: usize = 100_000;
 

@@ -58,6 +58,44 @@ async fn without_keys_all_are_given() {
     assert_eq!(exported["secrets"], json!({"STRIPE_SECRET_KEY": CANARY}));
 }
 
+/// A list that a filter left empty asks for nothing, and must not be answered with everything.
+#[tokio::test]
+async fn an_empty_list_of_keys_is_refused_and_uses_nothing_up() {
+    let world = World::new().await;
+    let granted = exporter(&world).await;
+    let (_, lease) = export_lease(&world, &granted).await;
+    let read = json!({"secret_set_id": granted.set_id, "keys": []});
+    for (path, body) in [
+        ("/v1/vault/export", json!({"keys": []})),
+        ("/v1/vault/secrets/read", read),
+    ] {
+        let answer = world.post(path, &lease, body).await;
+        let detail = answer.refused(400, "invalid_request");
+        assert!(
+            detail.starts_with("keys: expected a list of one name or more"),
+            "{detail}"
+        );
+    }
+    export(&world, &lease, json!({})).await.ok(200);
+}
+
+/// What no request carries is exported as the rest is: a webhook's secret is of use to its holder alone.
+#[tokio::test]
+async fn keys_that_are_never_sent_are_exported() {
+    let world = World::new().await;
+    let granted = exporter(&world).await;
+    let entries = json!({"entries": {"STRIPE_WEBHOOK_SECRET": "whsec_0123456789abcdef"}});
+    let path = format!("/v1/vault/secret-sets/{}", granted.set_id);
+    world.put(&path, &world.home.admin, entries).await.ok(200);
+    let (_, lease) = export_lease(&world, &granted).await;
+    let exported = export(&world, &lease, json!({})).await.ok(200);
+    assert_eq!(exported["secrets"].as_object().unwrap().len(), 2);
+    assert_eq!(
+        exported["secrets"]["STRIPE_WEBHOOK_SECRET"],
+        "whsec_0123456789abcdef"
+    );
+}
+
 #[tokio::test]
 async fn of_many_at_once_one_gets_the_value() {
     let world = World::new().await;

@@ -31,12 +31,13 @@ use crate::held_lease;
 use crate::plaintext::{self, Plaintext};
 use crate::problem::{Code, Problem};
 
-/// Which keys; all that the lease covers when left out.
+/// Which keys.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExportRequest {
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    /// All that the lease covers when left out, those too that the template never sends to the provider. An empty list is refused.
+    #[serde(default, deserialize_with = "crate::json::names")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1)]
     pub(super) keys: Vec<String>,
     /// Needed when the lease covers several sets.
     pub(super) secret_set_id: Option<String>,

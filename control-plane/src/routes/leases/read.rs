@@ -28,9 +28,9 @@ pub(crate) struct ReadSecrets {
     request_lease_token: Option<Secret>,
     #[schema(value_type = String)]
     secret_set_id: AnyId,
-    /// All that the lease covers when left out.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    /// All that the lease covers when left out, those too that the template never sends to the provider. An empty list is refused.
+    #[serde(default, deserialize_with = "crate::json::names")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1)]
     keys: Vec<String>,
     /// The set's environment.
     environment: Option<String>,
@@ -63,7 +63,10 @@ pub(crate) async fn handle(
         check_environment(&state, &held, &set, environment).await?;
     }
     if !state.may_open().await {
-        let body = json!({ "secret_set_id": set, "keys": call.keys });
+        let mut body = json!({ "secret_set_id": set });
+        if !call.keys.is_empty() {
+            body["keys"] = json!(call.keys);
+        }
         let passed = Passed {
             path: PATH,
             lease: Some(held.token()),
