@@ -213,8 +213,8 @@ impl Bindings<'_> {
         }))
     }
 
-    /// The sets of an agent's bindings and which binding each is of, also of those that were deleted: what the trail tells of
-    /// them stays.
+    /// The sets of an agent's bindings, which binding each is of and of which kind that is, also of those that were deleted: what
+    /// the trail tells of them stays.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -222,16 +222,19 @@ impl Bindings<'_> {
         &self,
         org: &OrgId,
         agent: &AgentId,
-    ) -> Result<Vec<(SetId, BindingId)>, StoreError> {
+    ) -> Result<Vec<(SetId, BindingId, String)>, StoreError> {
         let rows = query(
-            "SELECT secret_set_id, id FROM bindings WHERE org_id = $1 AND agent_id = $2 ORDER BY id",
+            "SELECT secret_set_id, id, binding_type FROM bindings WHERE org_id = $1 AND agent_id = $2 ORDER BY id",
         )
         .bind(org.as_str())
         .bind(agent.as_str())
         .fetch_all(self.store.pool())
         .await?;
         rows.iter()
-            .map(|row| Ok((id(row, "secret_set_id", WHAT)?, id(row, "id", WHAT)?)))
+            .map(|row| {
+                let kind = row.try_get("binding_type")?;
+                Ok((id(row, "secret_set_id", WHAT)?, id(row, "id", WHAT)?, kind))
+            })
             .collect()
     }
 

@@ -68,7 +68,8 @@ async fn a_binding_is_kept_whole_and_changed_and_ended_by_its_own_organisation_a
     let gone = bindings.get(&one.org, &one.agent, "renamed").await;
     assert_eq!(gone.unwrap(), None);
     let sets = bindings.sets(&one.org, &one.agent).await.unwrap();
-    assert_eq!(sets, [(one.set.clone(), made.id.clone())], "the trail's");
+    let kept = (one.set.clone(), made.id.clone(), made.kind.clone());
+    assert_eq!(sets, [kept], "the trail's");
 }
 
 async fn a_binding_needs_an_agent_of_its_organisation_and_a_name_of_its_own(world: World) {

@@ -185,7 +185,7 @@ fn outgoing(binding: &Binding, params: ExecuteParams) -> Result<Outgoing, ApiErr
 pub(super) fn probe(config: &Config) -> Result<Outgoing, ApiError> {
     let target = Target {
         method: None,
-        url: config.base_url.clone(),
+        url: config.trial()?,
         headers: std::collections::BTreeMap::new(),
         body: None,
         body_base64: None,

@@ -51,6 +51,8 @@ pub(crate) struct ExecutionView {
     agent_id: AgentId,
     #[schema(value_type = String)]
     binding_id: BindingId,
+    /// The binding's own kind: `http` or `graphql`.
+    intent_type: String,
     execution_mode: &'static str,
     /// `success`, `error` or `denied`; `sent` while the end is not on record, or on the page before.
     status: &'static str,
@@ -83,9 +85,9 @@ pub(crate) async fn handle(
         ));
     }
     let bindings = state.store.bindings().sets(caller.org(), &agent).await?;
-    let bindings: HashMap<String, BindingId> = bindings
+    let bindings: HashMap<String, (BindingId, String)> = bindings
         .into_iter()
-        .map(|(set, binding)| (set.to_string(), binding))
+        .map(|(set, binding, kind)| (set.to_string(), (binding, kind)))
         .collect();
     let filter = EventFilter {
         agent_id: Some(agent.clone()),
@@ -135,7 +137,7 @@ pub(crate) async fn handle(
 
 impl ExecutionView {
     fn new(
-        (id, agent_id, binding_id): (String, AgentId, BindingId),
+        (id, agent_id, (binding_id, intent_type)): (String, AgentId, (BindingId, String)),
         event: &Event,
         outcome: Option<&Event>,
     ) -> Self {
@@ -145,6 +147,7 @@ impl ExecutionView {
             id,
             agent_id,
             binding_id,
+            intent_type,
             execution_mode: "vault",
             status: match (event.decision, outcome, error) {
                 (Decision::Deny, _, _) => "denied",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use leases::scope::Scope;
+use providers::HostRule;
 use providers::load::{CustomBasic, CustomInject, CustomSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -90,8 +91,7 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn read(config: &Config, guardrails: &Guardrails) -> Result<Self, ApiError> {
         let base = Base::parse(&config.base_url)?;
-        let mut hosts = vec![base.authority.clone()];
-        hosts.extend(config.allowed_hosts.iter().cloned());
+        let hosts = config.hosts(&base);
         let spec = CustomSpec {
             hosts,
             make: Vec::new(),
@@ -156,6 +156,46 @@ pub(super) fn wait(config: &Config, guardrails: &Guardrails) -> Result<Duration,
 }
 
 impl Config {
+    /// The host of `base_url` and those beside it, each once: clients name it again.
+    fn hosts(&self, base: &Base) -> Vec<String> {
+        let mut hosts = vec![base.authority.clone()];
+        let same = |a: &str, b: &str| match (HostRule::parse(a), HostRule::parse(b)) {
+            (Ok(a), Ok(b)) => a == b,
+            // The template's reader says what is wrong with it.
+            _ => false,
+        };
+        for host in &self.allowed_hosts {
+            if !hosts.iter().any(|known| same(known, host)) {
+                hosts.push(host.clone());
+            }
+        }
+        hosts
+    }
+
+    /// A URL by which the binding can be tried: `base_url`, or where that is no allowed path, a path that is.
+    pub(super) fn trial(&self) -> Result<String, ApiError> {
+        let base = Base::parse(&self.base_url)?;
+        let allowed = Limits::read(self, &Guardrails::default())?.scope.paths;
+        let takes = |path: &String| allowed.iter().any(|glob| glob.matches(path));
+        if allowed.is_empty() || takes(&base.path) {
+            return Ok(self.base_url.clone());
+        }
+        let plain = self
+            .allowed_paths
+            .iter()
+            .map(|path| path.trim_end_matches('*').to_owned())
+            .filter(|path| !path.contains('*'));
+        let filled = self
+            .allowed_paths
+            .iter()
+            .map(|path| path.replace("**", "*").replace('*', "-"));
+        let path = plain.chain(filled).find(takes);
+        Ok(path.map_or_else(
+            || self.base_url.clone(),
+            |path| format!("https://{}{path}", base.authority),
+        ))
+    }
+
     /// The slot of the credential.
     fn slot(&self) -> CustomInject {
         let whole = format!("${{{CREDENTIAL}}}");
@@ -287,6 +327,36 @@ mod tests {
             read.rate.map(|rate| (rate.requests, rate.per_seconds)),
             Some((10, 60))
         );
+    }
+
+    #[test]
+    fn the_host_of_the_url_may_be_named_again() {
+        let config = json!({"base_url": "https://api.example.org/v1", "auth_type": "bearer",
+            "allowed_hosts": ["API.example.org", "api.example.org:443", "files.example.org", "files.example.org"]});
+        let read = limits(config, json!({})).unwrap();
+        assert_eq!(
+            read.custom["hosts"],
+            json!(["api.example.org", "files.example.org"])
+        );
+    }
+
+    #[test]
+    fn a_trial_asks_for_an_allowed_path() {
+        let trial = |base: &str, paths: Value| {
+            let config = json!({"base_url": base, "auth_type": "bearer", "allowed_paths": paths});
+            let config: Config = serde_json::from_value(config).unwrap();
+            config.trial().unwrap()
+        };
+        let base = "https://a.example/v1";
+        assert_eq!(trial(base, json!([])), base);
+        assert_eq!(trial(base, json!(["/v1", "/x"])), base);
+        assert_eq!(
+            trial(base, json!(["/v1/charges"])),
+            "https://a.example/v1/charges"
+        );
+        assert_eq!(trial(base, json!(["/v1/cha*"])), "https://a.example/v1/cha");
+        let deep = trial(base, json!(["/v2/*/balance"]));
+        assert_eq!(deep, "https://a.example/v2/-/balance");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Tested {
     error: Option<String>,
 }
 
-/// Sends `GET` to the binding's `base_url`, as its agent would: the same checks, and a use on record. For people alone.
+/// Sends `GET` to the binding's `base_url`, or to a path that is allowed where that is not, as its agent would: the same checks, and a use on record. For people alone.
 #[utoipa::path(post, path = "/v1/agents/{id}/bindings/{binding}/test", tag = "bindings", operation_id = "testBinding",
     params(("id" = String, Path), ("binding" = String, Path)),
     responses((status = 200, body = Tested), (status = 403, body = Problem)))]
