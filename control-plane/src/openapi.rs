@@ -22,7 +22,7 @@ use crate::routes::{
     paths(
         system::openapi::handle, system::metrics::handle, system::ca::handle, system::health::handle, system::health::handle_hsm, problem::describe,
         auth::agent_token::handle, leases::export::handle,
-        agents::list::handle, agents::create::handle, agents::get::handle, agents::update::handle, agents::delete::handle, agents::rotate_key::handle,
+        agents::list::handle, agents::create::handle, agents::get::handle, agents::update::handle, agents::update::handle_put, agents::delete::handle, agents::rotate_key::handle,
         agents::me::handle, agents::batch_delete::handle,
         agents::enroll::handle, agents::enrolments::list, agents::enrolments::approve, agents::enrolments::reject,
         secret_sets::list::handle, secret_sets::create::handle, secret_sets::import::handle, secret_sets::get::handle, secret_sets::update::handle,

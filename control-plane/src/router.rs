@@ -145,6 +145,7 @@ fn agent_table() -> Router<AppState> {
         )
         .route("/v1/agents/{id}", get(agents::get::handle))
         .route("/v1/agents/{id}", patch(agents::update::handle))
+        .route("/v1/agents/{id}", put(agents::update::handle_put))
         .route("/v1/agents/{id}", delete(agents::delete::handle))
         .route(
             "/v1/agents/{id}/rotate-key",

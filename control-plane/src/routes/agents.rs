@@ -10,12 +10,13 @@ pub(crate) mod list;
 pub(crate) mod me;
 mod oidc;
 pub(crate) mod rotate_key;
+mod seeds;
 mod settings;
 pub(crate) mod update;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use leases::id::{AgentId, VaultId};
+use leases::id::{AgentId, OrgId, VaultId};
 use serde::Serialize;
 use std::time::Duration;
 use store::{Agent, AuthMethod, SettingsError};
@@ -32,6 +33,8 @@ use crate::timestamp::Timestamp;
 pub(crate) struct AgentView {
     #[schema(value_type = String, example = "agt_01K3ABCDEFGHJKMNPQRSTVWXYZ")]
     id: AgentId,
+    #[schema(value_type = String)]
+    org_id: OrgId,
     name: String,
     description: Option<String>,
     /// An inactive agent gets no lease, and its leases are refused.
@@ -64,6 +67,16 @@ pub(crate) struct AgentView {
     updated_at: Timestamp,
     /// When a lease of it was last used.
     last_used_at: Option<Timestamp>,
+    /// The same, as the seeds' clients read it.
+    last_active_at: Option<Timestamp>,
+    /// Always empty: grants and policies say what an agent may.
+    scopes: [String; 0],
+    /// Always false: nothing is signed for a chain here.
+    intents_api_enabled: bool,
+    /// Always false: prompts are not looked into here.
+    shroud_enabled: bool,
+    /// Not kept; the audit trail's `agent.create` has it.
+    created_by: Option<String>,
 }
 
 impl From<Agent> for AgentView {
@@ -73,6 +86,7 @@ impl From<Agent> for AgentView {
         let (oidc_issuer, oidc_client_id, oidc_audience) = oidc::shown(settings.oidc);
         Self {
             id: agent.id,
+            org_id: agent.org,
             name: agent.name,
             description: agent.description,
             is_active: agent.is_active,
@@ -88,6 +102,11 @@ impl From<Agent> for AgentView {
             created_at: agent.created_at.into(),
             updated_at: agent.updated_at.into(),
             last_used_at: agent.last_used_at.map(Timestamp),
+            last_active_at: agent.last_used_at.map(Timestamp),
+            scopes: [],
+            intents_api_enabled: false,
+            shroud_enabled: false,
+            created_by: None,
         }
     }
 }

@@ -199,3 +199,73 @@ async fn a_limit_of_nothing_and_a_foreign_cursor_are_refused() {
         .await
         .ok(200);
 }
+
+/// The seeds' clients send the switches of services that are not part of this one.
+#[tokio::test]
+async fn a_switch_that_is_off_is_taken_and_one_that_is_on_is_refused() {
+    let world = World::new().await;
+    let admin = &world.home.admin;
+    let off = json!({"name": "bot", "scopes": [], "intents_api_enabled": false, "shroud_enabled": false,
+        "shroud_config": {}, "execution_intents_enabled": false, "execution_guardrails": null,
+        "tx_allowed_chains": [], "tx_max_value_eth": null, "per_chain_guardrails": {}});
+    let made = world.post("/v1/agents", admin, off.clone()).await.ok(201);
+    let id = made["agent"]["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/agents/{id}");
+    world.patch(&path, admin, off).await.ok(200);
+    for (field, value) in [
+        ("scopes", json!(["vaults:read"])),
+        ("intents_api_enabled", json!(true)),
+        ("shroud_enabled", json!(true)),
+        ("shroud_config", json!({"pii_policy": "block"})),
+        ("execution_intents_enabled", json!(true)),
+        ("tx_daily_limit_eth", json!("0.1")),
+        ("tx_to_allowlist", json!(["0x0"])),
+    ] {
+        for answer in [
+            world
+                .post("/v1/agents", admin, json!({"name": "other", field: value}))
+                .await,
+            world.patch(&path, admin, json!({field: value})).await,
+        ] {
+            let detail = answer.refused(400, "unknown_field");
+            assert!(detail.starts_with(field), "{detail}");
+            assert!(detail.contains("leave"), "{detail}");
+        }
+    }
+    world
+        .post("/v1/agents", admin, json!({"name": "x", "org_id": false}))
+        .await
+        .refused(400, "unknown_field");
+}
+
+#[tokio::test]
+async fn put_changes_what_it_names_as_patch_does() {
+    let world = World::new().await;
+    let (id, _) = world.agent(&world.home.admin, "bot").await;
+    let path = format!("/v1/agents/{id}");
+    let changed = world
+        .put(&path, &world.home.admin, json!({"description": "pays"}))
+        .await
+        .ok(200);
+    assert_eq!(
+        (&changed["description"], &changed["name"]),
+        (&json!("pays"), &json!("bot"))
+    );
+    world
+        .put(&path, &world.home.admin, json!({"role": "x"}))
+        .await
+        .refused(400, "unknown_field");
+}
+
+#[tokio::test]
+async fn an_agent_reads_of_itself_what_the_seeds_clients_look_for() {
+    let world = World::new().await;
+    let (_, agent) = world.agent(&world.home.admin, "bot").await;
+    let me = world.get("/v1/agents/me", &agent).await.ok(200);
+    assert_eq!(me["org_id"], world.home.org.as_str());
+    assert_eq!(me["scopes"], json!([]));
+    assert_eq!(me["intents_api_enabled"], false);
+    for field in ["created_by", "last_active_at", "expires_at"] {
+        assert!(me.as_object().unwrap().contains_key(field), "{field}");
+    }
+}

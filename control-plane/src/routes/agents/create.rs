@@ -6,6 +6,7 @@ use serde::Deserialize;
 use store::{AgentSettings, AuthMethod, CreateAgentError, NewAgent};
 use utoipa::ToSchema;
 
+use super::seeds::AgentBody;
 use super::{
     AgentWithKey, check_description, check_name, name_taken, oidc, settings, settings_refused,
 };
@@ -13,7 +14,6 @@ use crate::AppState;
 use crate::api_key::{ApiKey, KeyHolder};
 use crate::auth::Person;
 use crate::error::ApiError;
-use crate::extract::Json;
 use crate::problem::Problem;
 use crate::timestamp::Timestamp;
 
@@ -81,7 +81,7 @@ impl CreateAgent {
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
-    Json(body): Json<CreateAgent>,
+    AgentBody(body): AgentBody<CreateAgent>,
 ) -> Result<(StatusCode, axum::Json<AgentWithKey>), ApiError> {
     check_name(&body.name)?;
     check_description(body.description.as_deref())?;

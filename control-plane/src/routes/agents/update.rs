@@ -5,13 +5,14 @@ use serde::Deserialize;
 use store::{AgentPatch, PatchAgentError, SettingsPatch};
 use utoipa::ToSchema;
 
+use super::seeds::AgentBody;
 use super::{
     AgentView, check_description, check_name, name_taken, oidc, settings, settings_refused,
 };
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
-use crate::extract::{Id, Json};
+use crate::extract::Id;
 use crate::timestamp::Timestamp;
 
 /// What to change; an absent field stays as it is.
@@ -115,7 +116,7 @@ pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
     id: Id,
-    Json(body): Json<UpdateAgent>,
+    AgentBody(body): AgentBody<UpdateAgent>,
 ) -> Result<axum::Json<AgentView>, ApiError> {
     if let Some(name) = &body.name {
         check_name(name)?;
@@ -138,4 +139,16 @@ pub(crate) async fn handle(
         })?;
     let agent = agent.ok_or_else(|| ApiError::not_found("agent", &id.0))?;
     Ok(axum::Json(agent.into()))
+}
+
+/// The same as `PATCH`: what is left out stays as it is.
+#[utoipa::path(put, path = "/v1/agents/{id}", tag = "agents", operation_id = "putAgent", request_body = UpdateAgent,
+    params(("id" = String, Path)), responses((status = 200, body = AgentView)))]
+pub(crate) async fn handle_put(
+    state: State<AppState>,
+    person: Person,
+    id: Id,
+    body: AgentBody<UpdateAgent>,
+) -> Result<axum::Json<AgentView>, ApiError> {
+    handle(state, person, id, body).await
 }
