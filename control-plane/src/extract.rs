@@ -167,8 +167,31 @@ impl Paging {
     }
 }
 
+/// `?limit=&cursor=` of the lists of the seeds' own resources: their clients turn no pages, so as much as fits is the first.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WidePaging {
+    /// Items of one page: default 200, which is the most (more is taken as 200).
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 200,
+        required = false
+    )]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(required = false)]
+    cursor: Option<String>,
+}
+
+impl WidePaging {
+    pub(crate) fn request(self) -> Result<PageRequest, ApiError> {
+        Paging::new(self.limit.or(Some(MAX_LIMIT)), self.cursor).request()
+    }
+}
+
 const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 200;
+pub(crate) const MAX_LIMIT: u32 = 200;
 
 #[cfg(test)]
 mod tests {
@@ -228,5 +251,6 @@ mod tests {
         assert_eq!(paging(None).unwrap().limit, 50);
         assert_eq!(paging(Some(1_000_000_000)).unwrap().limit, 200);
         assert!(paging(Some(0)).is_err());
+        assert_eq!(WidePaging::default().request().unwrap().limit, 200);
     }
 }

@@ -53,9 +53,9 @@ impl Problem {
     }
 }
 
-/// Where the code is described. The seeds' clients know this one by its bare name alone.
+/// Where the code is described. The seeds' clients know two by their bare names alone.
 fn type_of(code: Code) -> String {
-    if code == Code::ResourceLimitExceeded {
+    if matches!(code, Code::ResourceLimitExceeded | Code::ApprovalRequired) {
         code.as_str().to_owned()
     } else {
         format!("/v1/problems/{}", code.as_str())
@@ -315,6 +315,17 @@ mod tests {
             assert!(code.status().is_client_error() || code.status().is_server_error());
             assert!(code.help().ends_with('.'), "{code:?}");
         }
+    }
+
+    #[test]
+    fn what_the_seeds_clients_compare_is_the_bare_name() {
+        let type_of = |code| Problem::new(code, String::new()).r#type;
+        assert_eq!(type_of(Code::ApprovalRequired), "approval_required");
+        assert_eq!(
+            type_of(Code::ResourceLimitExceeded),
+            "resource_limit_exceeded"
+        );
+        assert_eq!(type_of(Code::NotFound), "/v1/problems/not_found");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct EventFilter {
     pub lease_id: Option<LeaseId>,
     /// Of this action, e.g. `lease.use`.
     pub action: Option<String>,
+    /// By this actor.
+    pub actor_id: Option<String>,
+    /// With this text in this field of the record, for ids that are no column of their own.
+    pub field: Option<(&'static str, String)>,
     /// Not before this time.
     pub from: Option<OffsetDateTime>,
     /// Before this time.
@@ -361,6 +365,18 @@ impl Audit<'_> {
     /// [`StoreError`].
     pub async fn end(&self) -> Result<String, StoreError> {
         list::end(self.store).await
+    }
+
+    /// The id of a bad record, if it is one of this organisation's that can still be read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn id_of_bad(
+        &self,
+        org: &OrgId,
+        bad: &BadRecord,
+    ) -> Result<Option<String>, StoreError> {
+        list::id_at(self.store, org, (&bad.stream, bad.seq)).await
     }
 
     /// Verifies every stream against memory and the signed heads.

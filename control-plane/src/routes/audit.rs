@@ -28,6 +28,12 @@ pub(crate) struct EventQuery {
     agent_id: Option<String>,
     #[param(required = false)]
     lease_id: Option<String>,
+    /// Who did it: a user's or an agent's id.
+    #[param(required = false)]
+    actor_id: Option<String>,
+    /// What it was done to, by the id: of an agent, a set, a grant, a lease, a vault, a policy or an approval.
+    #[param(required = false)]
+    resource_id: Option<String>,
     /// Such as `lease.use`.
     #[param(required = false)]
     action: Option<String>,
@@ -48,6 +54,9 @@ pub(crate) struct EventQuery {
     /// `next_cursor` of the page before.
     #[param(required = false)]
     cursor: Option<String>,
+    /// Events to leave out, at most 10000, as the seeds' clients turn pages; `cursor` costs less.
+    #[param(maximum = 10_000, required = false)]
+    offset: Option<u32>,
     /// Of an export: `ndjson` (the default) or `csv`.
     #[param(required = false)]
     format: Option<Format>,
@@ -69,12 +78,32 @@ impl EventQuery {
             agent_id: parse("agent_id", self.agent_id.as_deref(), AgentId::parse)?,
             lease_id: parse("lease_id", self.lease_id.as_deref(), LeaseId::parse)?,
             action: self.action,
+            actor_id: self.actor_id,
+            field: self.resource_id.as_deref().map(resource).transpose()?,
             from: self.from.map(|time| time.0),
             to: self.to.map(|time| time.0),
         };
         let page = Paging::new(self.limit, self.cursor).request()?;
         Ok((filter, page))
     }
+}
+
+/// The field of a record in which a resource's id stands.
+fn resource(id: &str) -> Result<(&'static str, String), ApiError> {
+    let field = match id.split_once('_').map(|(kind, _)| kind) {
+        Some("agt") => "agent_id",
+        Some("set") => "secret_set_id",
+        Some("grt") => "grant_id",
+        Some("lse") => "lease_id",
+        Some("vlt") => "vault_id",
+        Some("pol") => "policy_id",
+        Some("apr") => "approval_id",
+        _ => {
+            let rule = "must be the id of an agent, a secret set, a grant, a lease, a vault, a policy or an approval";
+            return Err(ApiError::invalid("resource_id", rule));
+        }
+    };
+    Ok((field, id.to_owned()))
 }
 
 fn parse<T, E: std::fmt::Display>(

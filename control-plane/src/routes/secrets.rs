@@ -63,6 +63,8 @@ pub(crate) struct SecretView {
     is_disabled: bool,
     created_by: Option<String>,
     created_at: Timestamp,
+    /// Always false: no client holds a key of its own to a vault.
+    cmek_encrypted: bool,
     /// The secret set whose entry this is: its value is used and never read here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "stripe/prod/billing-bot")]
@@ -86,6 +88,7 @@ impl From<SecretVersion> for SecretView {
             is_disabled: version.disabled_at.is_some(),
             created_by: version.created_by,
             created_at: version.created_at.into(),
+            cmek_encrypted: false,
         }
     }
 }

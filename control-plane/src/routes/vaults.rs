@@ -26,6 +26,9 @@ pub(crate) struct VaultView {
     /// `user`, or `system` for the default vault.
     created_by_type: String,
     created_at: Timestamp,
+    /// Always false: no client holds a key of its own to a vault.
+    cmek_enabled: bool,
+    cmek_fingerprint: Option<String>,
 }
 
 impl From<Vault> for VaultView {
@@ -38,6 +41,8 @@ impl From<Vault> for VaultView {
             created_by: vault.created_by,
             created_by_type: vault.created_by_type.unwrap_or_else(|| "system".to_owned()),
             created_at: vault.created_at.into(),
+            cmek_enabled: false,
+            cmek_fingerprint: None,
         }
     }
 }

@@ -288,3 +288,63 @@ async fn a_feed_from_nowhere_or_for_an_agent_is_refused() {
         .await
         .refused(400, "invalid_request");
 }
+
+/// As the seeds' clients ask and read: by actor and resource, in pages by `offset`.
+#[tokio::test]
+async fn events_are_found_by_actor_and_by_resource() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    world
+        .lease(&granted.agent, json!({"secret_set_id": granted.set_id}))
+        .await;
+    let find = async |query: &str| {
+        let path = format!("/v1/audit/events?{query}");
+        world.get(&path, &world.home.admin).await.ok(200)
+    };
+    let of_agent = find(&format!("actor_id={}&action=lease.mint", granted.agent_id)).await;
+    assert_eq!(of_agent["count"], 1);
+    let event = &of_agent["events"][0];
+    assert_eq!(event["resource_type"], "lease");
+    assert_eq!(event["resource_id"], event["lease_id"]);
+    assert_eq!(event["details"]["decision"], "allow");
+    assert!(event.as_object().unwrap().contains_key("ip_address"));
+    let of_grant = find(&format!("resource_id={}", granted.grant_id)).await;
+    let actions: Vec<&str> = of_grant["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["lease.mint", "grant.create"]);
+    let second = find(&format!("resource_id={}&offset=1", granted.grant_id)).await;
+    assert_eq!(second["events"][0]["action"], "grant.create");
+    assert_eq!(
+        find(&format!("resource_id={}&offset=2", granted.grant_id)).await["count"],
+        0
+    );
+    assert_eq!(find("actor_id=%25").await["count"], 0, "no wildcard");
+    for query in ["resource_id=x", "offset=10001", "offset=-1"] {
+        let path = format!("/v1/audit/events?{query}");
+        world
+            .get(&path, &world.home.admin)
+            .await
+            .refused(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_verification_says_what_the_seeds_clients_read() {
+    let world = World::new().await;
+    world.agent(&world.home.admin, "bot").await;
+    let path = "/v1/audit/verify?from=2026-01-01T00:00:00Z&limit=1000";
+    let answer = world.get(path, &world.home.admin).await.ok(200);
+    assert_eq!(answer["chain_valid"], true);
+    assert_eq!(answer["events_verified"], answer["events_checked"]);
+    assert!(answer["events_checked"].as_u64().unwrap() > 0);
+    assert_eq!(answer["broken_at_event_id"], json!(null));
+    assert_eq!(answer["scheme"]["link_field"], "prev_hash");
+    world
+        .get("/v1/audit/verify?form=x", &world.home.admin)
+        .await
+        .refused(400, "unknown_field");
+}

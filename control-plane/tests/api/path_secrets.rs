@@ -633,3 +633,30 @@ async fn a_seal_opens_only_where_it_was_made() {
         .await
         .refused(503, "key_unavailable");
 }
+
+/// The seeds' clients send no cursor, so what fits comes at once.
+#[tokio::test]
+async fn a_list_without_a_limit_is_as_long_as_lists_get() {
+    let world = World::new().await;
+    let admin = &world.home.admin;
+    let vault = world
+        .post("/v1/vaults", admin, json!({"name": "many"}))
+        .await
+        .ok(201);
+    assert_eq!(vault["cmek_enabled"], false);
+    assert_eq!(vault["cmek_fingerprint"], json!(null));
+    let path = format!("/v1/vaults/{}/secrets", vault["id"].as_str().unwrap());
+    for number in 0..60 {
+        let body = json!({"type": "generic", "value": "v"});
+        world
+            .put(&format!("{path}/a/{number}"), admin, body)
+            .await
+            .ok(201);
+    }
+    let listed = world.get(&path, admin).await.ok(200);
+    assert_eq!(listed["secrets"].as_array().unwrap().len(), 60);
+    assert_eq!(listed["secrets"][0]["cmek_encrypted"], false);
+    assert_eq!(listed["next_cursor"], json!(null));
+    let listed = world.get(&format!("{path}?limit=50"), admin).await.ok(200);
+    assert_eq!(listed["secrets"].as_array().unwrap().len(), 50);
+}

@@ -99,8 +99,8 @@ impl Answer {
         let body = self.json();
         assert_eq!(body["error"], code, "{}", self.text);
         assert_eq!(body["status"], status);
-        // The seeds' clients know one by its bare name alone.
-        if code == "resource_limit_exceeded" {
+        // The seeds' clients know two by their bare names alone.
+        if matches!(code, "resource_limit_exceeded" | "approval_required") {
             assert_eq!(body["type"], code);
         } else {
             assert_eq!(body["type"], format!("/v1/problems/{code}"));

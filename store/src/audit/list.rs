@@ -370,13 +370,18 @@ const BACK: &str = "SELECT position, created_at, prev_hash, hash, body FROM audi
     AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
     AND ($6 IS NULL OR lease_id = $6) AND ($7 IS NULL OR action = $7) \
     AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
-    ORDER BY position DESC LIMIT $10";
+    AND ($10 IS NULL OR body LIKE $10 ESCAPE '!') AND ($11 IS NULL OR body LIKE $11 ESCAPE '!') \
+    ORDER BY position DESC LIMIT $12";
 const FORTH: &str = "SELECT position, created_at, prev_hash, hash, body FROM audit_events \
     WHERE position >= $1 AND position < $2 AND ($3 IS NULL OR org_id = $3) \
     AND ($4 IS NULL OR secret_set_id = $4) AND ($5 IS NULL OR agent_id = $5) \
     AND ($6 IS NULL OR lease_id = $6) AND ($7 IS NULL OR action = $7) \
     AND ($8 IS NULL OR created_at >= $8) AND ($9 IS NULL OR created_at < $9) \
-    ORDER BY position LIMIT $10";
+    AND ($10 IS NULL OR body LIKE $10 ESCAPE '!') AND ($11 IS NULL OR body LIKE $11 ESCAPE '!') \
+    ORDER BY position LIMIT $12";
+
+const AT: &str = "SELECT e.body FROM audit_events e JOIN audit_streams s ON e.position = s.number * 1099511627776 + $2 \
+    WHERE s.stream = $1 AND e.org_id = $3";
 
 async fn select(
     text: &'static str,
@@ -386,6 +391,8 @@ async fn select(
     (from, to): (i64, i64),
     limit: i64,
 ) -> Result<Vec<Found>, StoreError> {
+    let actor = filter.actor_id.as_deref().map(|id| holds("actor_id", id));
+    let field = filter.field.as_ref().map(|(field, id)| holds(field, id));
     let rows = query(text)
         .bind(from)
         .bind(to)
@@ -396,10 +403,42 @@ async fn select(
         .bind(filter.action.as_deref())
         .bind(filter.from.map(millis))
         .bind(filter.to.map(millis))
+        .bind(actor.as_deref())
+        .bind(field.as_deref())
         .bind(limit)
         .fetch_all(store.pool())
         .await?;
     rows.iter().map(read).collect()
+}
+
+/// The pattern of a record with this text in this field. A quote within a value is escaped in the record, so no value is taken
+/// for a field; a text that would have to be escaped is in none.
+fn holds(field: &str, text: &str) -> String {
+    let literal = text
+        .replace('!', "!!")
+        .replace('%', "!%")
+        .replace('_', "!_");
+    format!("%\"{}\":\"{literal}\"%", field.replace('_', "!_"))
+}
+
+/// The id that an organisation's record at a place of a stream says it has.
+pub(super) async fn id_at(
+    store: &Store,
+    org: &OrgId,
+    (stream, seq): (&str, u64),
+) -> Result<Option<String>, StoreError> {
+    let row = query(AT)
+        .bind(stream)
+        .bind(i64::try_from(seq).unwrap_or(i64::MAX))
+        .bind(org.as_str())
+        .fetch_optional(store.pool())
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    // What is bad may be no record at all any more.
+    let event: Option<Event> = serde_json::from_str(row.try_get("body")?).ok();
+    Ok(event.map(|event| event.id))
 }
 
 fn read(row: &Row) -> Result<Found, StoreError> {

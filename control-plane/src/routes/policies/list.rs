@@ -9,7 +9,7 @@ use super::{PolicyView, find_vault};
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
-use crate::extract::{Id, Paging, Params};
+use crate::extract::{Id, Params, WidePaging};
 
 /// A page of policies.
 #[derive(Debug, Serialize, ToSchema)]
@@ -21,12 +21,12 @@ pub(crate) struct PolicyList {
 /// Lists the policies of a vault in the order they were made, also those that have expired. `export` marks those that show values to an
 /// agent.
 #[utoipa::path(get, path = "/v1/vaults/{vault_id}/policies", tag = "policies", operation_id = "listPolicies",
-    params(("vault_id" = String, Path), Paging), responses((status = 200, body = PolicyList)))]
+    params(("vault_id" = String, Path), WidePaging), responses((status = 200, body = PolicyList)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
     id: Id,
-    Params(paging): Params<Paging>,
+    Params(paging): Params<WidePaging>,
 ) -> Result<Json<PolicyList>, ApiError> {
     let vault = find_vault(&state, &person.org, &id.0).await?;
     let policies = state.store.policies();

@@ -10,7 +10,7 @@ use super::SecretView;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::extract::{Id, Paging, Params};
+use crate::extract::{Id, Params, WidePaging};
 use crate::vault_access::VaultAccess;
 
 /// Which secrets.
@@ -32,13 +32,13 @@ pub(crate) struct SecretList {
 /// Lists secrets in the order of their paths, without values and without the deleted; an agent sees those that it may read. A page may be
 /// short although more follow. It counts no read.
 #[utoipa::path(get, path = "/v1/vaults/{vault_id}/secrets", tag = "secrets", operation_id = "listSecrets",
-    params(("vault_id" = String, Path), SecretFilter, Paging), responses((status = 200, body = SecretList)))]
+    params(("vault_id" = String, Path), SecretFilter, WidePaging), responses((status = 200, body = SecretList)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,
     id: Id,
     Params(filter): Params<SecretFilter>,
-    Params(paging): Params<Paging>,
+    Params(paging): Params<WidePaging>,
 ) -> Result<Json<SecretList>, ApiError> {
     let prefix = filter.prefix.unwrap_or_default();
     check_prefix(&prefix)?;

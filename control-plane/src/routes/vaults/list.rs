@@ -9,7 +9,7 @@ use super::VaultView;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::extract::{Paging, Params};
+use crate::extract::{Params, WidePaging};
 
 /// A page of vaults.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,12 +20,12 @@ pub(crate) struct VaultList {
 
 /// Lists vaults in the order they were made; an agent sees those on which it holds a policy, and its page may be short although more
 /// follow.
-#[utoipa::path(get, path = "/v1/vaults", tag = "vaults", operation_id = "listVaults", params(Paging),
+#[utoipa::path(get, path = "/v1/vaults", tag = "vaults", operation_id = "listVaults", params(WidePaging),
     responses((status = 200, body = VaultList)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     caller: Caller,
-    Params(paging): Params<Paging>,
+    Params(paging): Params<WidePaging>,
 ) -> Result<Json<VaultList>, ApiError> {
     let org = caller.org();
     let mut page = state.store.vaults().page(org, &paging.request()?).await?;
