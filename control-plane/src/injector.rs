@@ -41,6 +41,11 @@ pub trait Inject: fmt::Debug + Send + Sync {
         request_id: &str,
         masked: &Arc<AtomicUsize>,
     ) -> Option<DuplexStream>;
+
+    /// Where it listens, as `http://127.0.0.1:8182`; the address may be the unspecified one. `None` when nobody can be told.
+    fn url(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A request to a provider.

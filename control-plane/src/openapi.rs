@@ -33,7 +33,7 @@ use crate::routes::{
         proxy::call::handle, proxy::profile::handle, leases::workflow::handle, leases::mint_request::handle, leases::read::handle,
         leases::list::handle, leases::create::handle, leases::revoke_token::handle, leases::get::handle, leases::revoke::handle,
         audit::events::handle_alias, audit::events::handle, audit::verify::handle, audit::export::handle, audit::tail::handle,
-        providers::list::handle, providers::create::handle, providers::get::handle, system::explain::handle,
+        providers::list::handle, providers::create::handle, providers::get::handle, system::explain::handle, system::injector::handle,
         vaults::list::handle, vaults::create::handle, vaults::get::handle, vaults::delete::handle,
         secrets::list::handle, secrets::put::handle, secrets::get::handle, secrets::delete::handle, secrets::restore::handle,
         secrets::versions::handle, secrets::version::handle, secrets::disable::handle, secrets::disable::handle_alias, secrets::rotate::handle,

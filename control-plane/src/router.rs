@@ -211,6 +211,7 @@ fn authenticated() -> Router<AppState> {
         .route("/v1/usage", get(usage::get::handle))
         .route("/v1/billing/usage", get(usage::billing::handle))
         .route("/v1/explain", get(system::explain::handle))
+        .route("/v1/injector", get(system::injector::handle))
         .route("/v1/approvals", get(approvals::list::handle))
         .route("/v1/approvals/{id}", get(approvals::get::handle))
         .route("/v1/approvals/{id}/decide", post(approvals::decide::handle))

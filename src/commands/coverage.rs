@@ -56,6 +56,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("getApproval", "approval show"),
     ("getBinding", "binding show"),
     ("getGrant", "grant show"),
+    ("getInjector", "run"),
     ("getKillSwitch", "kill-switch status"),
     ("getLease", "lease inspect"),
     ("getMe", "whoami"),

@@ -274,7 +274,7 @@ async fn key(client: &Client) -> Finding {
 
 /// A CONNECT without a lease: the injector asks for one by 407.
 async fn proxy(context: &Context, client: &Client) -> Finding {
-    let proxy = match injector(client, &context.connection) {
+    let proxy = match injector(client, &context.connection, None).await {
         Ok(proxy) => proxy,
         Err(error) => return broken(&error),
     };
@@ -308,7 +308,8 @@ async fn proxy(context: &Context, client: &Client) -> Finding {
         ),
         Err(error) => Broken(
             format!("{error:#}"),
-            "the injector listens beside the API: see the server's ready line".to_owned(),
+            "set CLAVIGER_PROXY to the injector's address: the server's ready line has it"
+                .to_owned(),
         ),
     }
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use leases::clock::{Clock as _, SystemClock};
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// How long a lease lives; it is renewed when half of that is over
     #[arg(long, value_parser = units::ttl_seconds, default_value = "1h")]
     ttl: u64,
+    /// The injector, as host:port or a URL [default: as the server tells] [env: CLAVIGER_PROXY]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<ProxyUrl>,
     /// Hand the lease itself to the program, for one whose requests come from elsewhere, as a container's do; it is not
     /// renewed
     #[arg(long)]
@@ -134,7 +138,9 @@ async fn accompany(
     let dir = TempDir::with_prefix("claviger-run-").context("cannot make a temporary directory")?;
     let trust = trust::write(dir.path(), &ca, &Inherited::of_this_process())?;
     let (placeholders, withheld) = variables(client, &args.set).await;
-    let injector = Dialer::new(injector(client, &context.connection)?, &ca);
+    let proxy = injector(client, &context.connection, args.proxy.as_ref()).await?;
+    let injector = Dialer::new(proxy, &ca);
+    check_injector(&injector).await?;
     warn_of_shared_user(context);
     let way = Way::open(context, args, injector, holder).await?;
     let (proxy, lease) = way.of_program();
@@ -357,8 +363,16 @@ fn placeholder(name: &str) -> String {
     format!("claviger-placeholder-{}", name.to_ascii_lowercase())
 }
 
-/// Where the injector listens: as the local server recorded, as `CLAVIGER_PROXY` says, else beside the API.
-pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Result<ProxyUrl> {
+/// Where the injector listens: as was said, as the local server recorded, as `CLAVIGER_PROXY` says, as the server tells, else
+/// beside the API.
+pub(crate) async fn injector(
+    client: &Client,
+    connection: &Connection,
+    named: Option<&ProxyUrl>,
+) -> anyhow::Result<ProxyUrl> {
+    if let Some(named) = named {
+        return Ok(named.clone());
+    }
     if let Some(proxy) = client.record().and_then(|record| record.proxy.as_ref()) {
         return proxy.parse().map_err(anyhow::Error::msg);
     }
@@ -370,19 +384,68 @@ pub(crate) fn injector(client: &Client, connection: &Connection) -> anyhow::Resu
         });
     }
     let (url, _) = connection.server()?;
-    let host = reqwest::Url::parse(&url)?
-        .host_str()
-        .unwrap_or("127.0.0.1")
-        .trim_matches(['[', ']'])
-        .to_owned();
+    let api = reqwest::Url::parse(&url)?;
+    let host = api.host_str().unwrap_or("127.0.0.1");
+    let host = host.trim_matches(['[', ']']).to_owned();
+    // A server of an earlier version does not tell, nor does one whose injectors run elsewhere.
+    let told = client.get("/v1/injector").await.unwrap_or_default();
+    if let Some(told) = beside(text(&told, "url"), &host) {
+        return Ok(told);
+    }
     Ok(HostPort { host, port: 8182 }.into())
 }
+
+/// What a server tells of its injector, as it is reached from here: its unspecified address is the API's host. Nothing where it
+/// is loopback and the API is elsewhere.
+fn beside(told: &str, api_host: &str) -> Option<ProxyUrl> {
+    let is_any = told.contains("://0.0.0.0:") || told.contains("://[::]:");
+    let mut told: ProxyUrl = told.parse().ok()?;
+    if is_any {
+        api_host.clone_into(&mut told.at.host);
+    }
+    let reachable = !is_loopback(&told.at.host) || is_loopback(api_host);
+    reachable.then_some(told)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address: Result<std::net::IpAddr, _> = host.parse();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Refuses before the program starts: without an injector its requests would fail, each in its own way.
+async fn check_injector(injector: &Dialer) -> anyhow::Result<()> {
+    let dialled = tokio::time::timeout(INJECTOR_DEADLINE, injector.dial()).await;
+    let why = match dialled {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => format!("the injector at {} does not answer", injector.url()),
+    };
+    Err(Failure::new(why)
+        .code("injector_unreachable")
+        .hint("name it with --proxy HOST:PORT or CLAVIGER_PROXY; the server's ready line has it, and `claviger doctor` looks for it")
+        .into())
+}
+
+const INJECTOR_DEADLINE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_server_tells_of_its_injector_as_it_is_reached_from_here() {
+        let told = |url: &str| beside(url, "api.internal").map(|url| url.to_string());
+        let some = |url: &str| Some(url.to_owned());
+        let local = beside("http://127.0.0.1:4", "localhost").map(|url| url.to_string());
+        assert_eq!(local, some("http://127.0.0.1:4"));
+        assert_eq!(told("http://127.0.0.1:4"), None);
+        assert_eq!(told("http://10.0.0.0:4"), some("http://10.0.0.0:4"));
+        assert_eq!(told("http://0.0.0.0:4"), some("http://api.internal:4"));
+        assert_eq!(told("https://[::]:4"), some("https://api.internal:4"));
+        assert_eq!(told(""), None);
+    }
 
     #[test]
     fn a_grant_lives_until_it_is_revoked_or_expires() {

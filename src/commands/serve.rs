@@ -348,6 +348,17 @@ struct Addresses {
     encrypted: Encrypted,
 }
 
+impl Addresses {
+    fn url_of(&self, proxy: SocketAddr) -> String {
+        let scheme = if self.encrypted.proxy {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{proxy}")
+    }
+}
+
 /// Which listeners speak TLS themselves.
 #[derive(Clone, Copy, Debug, Default)]
 struct Encrypted {

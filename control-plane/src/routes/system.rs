@@ -3,5 +3,6 @@
 pub(crate) mod ca;
 pub(crate) mod explain;
 pub(crate) mod health;
+pub(crate) mod injector;
 pub(crate) mod metrics;
 pub(crate) mod openapi;

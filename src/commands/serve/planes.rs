@@ -80,7 +80,8 @@ impl Planes {
             };
             let options = options(&injection, config, addresses, tls)?;
             let (entrance, arrivals) = proxy::entrance();
-            inject = Some(Arc::new(Inside(entrance)));
+            let url = addresses.proxy.map(|address| addresses.url_of(address));
+            inject = Some(Arc::new(Inside { entrance, url }));
             let stop = shutdown.clone();
             let injecting = async move {
                 proxy::serve((listener, arrivals), deps, options, stop)
@@ -188,7 +189,10 @@ struct ApiOptions {
 
 /// The way into the injector of this process.
 #[derive(Debug)]
-struct Inside(Entrance);
+struct Inside {
+    entrance: Entrance,
+    url: Option<String>,
+}
 
 impl Inject for Inside {
     fn connect(
@@ -197,7 +201,11 @@ impl Inject for Inside {
         request_id: &str,
         masked: &Arc<AtomicUsize>,
     ) -> Option<DuplexStream> {
-        self.0.connect(client, request_id, masked)
+        self.entrance.connect(client, request_id, masked)
+    }
+
+    fn url(&self) -> Option<String> {
+        self.url.clone()
     }
 }
 
