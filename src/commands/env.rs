@@ -86,7 +86,7 @@ pub(crate) struct Pull {
     /// How it is written [default: dotenv; with --json: json]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write this file, which nobody else may read (mode 0600), in the place of what it was
+    /// Write this file, which nobody else may read (mode 0600), in the place of what it was; - is standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print the values although a terminal shows them
@@ -131,7 +131,11 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<ExitCod
 }
 
 async fn pulled(context: &Context, pull: &Pull) -> anyhow::Result<()> {
-    let is_seen = pull.output.is_none() && io::stdout().is_terminal();
+    let file = pull
+        .output
+        .as_deref()
+        .filter(|path| *path != Path::new("-"));
+    let is_seen = file.is_none() && io::stdout().is_terminal();
     if is_seen && !pull.show {
         // Before anything is read: a read counts.
         return Err(Failure::new("a terminal would show the values")
@@ -146,7 +150,7 @@ async fn pulled(context: &Context, pull: &Pull) -> anyhow::Result<()> {
     let client = context.connection.client().await?;
     let variables = gather(context, &client, &pull.origin).await?;
     let document = format::write(format, &variables)?;
-    match &pull.output {
+    match file {
         None => context.output.raw(document.as_bytes()),
         Some(path) => {
             keep(path, document.as_bytes())?;
