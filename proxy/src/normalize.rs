@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::{HeaderMap, Version};
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
-use providers::inject::sigv4;
 use providers::template::Template;
 
 use crate::refuse::{Code, Refusal};
@@ -74,9 +73,7 @@ impl Target {
     /// Refuses an encoded slash where the template does not say that it is part of a segment.
     pub(crate) fn check_encoded_slash(&self, template: Option<&Template>) -> Result<(), Refusal> {
         if self.has_encoded_slash && !template.is_some_and(Template::allows_encoded_slash) {
-            return Err(ambiguous(
-                "the path holds an escaped slash (%2F), which servers read in two ways",
-            ));
+            return Err(ambiguous(providers::path::ENCODED_SLASH));
         }
         Ok(())
     }
@@ -272,14 +269,8 @@ pub(crate) fn gateway(
     Target::new(endpoint, path, query)
 }
 
-/// A query is forwarded as it is; only what is no query at all is refused.
 fn check_query(query: &str) -> Result<(), Refusal> {
-    if query.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Ok(());
-    }
-    Err(ambiguous(
-        "the query holds bytes that must be percent-encoded",
-    ))
+    providers::path::check_query(query).map_err(|odd| ambiguous(odd.as_str()))
 }
 
 pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
@@ -302,113 +293,7 @@ pub(crate) fn check_method(method: &str) -> Result<(), Refusal> {
 
 /// Refuses a path that a server may read otherwise than the policy does. Says whether it holds `%2F`.
 fn check_path(path: &str, host: &str) -> Result<bool, Refusal> {
-    let bytes = path.as_bytes();
-    if path == "*" {
-        return Ok(false);
-    }
-    if bytes.first() != Some(&b'/') {
-        return Err(ambiguous("the path does not begin with a slash"));
-    }
-    if !bytes.iter().all(u8::is_ascii_graphic) {
-        return Err(ambiguous(
-            "the path holds bytes that must be percent-encoded",
-        ));
-    }
-    if memchr::memchr3(b'\\', b'#', b'"', bytes).is_some() {
-        return Err(ambiguous(
-            "the path holds a backslash, a quote or a fragment",
-        ));
-    }
-    let has_escapes = memchr::memchr(b'%', bytes).is_some();
-    let has_encoded_slash = has_escapes && check_escapes(path)?;
-    if has_encoded_slash {
-        let separated = path.replace("%2f", "/").replace("%2F", "/");
-        check_segments(&separated)?;
-    } else if check_segments(path).is_err() {
-        check_key(path, host)?;
-    }
-    Ok(has_encoded_slash)
-}
-
-/// A path with odd segments is one thing to all readers at Amazon S3 alone, which takes a key as it stands, with as many `..`
-/// as segments before them (`AmazonS3/latest/userguide/object-keys.html`). Escaped dots are odd there, too.
-fn check_key(path: &str, host: &str) -> Result<(), Refusal> {
-    let Some(key) = sigv4::object_key(host, path) else {
-        return check_segments(path);
-    };
-    let mut depth = 0_u32;
-    for segment in key.split('/') {
-        depth = match segment {
-            "" | "." => Some(depth),
-            ".." => depth.checked_sub(1),
-            plain => check_segments(plain).ok().map(|()| depth + 1),
-        }
-        .ok_or_else(|| ambiguous("the key's dot segments lead out of it, or are escaped"))?;
-    }
-    Ok(())
-}
-
-/// No segment may be empty, but the last, nor `.` or `..`, however its dots are written.
-fn check_segments(path: &str) -> Result<(), Refusal> {
-    if memchr::memmem::find(path.as_bytes(), b"//").is_some() {
-        return Err(ambiguous("the path holds an empty segment (`//`)"));
-    }
-    for segment in path.split('/') {
-        if !segment.starts_with(['.', '%']) {
-            continue;
-        }
-        // A server may cut path parameters off before it resolves dots.
-        let name = segment.split(';').next().unwrap_or(segment);
-        if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..")
-        {
-            return Err(ambiguous(
-                "the path holds a dot segment; send the path it resolves to",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Percent-escapes must decode to UTF-8 text without backslashes, controls or further escapes. Says whether one is a
-/// slash, which is for the template to allow.
-fn check_escapes(path: &str) -> Result<bool, Refusal> {
-    let bytes = path.as_bytes();
-    let mut at = 0;
-    let mut has_slash = false;
-    while let Some(found) = memchr::memchr(b'%', &bytes[at..]) {
-        let start = at + found;
-        let byte = bytes
-            .get(start + 1..start + 3)
-            .and_then(|digits| hex_byte(digits[0], digits[1]))
-            .ok_or_else(|| ambiguous("the path holds a malformed percent-escape"))?;
-        if byte < 0x20 || byte == 0x7f || byte == b'\\' {
-            return Err(ambiguous(
-                "the path holds an escaped backslash or control character",
-            ));
-        }
-        has_slash |= byte == b'/';
-        let escapes_again = byte == b'%'
-            && bytes
-                .get(start + 3..start + 5)
-                .is_some_and(|digits| hex_byte(digits[0], digits[1]).is_some());
-        if escapes_again {
-            return Err(ambiguous("the path is percent-encoded twice"));
-        }
-        at = start + 3;
-    }
-    percent_encoding::percent_decode_str(path)
-        .decode_utf8()
-        .map_err(|_| ambiguous("the path does not decode to UTF-8"))?;
-    Ok(has_slash)
-}
-
-fn hex_byte(high: u8, low: u8) -> Option<u8> {
-    let digit = |c: u8| {
-        char::from(c)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
-    Some(digit(high)? << 4 | digit(low)?)
+    providers::path::check(path, host).map_err(|odd| ambiguous(odd.as_str()))
 }
 
 /// The one Host field, if there is one.

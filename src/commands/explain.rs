@@ -102,6 +102,15 @@ fn missing(answer: &Value) -> Failure {
                 text(named, "grant_id")
             ));
     }
+    let refused_anyway = ["ambiguous_request:", "plaintext_denied:"];
+    if refused_anyway
+        .iter()
+        .any(|code| text(answer, "reason").starts_with(code))
+    {
+        return Failure::new(text(answer, "reason"))
+            .code("not_covered")
+            .hint("no grant covers such a request; mend the URL");
+    }
     let hint = match (
         answer["candidates"].get(0),
         answer["templates"].get(0).and_then(Value::as_str),

@@ -239,3 +239,43 @@ async fn the_grant_that_leases_are_minted_from_decides() {
     );
     assert!(!reason.contains(&second), "{reason}");
 }
+
+#[tokio::test]
+async fn a_target_that_the_injector_refuses_is_not_explained_as_allowed() {
+    let world = World::new().await;
+    world.granted(json!({})).await;
+    let explain = async |url: &str| {
+        let query = format!("/v1/explain?url={url}");
+        world.get(&query, &world.home.admin).await.ok(200)
+    };
+    for path in [
+        "/v1/charges/a%252fb",
+        "/v1/..",
+        "/%25zz",
+        "/%25252e",
+        "/a%5Cb",
+        "//a",
+        "/a?b%20c",
+    ] {
+        let answer = explain(&format!("https://api.stripe.com{path}")).await;
+        assert_eq!(answer["decision"], "deny", "{path}");
+        let reason = answer["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("ambiguous_request: "),
+            "{path}: {reason}"
+        );
+    }
+    let answer = explain("http://api.stripe.com/v1/charges").await;
+    assert_eq!(answer["decision"], "deny");
+    assert_eq!(answer["templates"], json!(["stripe"]));
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("plaintext_denied: "), "{reason}");
+    let answer = explain("http://api.openai.com/").await;
+    assert!(
+        answer["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("plaintext_denied: ")
+    );
+    assert_eq!(explain("HTTPS://API.stripe.com").await["decision"], "allow");
+}

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use providers::Catalog;
 use serde_json::Value;
 
 use super::super::Context;
@@ -38,6 +39,8 @@ struct Learned {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     seen: BTreeSet<(String, String, String)>,
+    /// Refused requests that hand out credentials, with what the template says of them: a grant would have to name them.
+    minting: BTreeSet<(String, String)>,
     used: usize,
     refused: usize,
     grants: BTreeSet<String>,
@@ -97,13 +100,16 @@ impl Learned {
             return false;
         };
         let needs = self.sets.entry(set.clone()).or_default();
-        needs.note(event, is_use);
+        needs.note(event, set, is_use);
         true
     }
 
     fn note_refused(&mut self, event: &Value, set: Option<String>) {
         match set {
-            Some(set) => self.sets.entry(set).or_default().note(event, false),
+            Some(set) => {
+                let needs = self.sets.entry(set.clone()).or_default();
+                needs.note(event, &set, false);
+            }
             None => *self.elsewhere.entry(authority(event)).or_default() += 1,
         }
     }
@@ -122,6 +128,9 @@ impl Learned {
                     "  it also allows {further} combinations of method, host and path that were not seen"
                 ));
             }
+            for (request, why) in &needs.minting {
+                lines.push(format!("  left out: {request}: {why}"));
+            }
             for grant in &needs.grants {
                 lines.push(format!("  then: claviger grant revoke {grant}"));
             }
@@ -136,12 +145,22 @@ impl Learned {
 }
 
 impl Needs {
-    fn note(&mut self, event: &Value, is_use: bool) {
+    fn note(&mut self, event: &Value, set: &str, is_use: bool) {
         if is_use {
             self.used += 1;
             self.grants.insert(text(event, "grant_id").to_owned());
         } else {
             self.refused += 1;
+        }
+        if !is_use && let Some(why) = hands_out_credentials(set, event) {
+            let request = format!(
+                "{} https://{}{}",
+                text(event, "method"),
+                authority(event),
+                text(event, "path")
+            );
+            self.minting.insert((request, why));
+            return;
         }
         // A refused CONNECT tells the host alone.
         if text(event, "method") != "CONNECT" {
@@ -197,6 +216,15 @@ impl Needs {
         words.extend(paths.flat_map(|path| ["--path".to_owned(), quoted(path)]));
         words.join(" ")
     }
+}
+
+/// What a provider's built-in template says of a refused request that hands out new credentials.
+fn hands_out_credentials(set: &str, event: &Value) -> Option<String> {
+    let provider = set.split('/').next().unwrap_or_default();
+    let template = Catalog::builtin().get(provider)?;
+    let [host, method, path] = ["host", "method", "path"].map(|field| text(event, field));
+    let denied = template.denied(host, method, path, std::iter::empty);
+    denied.map(|denied| denied.to_string())
 }
 
 /// The host, and its port where it is not that of https.
@@ -255,6 +283,25 @@ mod tests {
                 "  it also allows 2 combinations of method, host and path that were not seen",
                 "  then: claviger grant revoke grn_1",
             ]
+        );
+    }
+
+    #[test]
+    fn an_endpoint_that_hands_out_credentials_is_not_granted_in_passing() {
+        let mut learned = Learned::default();
+        for (action, method, path) in [
+            ("lease.use", "GET", "/v1/balance"),
+            ("lease.refuse", "POST", "/v1/ephemeral_keys"),
+        ] {
+            let event = event(action, "set_1", method, "api.stripe.com", path);
+            assert!(learned.note(&event, &names()));
+        }
+        let lines = learned.lines();
+        assert!(!lines[1].contains("ephemeral_keys"), "{lines:?}");
+        assert!(lines[1].ends_with("--path /v1/balance"), "{lines:?}");
+        assert!(
+            lines[2].starts_with("  left out: POST https://api.stripe.com/v1/ephemeral_keys: "),
+            "{lines:?}"
         );
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 use leases::authorize::{AccessRequest, authorize};
 use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use leases::mint::{Binding, MintRequest, mint};
@@ -13,6 +12,7 @@ use leases::root_key::{RootKeyPair, RootPublicKeys};
 use leases::scope::{Action, HostPattern, Keys, Kind, MethodName, PathGlob};
 use leases::verify::verify;
 use providers::Template;
+use providers::path::{ENCODED_SLASH, OddPath};
 use serde::{Deserialize, Serialize};
 use store::{Agent, Grant, PageRequest, SecretSet};
 use time::{Duration, OffsetDateTime};
@@ -115,6 +115,8 @@ struct Target {
     host: String,
     port: u16,
     path: String,
+    /// Whether the path holds `%2F`; or why the injector refuses the target before it looks at any lease.
+    checked: Result<bool, OddPath>,
     client_ip: IpAddr,
     /// A root key of this question alone: the key that mints may be a slow HSM's.
     root: RootKeyPair,
@@ -123,18 +125,26 @@ struct Target {
 impl Target {
     fn check(query: &ExplainQuery, caller: Option<IpAddr>) -> Result<Self, ApiError> {
         let invalid = |problem: &str| ApiError::invalid("url", problem);
-        let uri: Uri = query
-            .url
-            .parse()
-            .map_err(|_| invalid("is no URL; write it like https://api.example.com/v1/things"))?;
-        let scheme = match uri.scheme_str() {
-            Some("https") => providers::Scheme::Https,
-            Some("http") => providers::Scheme::Http,
+        // Read as the injector reads a request's target: no library's parser, which would repair what it refuses.
+        let url = query.url.split('#').next().unwrap_or_default();
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| invalid("is no URL; write it like https://api.example.com/v1/things"))?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "https" => providers::Scheme::Https,
+            "http" => providers::Scheme::Http,
             _ => return Err(invalid("must begin with https:// or http://")),
         };
-        let authority = uri.authority().ok_or_else(|| invalid("has no host"))?;
-        let authority = providers::Authority::parse(authority.as_str())
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, asked) = match target.split_once('?') {
+            Some((path, asked)) => (path, Some(asked)),
+            None => (target, None),
+        };
+        let path = if path.is_empty() { "/" } else { path };
+        let authority = providers::Authority::parse(authority)
             .map_err(|error| ApiError::invalid("url", error))?;
+        let odd = providers::path::check_query(asked.unwrap_or_default());
+        let checked = odd.and_then(|()| providers::path::check(path, authority.host.as_str()));
         let method = query.method.clone().unwrap_or_else(|| "GET".to_owned());
         MethodName::parse(&method).map_err(|error| ApiError::invalid("method", error))?;
         Ok(Self {
@@ -142,7 +152,8 @@ impl Target {
             scheme,
             host: authority.host.as_str().to_owned(),
             port: authority.port.unwrap_or(scheme.default_port()),
-            path: uri.path().to_owned(),
+            path: path.to_owned(),
+            checked,
             client_ip: query
                 .client_ip
                 .or(caller)
@@ -161,10 +172,17 @@ impl Target {
         now: OffsetDateTime,
     ) -> Option<Candidate> {
         let template = templates::of_set(state, &set).ok()?;
-        template.endpoint(self.scheme, &self.host, self.port)?;
+        let is_cleartext = self.lacks_tls(&template);
+        if !is_cleartext {
+            template.endpoint(self.scheme, &self.host, self.port)?;
+        }
         let hosts = templates::hosts(&template);
         let minted_unnamed = self.kinds_of(grants, grant, (&set, &hosts), now);
-        let verdict = if grant.allowed_actions.contains(&Action::ProxyUse) {
+        let verdict = if is_cleartext {
+            Err(CLEARTEXT.to_owned())
+        } else if let Err(odd) = self.check_target(&template) {
+            Err(odd)
+        } else if grant.allowed_actions.contains(&Action::ProxyUse) {
             self.rehearse(grant, &set, hosts, now)
                 .and_then(|()| self.check_denials(&template, grant))
         } else {
@@ -190,6 +208,27 @@ impl Target {
             reason: verdict.err().unwrap_or_else(|| covers.to_owned()),
             minted_unnamed,
         })
+    }
+
+    /// Whether it asks by cleartext for a host to which the template sends over TLS alone.
+    fn lacks_tls(&self, template: &Template) -> bool {
+        let mut rules = template.hosts().iter();
+        self.scheme == providers::Scheme::Http
+            && template
+                .endpoint(self.scheme, &self.host, self.port)
+                .is_none()
+            && rules.any(|rule| {
+                rule.scheme() == providers::Scheme::Https && rule.matches_name(&self.host)
+            })
+    }
+
+    /// As the injector refuses targets that servers read in two ways.
+    fn check_target(&self, template: &Template) -> Result<(), String> {
+        match self.checked {
+            Ok(true) if !template.allows_encoded_slash() => Err(ambiguous(ENCODED_SLASH)),
+            Ok(_) => Ok(()),
+            Err(odd) => Err(ambiguous(odd)),
+        }
     }
 
     /// The kinds of lease for which a mint that names no grant takes this one.
@@ -295,8 +334,14 @@ impl Target {
 
     fn explain(self, state: &AppState, candidates: Vec<Candidate>) -> Explanation {
         let catalog = state.catalog();
-        let templates: Vec<String> = catalog
-            .for_host(&self.host, self.port)
+        let mut serving = catalog.for_host(&self.host, self.port);
+        // What no grant would change.
+        let mut refused = self.checked.err().map(ambiguous);
+        if serving.is_empty() && self.scheme == providers::Scheme::Http {
+            serving = catalog.for_host(&self.host, providers::Scheme::Https.default_port());
+            refused = refused.or_else(|| serving.first().map(|_| CLEARTEXT.to_owned()));
+        }
+        let templates: Vec<String> = serving
             .iter()
             .map(|template| template.name().to_owned())
             .collect();
@@ -309,6 +354,7 @@ impl Target {
                 named.grant_id
             ),
             (false, None, Some(first)) => first.reason.clone(),
+            (false, None, None) if refused.is_some() => refused.unwrap_or_default(),
             (false, None, None) => format!(
                 "no active grant serves {}:{}; store a secret set of {} and grant it",
                 self.host,
@@ -330,6 +376,10 @@ impl Target {
             candidates,
         }
     }
+}
+
+fn ambiguous(odd: impl std::fmt::Display) -> String {
+    format!("ambiguous_request: {odd}; send a path that has one reading")
 }
 
 async fn find_agent(state: &AppState, org: &OrgId, name: &str) -> Result<AgentId, ApiError> {
@@ -367,6 +417,8 @@ async fn active_grants(
     }
 }
 
+const CLEARTEXT: &str =
+    "plaintext_denied: credentials go to this host over TLS alone; write https://";
 const MAX_CANDIDATES: usize = 1000;
 /// How long a rehearsed lease lives: as one does of which nothing is said.
 const LEASE: Duration = Duration::MINUTE;
