@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -79,6 +80,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// No answer of the API is longer than this, the audit export aside, which is streamed.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For how long a command waits by itself where it is asked to.
+const A_MOMENT: Duration = Duration::from_secs(5);
 
 impl Connection {
     /// The data directory that this invocation means.
@@ -229,10 +233,22 @@ impl Client {
         self.json(request.json(body)).await
     }
 
-    /// A POST of nobody: what it brings is in its body.
+    /// A POST of nobody: what it brings is in its body. A sign-in is several of them, and an address may ask once a second: what the
+    /// server holds back for a moment was not looked at, and is sent again when it says.
     pub(crate) async fn ask(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let request = self.http.post(format!("{}{path}", self.base));
-        self.json(request.timeout(TIMEOUT).json(body)).await
+        let mut patience = A_MOMENT;
+        loop {
+            let request = self.http.post(format!("{}{path}", self.base));
+            let answer = self.json(request.timeout(TIMEOUT).json(body)).await;
+            let failure = answer.as_ref().err().and_then(|error| error.downcast_ref());
+            match failure.and_then(Failure::wait) {
+                Some(wait) if wait <= patience => {
+                    patience -= wait;
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return answer,
+            }
+        }
     }
 
     /// The same server, asked with a token.
@@ -346,8 +362,17 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
+        let wait = response.headers().get(RETRY_AFTER);
+        let wait = wait.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
         let problem = response.json::<Value>().await.unwrap_or(Value::Null);
-        Err(self.refused(status, &problem).into())
+        let failure = self.refused(status, &problem);
+        Err(match wait {
+            Some(seconds) if status == StatusCode::TOO_MANY_REQUESTS => {
+                failure.after(Duration::from_secs(seconds))
+            }
+            _ => failure,
+        }
+        .into())
     }
 
     fn refused(&self, status: StatusCode, problem: &Value) -> Failure {

@@ -1,6 +1,7 @@
 //! What a command says when it cannot do its work: one line of reason and the next action.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A refusal or a fault, worded for the person at the terminal.
 #[derive(Debug)]
@@ -8,6 +9,7 @@ pub(crate) struct Failure {
     reason: String,
     hint: Option<String>,
     code: Option<String>,
+    wait: Option<Duration>,
     is_usage: bool,
 }
 
@@ -18,6 +20,7 @@ impl Failure {
             reason: reason.into(),
             hint: None,
             code: None,
+            wait: None,
             is_usage: false,
         }
     }
@@ -31,6 +34,13 @@ impl Failure {
     /// Adds the stable code that the server gave.
     pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
+        self
+    }
+
+    /// Says when the same may pass.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.hint = Some(format!("wait {} s and try again", wait.as_secs()));
+        self.wait = Some(wait);
         self
     }
 
@@ -50,6 +60,10 @@ impl Failure {
 
     pub(crate) fn next_action(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.wait
     }
 
     pub(crate) fn error_code(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use totp_rs::{Builder, Secret};
 
-use crate::people::{PASSWORD, Terminal, rest};
+use crate::people::{PASSWORD, Terminal};
 use crate::support::Stack;
 
 /// The code that an authenticator shows so many seconds from now.
@@ -46,7 +46,6 @@ async fn a_second_factor_is_enabled_asked_for_and_replaced_by_a_recovery_code_on
     assert_eq!(wrong.status, Some(1), "{wrong:#?}");
     assert!(wrong.stderr.contains("hint:"), "{wrong:#?}");
     // Nothing is asked for yet.
-    rest().await;
     ada.run(&login).await.expect_success();
     let first = code(secret, 0);
     let enabled = ada.json(&["mfa", "enable", &first]).await;
@@ -60,7 +59,6 @@ async fn a_second_factor_is_enabled_asked_for_and_replaced_by_a_recovery_code_on
     assert_eq!(asked.status, Some(1), "{asked:#?}");
     assert!(asked.stderr.contains("second factor"), "{asked:#?}");
     let with = async |code: &str| {
-        rest().await;
         let login = [&login[..], &["--code", code]].concat();
         ada.run(&login).await
     };
@@ -82,7 +80,6 @@ async fn a_second_factor_is_enabled_asked_for_and_replaced_by_a_recovery_code_on
         .await
         .expect_success();
     ada.run(&["logout"]).await.expect_success();
-    rest().await;
     ada.run(&login).await.expect_success();
     stack.finish().await;
 }

@@ -1,16 +1,16 @@
 //! An identity provider vouches for people at their terminals and for agents without keys, over TLS and by the guarded way out.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use crate::people::{PASSWORD, Terminal, rest};
+use crate::people::{PASSWORD, Terminal};
 use crate::support::canary::Canary;
 use crate::support::identity_provider::{CLIENT, IdentityProvider};
 use crate::support::stack::binary;
-use crate::support::{Reply, Stack};
+use crate::support::{Reply, Stack, wait};
 
 const HOST: &str = "id.example.org";
 
@@ -41,8 +41,12 @@ async fn stack(host: &'static str, issuer: &str) -> (Stack, IdentityProvider) {
     (stack, provider)
 }
 
-/// A command that shows a page of the provider and waits: the page, and the command.
-async fn waiting(mut command: Command) -> (String, Child) {
+/// Runs a command that shows a page of the provider and waits, while somebody signs in there; the page, and what the command did.
+async fn by_provider(
+    provider: &IdentityProvider,
+    who: &str,
+    mut command: Command,
+) -> (String, Output) {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -52,7 +56,10 @@ async fn waiting(mut command: Command) -> (String, Child) {
     let shown = lines.next_line().await.unwrap().unwrap();
     let page = shown.split("https://").nth(1);
     let page = page.unwrap_or_else(|| panic!("no page: {shown}"));
-    (format!("https://{page}"), child)
+    let page = format!("https://{page}");
+    provider.sign_in(&page, who).await.expect_status(200);
+    let output = wait::within("the command to end", child.wait_with_output()).await;
+    (page, output.unwrap())
 }
 
 #[tokio::test]
@@ -60,21 +67,17 @@ async fn a_colleague_signs_in_by_the_identity_provider() {
     let (stack, provider) = stack(HOST, "https://id.example.org").await;
     let ada = Terminal::new(&stack);
 
-    let (page, login) = waiting(ada.command(&["login", "--oidc"])).await;
-    provider.sign_in(&page, "ada").await.expect_status(200);
-    let refused = login.wait_with_output().await.unwrap();
+    let login = || ada.command(&["login", "--oidc"]);
+    let (_, refused) = by_provider(&provider, "ada", login()).await;
     assert_eq!(refused.status.code(), Some(1));
 
     let invite = ["member", "invite", "ada@example.org", "--role", "auditor"];
     stack.cli(&invite).await.expect_success();
-    rest().await;
-    let (page, login) = waiting(ada.command(&["login", "--oidc"])).await;
+    let (page, done) = by_provider(&provider, "ada", login()).await;
     assert!(
         page.starts_with("https://id.example.org/authorize?"),
         "{page}"
     );
-    provider.sign_in(&page, "ada").await.expect_status(200);
-    let done = login.wait_with_output().await.unwrap();
     assert!(done.status.success(), "{done:?}");
     let me = ada.json(&["whoami"]).await;
     assert_eq!(me["email"], "ada@example.org");
@@ -97,25 +100,22 @@ async fn an_account_that_was_there_before_is_linked_by_its_owner() {
     let choose = ["account", "password", "--new-password-file", &password];
     stack.cli(&choose).await.expect_success();
 
-    let (page, login) = waiting(owner.command(&["login", "--oidc"])).await;
-    provider.sign_in(&page, "owner").await.expect_status(200);
-    assert!(!login.wait_with_output().await.unwrap().status.success());
+    let login = || owner.command(&["login", "--oidc"]);
+    let (_, refused) = by_provider(&provider, "owner", login()).await;
+    assert_eq!(refused.status.code(), Some(1));
     let link = stack.command(&["account", "link", "--password-file", &password]);
-    let (page, link) = waiting(link).await;
-    provider.sign_in(&page, "owner").await.expect_status(200);
-    let linked = link.wait_with_output().await.unwrap();
+    let (_, linked) = by_provider(&provider, "owner", link).await;
     assert!(linked.status.success(), "{linked:?}");
 
-    rest().await;
-    let (page, login) = waiting(owner.command(&["login", "--oidc"])).await;
-    provider.sign_in(&page, "owner").await.expect_status(200);
-    assert!(login.wait_with_output().await.unwrap().status.success());
+    let (_, done) = by_provider(&provider, "owner", login()).await;
+    assert!(done.status.success(), "{done:?}");
     assert_eq!(owner.json(&["whoami"]).await["role"], "owner");
+    // What the provider's word began ends with the link, and nothing begins by it again.
     stack.cli(&["account", "unlink"]).await.expect_success();
-    rest().await;
-    let (page, login) = waiting(owner.command(&["login", "--oidc"])).await;
-    provider.sign_in(&page, "owner").await.expect_status(200);
-    assert!(!login.wait_with_output().await.unwrap().status.success());
+    let ended = owner.run(&["whoami"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:#?}");
+    let (_, refused) = by_provider(&provider, "owner", login()).await;
+    assert_eq!(refused.status.code(), Some(1));
     stack.finish().await;
 }
 
@@ -127,9 +127,16 @@ async fn googles_own_token_is_taken_once_and_of_a_hosted_domain_alone() {
     stack.cli(&invite).await.expect_success();
     let claims = json!({"aud": CLIENT, "azp": CLIENT, "sub": "1", "email": "ada@example.org", "email_verified": true});
     let nobody = stack.api("");
+    let post = async |body: &Value| loop {
+        let reply = nobody.post("/v1/auth/google", body).await;
+        if reply.status != 429 {
+            break reply;
+        }
+        tokio::time::sleep(reply.retry_after()).await;
+    };
     let ask = async |claims: &Value| {
         let body = json!({"id_token": google.sign(claims)});
-        (nobody.post("/v1/auth/google", &body).await, body)
+        (post(&body).await, body)
     };
     let (refused, _) = ask(&claims).await;
     refused_by_api(refused, 403, "identity_not_admitted");
@@ -140,9 +147,8 @@ async fn googles_own_token_is_taken_once_and_of_a_hosted_domain_alone() {
     let session = stack.api(signed_in["access_token"].as_str().unwrap());
     let me = session.get("/v1/auth/me").await.expect_status(200).json();
     assert_eq!(me["email"], "ada@example.org");
-    let again = nobody.post("/v1/auth/google", &body).await;
+    let again = post(&body).await;
     refused_by_api(again, 401, "unauthenticated");
-    rest().await;
     for (field, value) in [
         ("aud", json!("another-app")),
         ("iss", json!("accounts.google.com")),
@@ -201,6 +207,32 @@ async fn an_agent_without_a_key_works_by_its_providers_token_until_it_is_stopped
     stack.watch_token(lease);
     let used = stack.get("api.stripe.com", "/v1/balance", lease).await;
     used.expect_status(200);
+    // Another audience at the same provider, and the usual one again.
+    for (audience, shown) in [("vault", json!("vault")), ("", Value::Null)] {
+        let update = [
+            "--json",
+            "agent",
+            "update",
+            "ci",
+            "--oidc-audience",
+            audience,
+        ];
+        let updated = stack.cli(&update).await.expect_success();
+        let updated: Value = serde_json::from_str(&updated.stdout).unwrap();
+        assert_eq!(updated["oidc_audience"], shown, "{updated}");
+        assert_eq!(updated["oidc_client_id"], "ci@clients");
+        let expected = if audience.is_empty() { 200 } else { 401 };
+        exchange(claims.clone()).await.expect_status(expected);
+    }
+    let update = [
+        "agent",
+        "update",
+        "stripe-agent",
+        "--oidc-audience",
+        "vault",
+    ];
+    let refused = stack.cli(&update).await;
+    assert_eq!(refused.status, Some(1), "{refused:#?}");
     stack.cli(&["agent", "revoke", "ci"]).await.expect_success();
     let refused = exchange(claims).await;
     refused_by_api(refused, 401, "unauthenticated");

@@ -55,11 +55,6 @@ impl<'a> Terminal<'a> {
     }
 }
 
-/// Waits until this address may sign in again with all its steps: five requests at once, then one a second.
-pub(crate) async fn rest() {
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-}
-
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -122,14 +122,10 @@ async fn an_address_has_a_burst_of_requests_and_then_waits() {
         refused.len()
     );
     assert!(answered.iter().all(|answer| answer.status == 200));
-    assert!(
-        refused
-            .iter()
-            .all(|answer| answer.field("retry-after").is_some())
-    );
+    let longest = refused.iter().map(|answer| answer.retry_after()).max();
     admin.get("/v1/health").await.expect_status(200);
-    // Room comes back by the clock: fifty requests in a second.
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // Room comes back by the clock, when the answers said.
+    tokio::time::sleep(longest.unwrap()).await;
     admin.get("/v1/agents").await.expect_status(200);
     stack.finish_without_traffic().await;
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
@@ -104,6 +105,13 @@ impl Reply {
             .iter()
             .find(|(field, _)| field == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// How long it says to wait.
+    #[track_caller]
+    pub(crate) fn retry_after(&self) -> Duration {
+        let seconds = self.field("retry-after").and_then(|text| text.parse().ok());
+        Duration::from_secs(seconds.unwrap_or_else(|| panic!("no Retry-After: {self:?}")))
     }
 
     pub(crate) fn text(&self) -> String {
