@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::api::Api;
 use crate::support::{Access, Reply, Stack};
 
 const RACERS: usize = 20;
@@ -568,5 +569,71 @@ async fn secrets_are_read_by_an_export_lease_alone() {
         .iter()
         .filter(|event| event["action"] == "secret.export");
     assert_eq!(exports.count(), 1);
+    stack.finish_without_traffic().await;
+}
+
+#[tokio::test]
+async fn an_agent_asks_what_its_grants_allow_and_nothing_is_done_by_it() {
+    let stack = Stack::start().await;
+    let access = stack
+        .stripe_with(&json!({ "allowed_actions": ["proxy_use"] }))
+        .await;
+    let own = stack.api(&access.agent_key);
+    let ask = async |api: &Api, more: Value| {
+        let mut body = json!({ "secret_set_id": access.set, "action": "proxy_use" });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        api.post("/v1/vault/policy/eval", &body).await
+    };
+    let allowed = async |more: Value| {
+        let told = ask(&own, more).await.expect_status(200).json();
+        assert_eq!(
+            told["decision"],
+            if told["ok"] == true { "allow" } else { "deny" }
+        );
+        assert!(!told["reason"].as_str().unwrap().is_empty());
+        (told["ok"].clone(), told["grant_id"].clone())
+    };
+    let yes = (json!(true), json!(access.grant));
+    let no = (json!(false), Value::Null);
+    for (more, answer) in [
+        (json!({}), &yes),
+        (json!({ "action": "proxy" }), &yes),
+        (
+            json!({ "keys": ["STRIPE_SECRET_KEY"], "provider": "stripe", "environment": "test" }),
+            &yes,
+        ),
+        (json!({ "action": "export" }), &no),
+        (json!({ "action": "mint_workflow_lease" }), &no),
+        (json!({ "keys": ["NOT_THERE"] }), &no),
+        (json!({ "provider": "openai" }), &no),
+        (json!({ "environment": "prod" }), &no),
+    ] {
+        assert_eq!(allowed(more.clone()).await, *answer, "{more}");
+    }
+    let admin = stack.admin();
+    let told = ask(&admin, json!({ "agent_id": access.agent })).await;
+    assert_eq!(told.expect_status(200).json()["ok"], true);
+    ask(&admin, json!({}))
+        .await
+        .expect_problem(400, "invalid_request");
+    let (_, other) = stack.agent("other").await;
+    let told = ask(&stack.api(&other), json!({})).await;
+    assert_eq!(told.expect_status(200).json()["ok"], false);
+    ask(&own, json!({ "action": "anything" }))
+        .await
+        .expect_status(400);
+
+    // An answer is as good as the grants are when it is given.
+    let grant = format!("/v1/vault/grants/{}", access.grant);
+    admin.delete(&grant).await.expect_status(204);
+    assert_eq!(allowed(json!({})).await, no);
+    let events = stack.events().await;
+    let done = events
+        .iter()
+        .filter_map(|event| event["action"].as_str())
+        .filter(|action| action.starts_with("lease.") || action.starts_with("secret."));
+    assert_eq!(done.count(), 0, "{events:?}");
     stack.finish_without_traffic().await;
 }
