@@ -159,6 +159,16 @@ pub(crate) fn is_framing_twin(name: &[u8]) -> bool {
             })
 }
 
+/// A body's length in its one plain spelling: digits alone, and no zero before them, which some would read as octal.
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
+    let is_plain = match value {
+        [] => false,
+        [b'0', rest @ ..] => rest.is_empty(),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    };
+    is_plain.then(|| text(value).ok()?.parse().ok()).flatten()
+}
+
 /// What a head says of its body's length.
 #[derive(Default)]
 struct Lengths {
@@ -169,8 +179,7 @@ struct Lengths {
 impl Lengths {
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
         if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let length = digits.then(|| text(value).ok()?.parse().ok()).flatten();
+            let length = content_length(value);
             if self.length.is_some() || length.is_none() {
                 return Err(HeadError::ContentLength);
             }
@@ -388,6 +397,8 @@ mod tests {
             "-1",
             "18446744073709551616",
             "5 5",
+            "00",
+            "005",
         ] {
             let head = format!("POST / HTTP/1.1\r\nContent-Length: {value}\r\n\r\n");
             assert_eq!(parse(&head), Err(HeadError::ContentLength), "{value:?}");

@@ -668,13 +668,7 @@ fn check_h2_head(session: &Session) -> Result<(), Refusal> {
     if names.any(|name| head::is_framing_twin(name.as_str().as_bytes())) {
         return Err(HeadError::FramingTwin.into());
     }
-    let lengths = session
-        .req_header()
-        .headers
-        .get_all(http::header::CONTENT_LENGTH);
-    if lengths.iter().count() > 1 {
-        return Err(HeadError::ContentLength.into());
-    }
+    check_h2_length(&session.req_header().headers)?;
     let target = session
         .req_header()
         .uri
@@ -684,6 +678,19 @@ fn check_h2_head(session: &Session) -> Result<(), Refusal> {
         return Err(HeadError::TargetTooLong.into());
     }
     Ok(())
+}
+
+/// The `h2` library judges the lengths that it can read, and leaves the others to us: to a provider that speaks HTTP/1.1 they
+/// would frame the body.
+fn check_h2_length(headers: &HeaderMap) -> Result<(), HeadError> {
+    let mut lengths = headers.get_all(http::header::CONTENT_LENGTH).iter();
+    let is_plain = lengths
+        .next()
+        .is_none_or(|length| head::content_length(length.as_bytes()).is_some());
+    if is_plain && lengths.next().is_none() {
+        return Ok(());
+    }
+    Err(HeadError::ContentLength)
 }
 
 /// A request that may go no further asks for us and not for the provider (RFC 9110 section 7.6.2), and would show what we
@@ -738,5 +745,36 @@ fn declared_length(session: &Session) -> Option<u64> {
         Some(length) => length.to_str().ok()?.parse().ok(),
         None if is_h2(session) => None,
         None => Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http2_length_has_one_spelling_as_in_http1() {
+        let check = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("content-length", HeaderValue::from_static(value));
+            }
+            check_h2_length(&headers)
+        };
+        for values in [&[][..], &["0"], &["5"], &["18446744073709551615"]] {
+            assert_eq!(check(values), Ok(()), "{values:?}");
+        }
+        for values in [
+            &[""][..],
+            &["00"],
+            &["005"],
+            &["+5"],
+            &["5,5"],
+            &["18446744073709551616"],
+            &["5", "5"],
+            &["5", ""],
+        ] {
+            assert_eq!(check(values), Err(HeadError::ContentLength), "{values:?}");
+        }
     }
 }
