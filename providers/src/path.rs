@@ -68,6 +68,9 @@ fn check_key(path: &str, host: &str) -> Result<(), OddPath> {
     Ok(())
 }
 
+/// `..;` with each character escaped, in bytes, and one more, by which a longer name is told.
+const LONGEST_DOTS: usize = 10;
+
 /// No segment may be empty, but the last, nor `.` or `..`, however its dots are written.
 fn check_segments(path: &str) -> Result<(), OddPath> {
     if memchr::memmem::find(path.as_bytes(), b"//").is_some() {
@@ -77,10 +80,14 @@ fn check_segments(path: &str) -> Result<(), OddPath> {
         if !segment.starts_with(['.', '%']) {
             continue;
         }
-        // A server may cut path parameters off before it resolves dots.
-        let name = segment.split(';').next().unwrap_or(segment);
-        if name.len() <= 6 && matches!(&*name.to_ascii_lowercase().replace("%2e", "."), "." | "..")
-        {
+        // A server may cut path parameters off before it resolves dots, and the escapes before either.
+        let start = segment.get(..LONGEST_DOTS).unwrap_or(segment);
+        let start = start
+            .to_ascii_lowercase()
+            .replace("%2e", ".")
+            .replace("%3b", ";");
+        let name = start.split(';').next().unwrap_or(&start);
+        if matches!(name, "." | "..") {
             return Err(OddPath(
                 "the path holds a dot segment; send the path it resolves to",
             ));
@@ -107,19 +114,24 @@ fn check_escapes(path: &str) -> Result<bool, OddPath> {
             ));
         }
         has_slash |= byte == b'/';
-        let escapes_again = byte == b'%'
-            && bytes
-                .get(start + 3..start + 5)
-                .is_some_and(|digits| hex_byte(digits[0], digits[1]).is_some());
-        if escapes_again {
-            return Err(OddPath("the path is percent-encoded twice"));
-        }
         at = start + 3;
     }
-    percent_encoding::percent_decode_str(path)
+    let decoded = percent_encoding::percent_decode_str(path)
         .decode_utf8()
         .map_err(|_| OddPath("the path does not decode to UTF-8"))?;
+    if has_escape(decoded.as_bytes()) {
+        return Err(OddPath("the path is percent-encoded twice"));
+    }
     Ok(has_slash)
+}
+
+/// Whether a text that was decoded would change if it were decoded again: its percent sign or its digits may have been escaped.
+fn has_escape(decoded: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', decoded).any(|at| {
+        decoded
+            .get(at + 1..at + 3)
+            .is_some_and(|digits| hex_byte(digits[0], digits[1]).is_some())
+    })
 }
 
 fn hex_byte(high: u8, low: u8) -> Option<u8> {

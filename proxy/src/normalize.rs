@@ -415,7 +415,11 @@ mod tests {
             "/v1/files/a.b..c/",
             "/x;y=1",
             "/.well-known/x",
+            "/..a/%2e%2e%2e/...;x",
+            "/.%2e.%3bx/x%3b..",
             "/100%25",
+            "/100%25/2e",
+            "/100%25%20",
         ] {
             let target = inside(&tunnel(), &request(path, Some("api.example.com"))).unwrap();
             assert_eq!(&*target.path, path);
@@ -437,6 +441,15 @@ mod tests {
             "/a%00",
             "/a%0d%0a",
             "/a%252e",
+            "/a%25%32%65",
+            "/a%252%65",
+            "/a%25%32e",
+            "/v1/%25%32%65%25%32%65%25%32%66admin",
+            "/v1/..%3b/admin",
+            "/v1/..%3Bx/admin",
+            "/v1/%2e%2e%3b/admin",
+            "/v1/%2e.%3bx=1/admin",
+            "/v1/.%3b/admin",
             "/%c0%ae",
             "/a%zz",
             "/a%",
