@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::PROXY_AUTHORIZATION;
-use leases::id::GrantId;
+use leases::mint::Binding;
 use leases::verify::VerifiedLease;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -95,7 +95,7 @@ fn gateway(
 pub(crate) async fn check_standing(
     store: &Store,
     lease: &VerifiedLease,
-    grant: Option<&GrantId>,
+    binding: Option<&Binding>,
     now: OffsetDateTime,
 ) -> Result<(), Refusal> {
     if lease.effective_expiry() <= now {
@@ -106,7 +106,7 @@ pub(crate) async fn check_standing(
     }
     let standing = store
         .ledger()
-        .standing(&holding(lease, grant))
+        .standing(&holding(lease, binding))
         .await
         .map_err(|error| {
             tracing::error!(lease.id = %lease.lease(), %error, "the ledger could not be asked at the door");
@@ -122,6 +122,10 @@ pub(crate) async fn check_standing(
             Code::GrantDenied,
             "the grant behind this lease was revoked; ask for a new grant",
         )),
+        Standing::SetGone => Err(Refusal::new(
+            Code::GrantDenied,
+            "the secret set of this lease was deleted; ask for a grant on another",
+        )),
         Standing::AgentInactive => Err(Refusal::new(
             Code::GrantDenied,
             "the agent of this lease is not active; ask an administrator to activate it",
@@ -129,13 +133,14 @@ pub(crate) async fn check_standing(
     }
 }
 
-/// A verified lease as the ledger is asked about it.
-pub(crate) fn holding<'a>(lease: &'a VerifiedLease, grant: Option<&'a GrantId>) -> Holding<'a> {
+/// A verified lease as the ledger is asked about it, with what serves a request once one has selected it.
+pub(crate) fn holding<'a>(lease: &'a VerifiedLease, binding: Option<&'a Binding>) -> Holding<'a> {
     Holding {
         org: lease.org(),
         lease: lease.lease(),
         agent: lease.agent(),
-        grant,
+        grant: binding.map(|binding| &binding.grant),
+        set: binding.map(|binding| &binding.set),
         revocation_ids: lease.revocation_ids(),
     }
 }

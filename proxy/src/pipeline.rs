@@ -109,8 +109,8 @@ impl Pipeline {
         let approval = match rule.filter(|rule| rule.asks(&method)) {
             Some(rule) => {
                 // Nobody is to be asked for what the ledger would refuse all the same.
-                let grant = Some(&permit.binding().grant);
-                door::check_standing(&self.store, lease, grant, now).await?;
+                let binding = Some(permit.binding());
+                door::check_standing(&self.store, lease, binding, now).await?;
                 let held = body::hold_for_approval(&self.held_bodies, session).await?;
                 let digest = held.digest();
                 (ctx.held_body, ctx.held_room) = held.into_parts();
@@ -231,8 +231,8 @@ impl Pipeline {
             return;
         }
         if let (Some(lease), Some(link)) = (&ctx.lease, ctx.link()) {
-            let grant = ctx.permit.as_ref().map(|permit| &permit.binding().grant);
-            ctx.watched = Some(self.watcher.watch(lease, grant, &link.cut));
+            let permit = ctx.permit.as_ref();
+            ctx.watched = Some(self.watcher.watch(lease, permit, &link.cut));
         }
     }
 }

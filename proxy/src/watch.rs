@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use leases::authorize::Permit;
 use leases::clock::Clock;
-use leases::id::GrantId;
 use leases::verify::VerifiedLease;
 use parking_lot::Mutex;
 use store::ledger::{Ledger, LedgerError, Standing};
@@ -38,7 +38,7 @@ pub(crate) struct Watched {
 #[derive(Debug)]
 struct Stream {
     lease: Arc<VerifiedLease>,
-    grant: Option<GrantId>,
+    permit: Option<Permit>,
     connection: Arc<Cut>,
     cut: AtomicU8,
     /// When the last question that had a good answer was asked.
@@ -83,12 +83,12 @@ impl Watcher {
     pub(crate) fn watch(
         &self,
         lease: &Arc<VerifiedLease>,
-        grant: Option<&GrantId>,
+        permit: Option<&Permit>,
         connection: &Arc<Cut>,
     ) -> Watched {
         let stream = Arc::new(Stream {
             lease: Arc::clone(lease),
-            grant: grant.cloned(),
+            permit: permit.cloned(),
             connection: Arc::clone(connection),
             cut: AtomicU8::new(LIVE),
             heard: Mutex::new(Instant::now()),
@@ -178,7 +178,7 @@ async fn ask(live: Vec<Arc<Stream>>, ledger: Ledger) -> Result<Vec<Standing>, Le
     let asked = tokio::task::spawn_blocking(move || {
         let holdings: Vec<_> = live
             .iter()
-            .map(|stream| holding(&stream.lease, stream.grant.as_ref()))
+            .map(|stream| holding(&stream.lease, stream.permit.as_ref().map(Permit::binding)))
             .collect();
         runtime.block_on(ledger.standings(&holdings))
     });
@@ -197,7 +197,9 @@ impl Stream {
         match standing {
             Standing::Good => *self.heard.lock() = asked,
             Standing::Revoked | Standing::Unknown => self.end(REVOKED),
-            Standing::GrantRevoked | Standing::AgentInactive => self.end(DENIED),
+            Standing::GrantRevoked | Standing::SetGone | Standing::AgentInactive => {
+                self.end(DENIED);
+            }
         }
     }
 
@@ -222,7 +224,7 @@ mod tests {
     use leases::clock::ManualClock;
     use leases::scope::HostPattern;
     use leases::{
-        Action, AgentId, Binding, Keys, Kind, LeaseId, MintRequest, OrgId, PresentedToken,
+        Action, AgentId, Binding, GrantId, Keys, Kind, LeaseId, MintRequest, OrgId, PresentedToken,
         RootKeyPair, RootPublicKeys, Scope, SetId, mint, verify,
     };
     use time::macros::datetime;
@@ -339,6 +341,7 @@ mod tests {
             (Standing::Revoked, Some(Code::LeaseRevoked)),
             (Standing::Unknown, Some(Code::LeaseRevoked)),
             (Standing::GrantRevoked, Some(Code::GrantDenied)),
+            (Standing::SetGone, Some(Code::GrantDenied)),
             (Standing::AgentInactive, Some(Code::GrantDenied)),
         ];
         let streams = told.map(|_| begin(&watcher, HOUR));

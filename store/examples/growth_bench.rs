@@ -744,6 +744,7 @@ impl Caller {
                 lease: &request.lease,
                 agent: &request.agent,
                 grant: None,
+                set: None,
                 revocation_ids: &request.revocation_ids,
             };
             let ledger = self.store.ledger();

@@ -414,6 +414,7 @@ async fn use_leases(store: &crate::Store, tenant: &Tenant) {
             lease: &request.lease,
             agent: &request.agent,
             grant: Some(&request.grant),
+            set: Some(&request.set),
             revocation_ids: &request.revocation_ids,
         };
         store.ledger().standing(&holding).await.unwrap();

@@ -84,6 +84,7 @@ async fn standing(world: &World, request: &UseRequest) -> Standing {
         lease: &request.lease,
         agent: &request.agent,
         grant: None,
+        set: None,
         revocation_ids: &request.revocation_ids,
     };
     world.store.ledger().standing(&holding).await.unwrap()

@@ -85,6 +85,7 @@ async fn everything_minted_before_is_revoked_and_what_is_minted_after_is_not(wor
             lease: &request.lease,
             agent: &request.agent,
             grant: None,
+            set: None,
             revocation_ids: &request.revocation_ids,
         }
     };

@@ -165,7 +165,7 @@ impl Wanted {
         Self {
             leases: [holding.lease.clone()].into(),
             agents: [holding.agent.clone()].into(),
-            sets: HashSet::new(),
+            sets: holding.set.cloned().into_iter().collect(),
             grants: holding.grant.cloned().into_iter().collect(),
             blocks: holding.revocation_ids.iter().copied().collect(),
         }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use ::leases::RevocationId;
-use ::leases::id::{AgentId, GrantId, LeaseId, OrgId};
+use ::leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
@@ -26,6 +26,8 @@ pub struct Holding<'a> {
     pub agent: &'a AgentId,
     /// The grant in use, once a request has selected one.
     pub grant: Option<&'a GrantId>,
+    /// The secret set of that grant.
+    pub set: Option<&'a SetId>,
     /// Of every block of the token, authority first.
     pub revocation_ids: &'a [RevocationId],
 }
@@ -39,6 +41,8 @@ pub enum Standing {
     Revoked,
     /// The grant was revoked.
     GrantRevoked,
+    /// The secret set was deleted.
+    SetGone,
     /// The agent is inactive or deleted.
     AgentInactive,
     /// No such lease in this organisation.
@@ -158,8 +162,13 @@ fn read(db: &Connection, holding: &Holding<'_>) -> rusqlite::Result<Standing> {
     if !is_active {
         return Ok(Standing::AgentInactive);
     }
-    match holding.grant {
-        Some(grant) if is_grant_revoked(db, holding.org, grant)? => Ok(Standing::GrantRevoked),
+    if let Some(grant) = holding.grant
+        && is_grant_revoked(db, holding.org, grant)?
+    {
+        return Ok(Standing::GrantRevoked);
+    }
+    match holding.set {
+        Some(set) if is_set_gone(db, holding.org, set)? => Ok(Standing::SetGone),
         _ => Ok(Standing::Good),
     }
 }
@@ -180,4 +189,11 @@ fn is_grant_revoked(db: &Connection, org: &OrgId, grant: &GrantId) -> rusqlite::
         "SELECT 1 FROM grants WHERE id = $1 AND org_id = $2 AND revoked_at IS NULL",
     )?;
     Ok(!statement.exists(params![grant.as_str(), org.as_str()])?)
+}
+
+fn is_set_gone(db: &Connection, org: &OrgId, set: &SetId) -> rusqlite::Result<bool> {
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM secret_sets WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL",
+    )?;
+    Ok(!statement.exists(params![set.as_str(), org.as_str()])?)
 }

@@ -704,6 +704,7 @@ async fn the_standing_of_a_lease_follows_each_revocation(world: World) {
             lease: &request.lease,
             agent: &one.agent,
             grant: Some(&one.grant),
+            set: Some(&one.set),
             revocation_ids: ids,
         };
         let ledger = world.store.ledger();
@@ -722,6 +723,9 @@ async fn the_standing_of_a_lease_follows_each_revocation(world: World) {
         .unwrap();
     assert_eq!(standing(&one.org, &child).await, Standing::Revoked);
     assert_eq!(standing(&one.org, ids).await, Standing::Good);
+    let sets = world.store.secret_sets();
+    assert!(sets.delete(&one.org, &one.set, &person()).await.unwrap());
+    assert_eq!(standing(&one.org, ids).await, Standing::SetGone);
     world
         .store
         .grants()
@@ -772,6 +776,12 @@ async fn leases_asked_about_together_stand_each_for_itself(world: World) {
         .revoke(&other.org, &other.grant, &person())
         .await
         .unwrap();
+    let sets = world.store.secret_sets();
+    assert!(
+        sets.delete(&other.org, &other.set, &person())
+            .await
+            .unwrap()
+    );
     let child = [good.revocation_ids[0], block(9)];
     let hold = |request, grant, revocation_ids| {
         let request: &UseRequest = request;
@@ -780,8 +790,13 @@ async fn leases_asked_about_together_stand_each_for_itself(world: World) {
             lease: &request.lease,
             agent: &request.agent,
             grant,
+            set: None,
             revocation_ids,
         }
+    };
+    let of_set = |set| Holding {
+        set: Some(set),
+        ..hold(&good, Some(&one.grant), &good.revocation_ids)
     };
     let ids = &good.revocation_ids[..];
     let holdings = [
@@ -793,6 +808,12 @@ async fn leases_asked_about_together_stand_each_for_itself(world: World) {
         hold(&barred, None, &child),
         hold(&good, None, &[]),
         hold(&good, Some(&other.grant), ids),
+        of_set(&one.set),
+        of_set(&other.set),
+        Holding {
+            set: Some(&other.set),
+            ..hold(&barred, None, &child)
+        },
     ];
     let standings = world.store.ledger().standings(&holdings).await.unwrap();
     let expected = [
@@ -804,6 +825,9 @@ async fn leases_asked_about_together_stand_each_for_itself(world: World) {
         Standing::Good,
         Standing::Good,
         Standing::GrantRevoked,
+        Standing::Good,
+        Standing::SetGone,
+        Standing::SetGone,
     ];
     assert_eq!(standings, expected);
     let none = world.store.ledger().standings(&[]).await.unwrap();

@@ -132,10 +132,22 @@ impl FreshRows {
         if cut_off.is_some_and(|cut_off| *minted_under < cut_off) {
             return Standing::Revoked;
         }
-        match holding.grant {
-            Some(grant) if !self.grants(grant, holding.org) => Standing::GrantRevoked,
+        if let Some(grant) = holding.grant
+            && !self.grants(grant, holding.org)
+        {
+            return Standing::GrantRevoked;
+        }
+        match holding.set {
+            Some(set) if !self.holds(set, holding.org) => Standing::SetGone,
             _ => Standing::Good,
         }
+    }
+
+    fn holds(&self, set: &SetId, in_org: &OrgId) -> bool {
+        let mut sets = self.sets.iter().flatten();
+        sets.any(|Set(id, org, _, is_deleted, _)| {
+            id == set && org == in_org.as_str() && !is_deleted
+        })
     }
 
     fn grants(&self, grant: &GrantId, in_org: &OrgId) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::leases::id::GrantId;
+use ::leases::id::{GrantId, SetId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -156,6 +156,10 @@ async fn read(client: &Client, holdings: &[Holding<'_>]) -> Result<Vec<Standing>
         .iter()
         .map(|held| held.grant.map(GrantId::as_str))
         .collect();
+    let sets: Vec<Option<&str>> = holdings
+        .iter()
+        .map(|held| held.set.map(SetId::as_str))
+        .collect();
     let (blocks, holders): (Vec<&[u8]>, Vec<i64>) = (1..)
         .zip(holdings)
         .flat_map(|(place, held)| {
@@ -163,19 +167,20 @@ async fn read(client: &Client, holdings: &[Holding<'_>]) -> Result<Vec<Standing>
             blocks.map(move |block| (&block.as_bytes()[..], place))
         })
         .unzip();
-    let values: [(&(dyn ToSql + Sync), Type); 6] = [
+    let values: [(&(dyn ToSql + Sync), Type); 7] = [
         (&leases, Type::TEXT_ARRAY),
         (&orgs, Type::TEXT_ARRAY),
         (&agents, Type::TEXT_ARRAY),
         (&grants, Type::TEXT_ARRAY),
+        (&sets, Type::TEXT_ARRAY),
         (&blocks, Type::BYTEA_ARRAY),
         (&holders, Type::INT8_ARRAY),
     ];
     let mut standings = vec![Standing::Unknown; holdings.len()];
     for row in client.query_typed(STANDINGS, &values).await? {
         let place: i64 = row.try_get(0)?;
-        let (is_revoked, is_active, is_granted): (bool, bool, bool) =
-            (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (is_revoked, is_active): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+        let (is_granted, is_held): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
         let index = usize::try_from(place - 1).ok();
         if let Some(standing) = index.and_then(|index| standings.get_mut(index)) {
             *standing = if is_revoked {
@@ -184,6 +189,8 @@ async fn read(client: &Client, holdings: &[Holding<'_>]) -> Result<Vec<Standing>
                 Standing::AgentInactive
             } else if !is_granted {
                 Standing::GrantRevoked
+            } else if !is_held {
+                Standing::SetGone
             } else {
                 Standing::Good
             };
@@ -194,9 +201,9 @@ async fn read(client: &Client, holdings: &[Holding<'_>]) -> Result<Vec<Standing>
 
 /// A row for each lease that is there, with its place among those asked for, from 1. `ledger_rows` would bring along
 /// what a use needs, and say less of whose it is.
-const STANDINGS: &str = "WITH held AS (SELECT * FROM unnest($1, $2, $3, $4) WITH ORDINALITY \
-        AS h (lease_id, org_id, agent_id, grant_id, place)), \
-    revoked AS (SELECT h.place, b.org_id FROM unnest($5, $6) AS h (revocation_id, place) \
+const STANDINGS: &str = "WITH held AS (SELECT * FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY \
+        AS h (lease_id, org_id, agent_id, grant_id, set_id, place)), \
+    revoked AS (SELECT h.place, b.org_id FROM unnest($6, $7) AS h (revocation_id, place) \
         JOIN revoked_blocks b ON b.revocation_id = h.revocation_id) \
     SELECT h.place, \
     l.revoked_at IS NOT NULL OR EXISTS (SELECT 1 FROM revoked r \
@@ -204,6 +211,8 @@ const STANDINGS: &str = "WITH held AS (SELECT * FROM unnest($1, $2, $3, $4) WITH
         WHERE k.org_id = l.org_id AND k.agent_id IN ('', l.agent_id) AND k.cut_off > l.cut_off), \
     a.is_active = 1 AND a.deleted_at IS NULL, \
     h.grant_id IS NULL OR EXISTS (SELECT 1 FROM grants g \
-        WHERE g.id = h.grant_id AND g.org_id = l.org_id AND g.revoked_at IS NULL) \
+        WHERE g.id = h.grant_id AND g.org_id = l.org_id AND g.revoked_at IS NULL), \
+    h.set_id IS NULL OR EXISTS (SELECT 1 FROM secret_sets s \
+        WHERE s.id = h.set_id AND s.org_id = l.org_id AND s.deleted_at IS NULL) \
     FROM held h JOIN leases l ON l.id = h.lease_id AND l.org_id = h.org_id AND l.agent_id = h.agent_id \
     JOIN agents a ON a.id = l.agent_id";

@@ -43,6 +43,7 @@ fn holding(request: &UseRequest) -> Holding<'_> {
         lease: &request.lease,
         agent: &request.agent,
         grant: None,
+        set: None,
         revocation_ids: &request.revocation_ids,
     }
 }
