@@ -452,8 +452,19 @@ async fn every_opening_is_on_record(world: World) {
         .filter(|event| event.keys.contains(&share.id.to_string()))
         .map(|event| event.action.as_str())
         .collect();
-    assert_eq!(told.len(), 3);
-    for action in ["share.create", "secret.export", "share.revoke"] {
+    assert_eq!(told.len(), 4);
+    for action in [
+        "share.create",
+        "secret.export",
+        "share.access",
+        "share.revoke",
+    ] {
         assert!(told.contains(&action), "{told:?}");
     }
+    // Whoever is told of an opening learns whose share it was.
+    let access = events
+        .items
+        .iter()
+        .find(|event| event.action == "share.access");
+    assert_eq!(access.unwrap().keys.last(), Some(&share.created_by));
 }
