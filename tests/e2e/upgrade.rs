@@ -51,11 +51,11 @@ fn turn_back(database: &Path) {
         );
         connection.execute_batch(&copy).unwrap();
     }
-    let notes = format!(
+    let settle = format!(
         "DELETE FROM main._sqlx_migrations WHERE version > {}; DETACH now; PRAGMA journal_mode = WAL;",
         EARLIER.len()
     );
-    connection.execute_batch(&notes).unwrap();
+    connection.execute_batch(&settle).unwrap();
     drop(connection);
     for ending in ["db-wal", "db-shm"] {
         let _ = std::fs::remove_file(database.with_extension(ending));

@@ -261,7 +261,7 @@ async fn an_account_with_the_same_email_is_not_taken_over_until_its_owner_links_
     let key = world
         .post("/v1/auth/api-keys", &ada, json!({"name": "laptop"}))
         .await;
-    let key = holder(&key.field("/api_key"));
+    let key = holder(key.field("/api_key"));
     world.delete("/v1/auth/oidc/link", &ada).await.ok(204);
     // Sessions end with it, whoever began them, and keys that people made stay.
     for ended in [&by_provider, &ada] {
