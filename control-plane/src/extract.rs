@@ -167,6 +167,30 @@ impl Paging {
     }
 }
 
+/// `?limit=&cursor=` and nothing else, for lists that the seeds' clients do not know: whoever sends a filter means it.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PagingAlone {
+    /// Items of one page: default 50, at most 200 (more is taken as 200).
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 50,
+        required = false
+    )]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(required = false)]
+    cursor: Option<String>,
+}
+
+impl PagingAlone {
+    pub(crate) fn request(self) -> Result<PageRequest, ApiError> {
+        Paging::new(self.limit, self.cursor).request()
+    }
+}
+
 /// `?limit=&cursor=` of the lists of the seeds' own resources: their clients turn no pages, so as much as fits is the first.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -42,17 +42,22 @@ impl PageRequest {
     pub(crate) fn after_id(&self) -> Result<&str, StoreError> {
         match self.cursor.as_deref() {
             None => Ok(""),
-            Some(cursor)
-                if cursor.len() <= 64
-                    && cursor
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
-            {
-                Ok(cursor)
-            }
+            Some(cursor) if is_id(cursor) => Ok(cursor),
             Some(_) => Err(StoreError::BadCursor),
         }
     }
+}
+
+/// Whether a text has the shape of an id: a word, `_`, and a ULID. What has not would sort before or behind every id, and the
+/// page be the first or an empty one.
+fn is_id(text: &str) -> bool {
+    text.split_once('_').is_some_and(|(kind, ulid)| {
+        !kind.is_empty()
+            && kind.len() <= 8
+            && kind.bytes().all(|byte| byte.is_ascii_lowercase())
+            && ulid.len() == ulid::ULID_LEN
+            && ulid::Ulid::from_string(ulid).is_ok()
+    })
 }
 
 impl<T> Page<T> {
@@ -66,6 +71,28 @@ impl<T> Page<T> {
         Self {
             items,
             next_cursor: next_cursor.flatten(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_an_id_or_nothing() {
+        assert!(is_id("agt_01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+        for text in [
+            "",
+            "x",
+            "eyJhIjoxfQ",
+            "agt_",
+            "agt_01ARZ3NDEKTSV4RRFFQ69G5FA",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            "agt_../../../../../../../../..",
+        ] {
+            assert!(!is_id(text), "{text}");
         }
     }
 }

@@ -189,3 +189,39 @@ async fn a_revoked_grant_mints_nothing_and_stays_visible() {
         .await
         .refused(403, "grant_denied");
 }
+
+#[tokio::test]
+async fn a_filter_that_is_misspelt_is_refused() {
+    let world = World::new().await;
+    for path in [
+        "/v1/vault/grants",
+        "/v1/vault/leases",
+        "/v1/vault/secret-sets",
+    ] {
+        for query in ["agentid=x", "limit=5&agent-id=x"] {
+            let answer = world
+                .get(&format!("{path}?{query}"), &world.home.admin)
+                .await;
+            answer.refused(400, "unknown_field");
+        }
+        world
+            .get(&format!("{path}?limit=5"), &world.home.admin)
+            .await
+            .ok(200);
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_constraint_is_told_all_that_there_are() {
+    let world = World::new().await;
+    let (agent, _) = world.agent(&world.home.admin, "bot").await;
+    let set = world.stripe_set(&world.home.admin, "x").await;
+    let body = json!({"agent_id": agent, "secret_set_id": set, "constraints": {"rates": 5}});
+    let detail = world
+        .post("/v1/vault/grants", &world.home.admin, body)
+        .await
+        .refused(400, "unknown_field");
+    for field in ["`hosts`", "`rate`", "`spend`", "`preset`"] {
+        assert!(detail.contains(field), "{detail}");
+    }
+}

@@ -208,7 +208,13 @@ async fn no_list_is_longer_than_a_page_and_no_cursor_breaks_it() {
             &long,
         ] {
             let status = ask(query).await.status.as_u16();
-            assert!(matches!(status, 200 | 400), "{path}?{query}: {status}");
+            // An empty page would read as the end of the list. Paths are cursors of their own list.
+            let is_place = operation.name == "listSecrets"
+                && matches!(query, "cursor=x" | "cursor=eyJhIjoxfQ" | "cursor=-1");
+            assert!(
+                status == 400 || (is_place && status == 200),
+                "{path}?{query}: {status}"
+            );
         }
         tried += 1;
     }

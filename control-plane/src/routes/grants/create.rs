@@ -200,12 +200,12 @@ fn read_constraints(mut constraints: Map<String, Value>) -> Result<Limits, ApiEr
     check_lists(&constraints)?;
     let scope = serde_json::from_value(Value::Object(constraints)).map_err(|error| {
         let text = error.to_string();
-        let code = if text.starts_with("unknown field") {
-            Code::UnknownField
-        } else {
-            Code::InvalidRequest
-        };
-        ApiError::new(code, format!("constraints: {text}"))
+        if text.starts_with("unknown field") {
+            // The scope knows nothing of those that were taken out before.
+            let detail = format!("constraints: {text}, `rate`, `spend`, `preset`");
+            return ApiError::new(Code::UnknownField, detail);
+        }
+        ApiError::invalid("constraints", text)
     })?;
     Ok(Limits {
         scope,

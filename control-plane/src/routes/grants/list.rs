@@ -12,9 +12,10 @@ use crate::auth::Person;
 use crate::error::ApiError;
 use crate::extract::{Paging, Params};
 
-/// Which grants.
+/// Which grants. An unknown parameter is refused: a mistyped filter would show more than was meant.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct GrantFilter {
     /// Of this agent.
     #[param(required = false)]
@@ -22,6 +23,17 @@ pub(crate) struct GrantFilter {
     /// On this secret set.
     #[param(required = false)]
     secret_set_id: Option<String>,
+    /// Items of one page: default 50, at most 200 (more is taken as 200).
+    #[param(
+        minimum = 1,
+        maximum = 4_294_967_295_u64,
+        default = 50,
+        required = false
+    )]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(required = false)]
+    cursor: Option<String>,
 }
 
 /// A page of grants.
@@ -32,14 +44,14 @@ pub(crate) struct GrantList {
 }
 
 /// Lists grants in the order they were made, also the revoked. A filtered page may be short although more follow.
-#[utoipa::path(get, path = "/v1/vault/grants", tag = "grants", operation_id = "listGrants", params(Paging, GrantFilter),
+#[utoipa::path(get, path = "/v1/vault/grants", tag = "grants", operation_id = "listGrants", params(GrantFilter),
     responses((status = 200, body = GrantList)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
-    Params(paging): Params<Paging>,
-    Params(filter): Params<GrantFilter>,
+    Params(mut filter): Params<GrantFilter>,
 ) -> Result<Json<GrantList>, ApiError> {
+    let paging = Paging::new(filter.limit, filter.cursor.take());
     let page = state
         .store
         .grants()

@@ -9,7 +9,7 @@ use super::SecretSetView;
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
-use crate::extract::{Paging, Params};
+use crate::extract::{PagingAlone, Params};
 
 /// A page of secret sets.
 #[derive(Debug, Serialize, ToSchema)]
@@ -19,12 +19,12 @@ pub(crate) struct SecretSetList {
 }
 
 /// Lists secret sets in the order they were made.
-#[utoipa::path(get, path = "/v1/vault/secret-sets", tag = "secret sets", operation_id = "listSecretSets", params(Paging),
+#[utoipa::path(get, path = "/v1/vault/secret-sets", tag = "secret sets", operation_id = "listSecretSets", params(PagingAlone),
     responses((status = 200, body = SecretSetList)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
-    Params(paging): Params<Paging>,
+    Params(paging): Params<PagingAlone>,
 ) -> Result<Json<SecretSetList>, ApiError> {
     let page = state
         .store
