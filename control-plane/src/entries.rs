@@ -106,6 +106,17 @@ pub(crate) fn warnings(entries: &[(String, Secret)]) -> Vec<String> {
         .collect()
 }
 
+/// Whether a value cannot stand in a header field (RFC 9110 section 5.5): a file was stored with its line end, or two lines for one.
+pub(crate) fn is_unfit_for_a_header(value: &Secret) -> bool {
+    let bytes = value.expose();
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(bytes.first())
+        || is_space(bytes.last())
+        || bytes
+            .iter()
+            .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
+}
+
 /// The entries of a `.env` text (see [`dotenv::parse`]).
 ///
 /// # Errors

@@ -365,6 +365,16 @@ impl Injection {
         (self.hosts.is_empty() || self.hosts.iter().any(|rule| rule.matches_name(host)))
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
     }
+
+    /// Whether a key's value stands in a header field as it was stored.
+    pub fn carries_whole(&self, key: &str) -> bool {
+        match &self.inject {
+            Inject::Header { value, .. } | Inject::Cookie { value, .. } => {
+                value.keys().any(|known| known == key)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Text {

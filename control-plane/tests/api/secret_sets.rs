@@ -391,3 +391,30 @@ async fn two_writers_at_once_make_two_versions() {
     versions.sort_unstable();
     assert_eq!(versions, [2, 3]);
 }
+
+#[tokio::test]
+async fn a_value_that_no_header_carries_is_warned_of() {
+    let world = World::new().await;
+    for (number, (value, warned)) in [
+        ("sk_test_0123456789abcdef", false),
+        ("sk_test_0123456789abcdef\n", true),
+        ("sk_test_0123456789abcdef ", true),
+        ("sk_test_01234\r\n56789abcdef", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = json!({"provider": "stripe", "environment": "dev", "name": format!("n{number}"), "entries": {"STRIPE_SECRET_KEY": value}});
+        let made = world
+            .post("/v1/vault/secret-sets", &world.home.admin, body)
+            .await
+            .ok(201);
+        let text = made["warnings"].to_string();
+        assert_eq!(
+            text.contains("which no header carries"),
+            warned,
+            "{value:?}: {text}"
+        );
+        assert!(!text.contains("sk_test"), "{text}");
+    }
+}
