@@ -1,6 +1,6 @@
 //! What an agent may say once: nonces of signed requests and ids of proofs, over all nodes.
 
-use ::leases::id::AgentId;
+use ::leases::id::{AgentId, UserId};
 use time::OffsetDateTime;
 
 use crate::db::{Change, query};
@@ -38,12 +38,34 @@ impl Nonces<'_> {
         digest: &[u8; 32],
         until: OffsetDateTime,
     ) -> Result<NonceUse, StoreError> {
+        self.take_of(agent.as_str(), digest, until).await
+    }
+
+    /// Takes what a person may show once, as [`take`](Self::take) does what an agent says.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it must then count as seen.
+    pub async fn take_of_person(
+        &self,
+        user: &UserId,
+        digest: &[u8; 32],
+        until: OffsetDateTime,
+    ) -> Result<NonceUse, StoreError> {
+        self.take_of(user.as_str(), digest, until).await
+    }
+
+    async fn take_of(
+        &self,
+        holder: &str,
+        digest: &[u8; 32],
+        until: OffsetDateTime,
+    ) -> Result<NonceUse, StoreError> {
         self.sweep().await?;
         let mut tx = self.store.write(Change::Once).await?;
         let kept: Option<i64> = query(
             "SELECT COUNT(*) FROM (SELECT 1 FROM seen_nonces WHERE agent_id = $1 LIMIT $2) AS kept",
         )
-        .bind(agent.as_str())
+        .bind(holder)
         .bind(MAX_KEPT)
         .fetch_value(tx.conn())
         .await?;
@@ -55,7 +77,7 @@ impl Nonces<'_> {
              ON CONFLICT (digest) DO NOTHING",
         )
         .bind(&digest[..])
-        .bind(agent.as_str())
+        .bind(holder)
         .bind(millis(until) + SLACK_MS)
         .execute(tx.conn())
         .await?;

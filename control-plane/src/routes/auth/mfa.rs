@@ -3,6 +3,8 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use store::NonceUse;
 use utoipa::ToSchema;
 use vault::Secret;
 use zeroize::Zeroize;
@@ -11,6 +13,7 @@ use crate::AppState;
 use crate::context::RequestContext;
 use crate::error::ApiError;
 use crate::extract::Json;
+use crate::jwt::MFA_LIFETIME;
 use crate::people::myself::Myself;
 use crate::people::sign_in::{self, SignedIn};
 use crate::people::totp;
@@ -144,6 +147,17 @@ pub(crate) async fn verify(
     };
     let actor = sign_in::actor(&user, &context);
     if !totp::take(&state, &user, &body.code, &actor).await? {
+        return Err(refuse(&state, &context).await);
+    }
+    // One right password is one sign-in: its ticket ends with it, however many codes follow.
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update("mfa ticket ")
+        .chain_update(ticket)
+        .finalize()
+        .into();
+    let until = state.clock.now() + MFA_LIFETIME;
+    let nonces = state.store.nonces();
+    if nonces.take_of_person(&user.id, &digest, until).await? != NonceUse::Fresh {
         return Err(refuse(&state, &context).await);
     }
     match sign_in::complete(&state, &user, None, &context).await {
