@@ -263,7 +263,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const MAX_IN_WORK: usize = 256;
 
 /// What is open to everybody and the same for all: monitors ask with HEAD.
-const TAKE_HEAD: [&str; 6] = [
+const TAKE_HEAD: [&str; 7] = [
+    "/health/ready",
     "/openapi.json",
     "/metrics",
     "/v1/ca.pem",

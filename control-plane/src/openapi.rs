@@ -20,7 +20,7 @@ use crate::routes::{
 #[openapi(
     info(title = "Claviger", description = "A credential-injection proxy with lease tokens: agents use your keys and never hold them.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        system::openapi::handle, system::metrics::handle, system::ca::handle, system::health::handle, system::health::handle_hsm, problem::describe,
+        system::openapi::handle, system::metrics::handle, system::ca::handle, system::health::handle, system::health::handle_ready, system::health::handle_hsm, problem::describe,
         auth::agent_token::handle, leases::export::handle,
         agents::list::handle, agents::create::handle, agents::get::handle, agents::update::handle, agents::update::handle_put, agents::delete::handle, agents::rotate_key::handle,
         agents::me::handle, agents::batch_delete::handle,

@@ -43,6 +43,7 @@ pub(crate) fn build_injector(state: AppState) -> Router {
         .route("/v1/ca.pem", get(system::ca::handle))
         .route("/v1/health", get(system::health::handle))
         .route("/v1/health/hsm", get(system::health::handle_hsm))
+        .route("/health/ready", get(system::health::handle_ready))
         .route("/v1/problems/{code}", get(problem::describe))
         .merge(under_lease)
         .merge(vouched().route_layer(from_fn(middleware::read_small_body))) // 5
@@ -82,6 +83,7 @@ fn public() -> Router<AppState> {
         .route("/v1/ca.pem", get(system::ca::handle))
         .route("/v1/health", get(system::health::handle))
         .route("/v1/health/hsm", get(system::health::handle_hsm))
+        .route("/health/ready", get(system::health::handle_ready))
         .route("/v1/problems/{code}", get(problem::describe))
 }
 

@@ -184,6 +184,7 @@ const WITHOUT: &[(&str, &str)] = &[
         "proxyRequest",
         "the seeds' shape of what `run` gives its program a proxy for",
     ),
+    ("ready", "for load balancers, as `health` is"),
     ("putAgent", "the seeds' name for `updateAgent`"),
     ("readSecrets", "the seeds' shape of `exportSecrets`"),
     ("signInWithGoogle", "for pages with Google's own button"),

@@ -105,6 +105,7 @@ const OPEN: [&str; 19] = [
     "/openapi.json",
     "/metrics",
     "/v1/ca.pem",
+    "/health/ready",
     "/v1/health",
     "/v1/health/hsm",
     "/v1/problems/{code}",

@@ -101,6 +101,7 @@ async fn head_is_taken_only_where_everybody_may_ask() {
         "/openapi.json",
         "/metrics",
         "/v1/ca.pem",
+        "/health/ready",
         "/v1/health",
         "/v1/health/hsm",
         "/v1/problems/{code}",

@@ -82,6 +82,13 @@ pub(crate) async fn handle(State(state): State<AppState>) -> (StatusCode, Json<H
     )
 }
 
+/// The same, where probes of the seeds' services look for it.
+#[utoipa::path(get, path = "/health/ready", tag = "system", operation_id = "ready", security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health)))]
+pub(crate) async fn handle_ready(state: State<AppState>) -> (StatusCode, Json<Health>) {
+    handle(state).await
+}
+
 fn restored_to(restored: &Restored) -> String {
     restored
         .restored_to
