@@ -145,6 +145,10 @@ async fn an_export_is_recorded_as_use_export_and_outcome() {
     assert_eq!(exported["secret_version"], 1);
     assert_eq!(used["use_id"], exported["use_id"]);
     assert_eq!(used["use_id"], outcome["use_id"]);
+    // It goes to no host.
+    for field in ["scheme", "host", "port"] {
+        assert_eq!(used[field], Value::Null, "{field}");
+    }
     assert_eq!(outcome["status"], 200);
 }
 

@@ -257,13 +257,15 @@ fn use_draft(request: &UseRequest) -> Draft<'_> {
 }
 
 fn request_draft(request: &RequestFacts) -> Draft<'_> {
+    // An export goes to no host.
+    let is_sent = !request.host.is_empty();
     Draft {
         request_id: Some(&request.request_id),
         client_ip: Some(request.client_ip),
         method: Some(&request.method),
-        scheme: Some(request.scheme),
-        host: Some(&request.host),
-        port: Some(request.port),
+        scheme: is_sent.then_some(request.scheme),
+        host: is_sent.then_some(&request.host),
+        port: is_sent.then_some(request.port),
         address: request.address,
         path: Some(&request.path),
         ..Draft::default()
