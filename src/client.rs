@@ -453,7 +453,7 @@ fn next_action(status: StatusCode, code: &str) -> &'static str {
         (409, _) => "nothing was changed: look at it as it stands now, then decide anew",
         (429, _) => "wait a moment and try again",
         (500..=599, _) => "the server's log has the cause; `claviger doctor` looks for it",
-        _ => "`--help` shows how the command is written",
+        _ => "mend what the reason names, then run the command again",
     }
 }
 

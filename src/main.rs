@@ -35,7 +35,10 @@ fn main() -> ExitCode {
     let installed = rustls::crypto::ring::default_provider().install_default();
     debug_assert!(installed.is_ok(), "nothing installs a provider before main");
     telemetry::withhold_panic_payloads();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let output = Output::new(cli.json);
     match commands::dispatch(cli, output) {
         Ok(code) => code,
@@ -51,4 +54,23 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Says what is wrong with a command line, or shows the help that was asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    let is_json = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json");
+    if !is_json || !error.use_stderr() {
+        // Nobody is left to be told that telling failed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+    }
+    let text = error.render().to_string();
+    let reason = text.lines().next().unwrap_or_default();
+    let failure = Failure::new(reason.strip_prefix("error: ").unwrap_or(reason))
+        .code("usage")
+        .hint("`--help` shows how the command is written");
+    Output::new(true).failure(&failure.into());
+    ExitCode::from(USAGE)
 }

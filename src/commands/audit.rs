@@ -37,6 +37,9 @@ pub(crate) enum Command {
         /// How many
         #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
+        /// Go on where a list ended
+        #[arg(long)]
+        cursor: Option<String>,
     },
     /// Follow events as they come
     #[command(after_help = "Example:\n  claviger audit tail")]
@@ -120,8 +123,23 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     }
     let client = context.connection.client().await?;
     match command {
-        Command::List { filter, limit } => {
-            let events = page(&client, &filter.query(&client).await?, limit).await?;
+        Command::List {
+            filter,
+            limit,
+            cursor,
+        } => {
+            let query = filter.query(&client).await?;
+            let mut answer = client
+                .get(&format!(
+                    "/v1/audit/events?limit={limit}{query}{}",
+                    after(cursor.as_deref())
+                ))
+                .await?;
+            if context.output.is_json() {
+                context.output.value(&answer);
+                return Ok(());
+            }
+            let events = events_of(&mut answer);
             let columns = [
                 ("TIME", "created_at"),
                 ("ACTION", "action"),
@@ -134,6 +152,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 ("ERROR", "error"),
             ];
             context.output.list("events", &columns, &events);
+            if let Some(next) = answer["next_cursor"].as_str() {
+                context.output.note(format!("older ones: --cursor {next}"));
+            }
             Ok(())
         }
         Command::Tail { filter } => tail(context, &client, &filter.query(&client).await?).await,
@@ -182,10 +203,18 @@ async fn page(client: &Client, query: &str, limit: u32) -> anyhow::Result<Vec<Va
     let mut answer = client
         .get(&format!("/v1/audit/events?limit={limit}{query}"))
         .await?;
+    Ok(events_of(&mut answer))
+}
+
+fn events_of(answer: &mut Value) -> Vec<Value> {
     match answer.get_mut("events").map(Value::take) {
-        Some(Value::Array(events)) => Ok(events),
-        _ => Ok(Vec::new()),
+        Some(Value::Array(events)) => events,
+        _ => Vec::new(),
     }
+}
+
+fn after(cursor: Option<&str>) -> String {
+    cursor.map_or_else(String::new, |cursor| format!("&cursor={}", segment(cursor)))
 }
 
 /// Follows the server's feed, and goes on where it was when the feed breaks off.

@@ -276,7 +276,17 @@ fn inspected(context: &Context) -> anyhow::Result<()> {
     context
         .output
         .note("read offline; the signature is checked where the lease is used");
-    context.output.fields(&serde_json::to_value(&inspection)?);
+    let mut shown = serde_json::to_value(&inspection)?;
+    if context.output.is_json() {
+        // By the names that the server has for them, beside the token's own.
+        let sets = inspection.bindings.iter();
+        let sets =
+            sets.map(|it| json!({ "secret_set_id": it.secret_set_id, "grant_id": it.grant_id }));
+        shown["secret_sets"] = sets.collect();
+        shown["lease_id"] = json!(inspection.lease);
+        shown["agent_id"] = json!(inspection.agent);
+    }
+    context.output.fields(&shown);
     Ok(())
 }
 
