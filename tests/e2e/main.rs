@@ -57,6 +57,7 @@ mod providers;
 mod proxied;
 mod proxy_tls;
 mod quotas;
+mod reaching;
 mod readme;
 mod reflection;
 mod rest;
