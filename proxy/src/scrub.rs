@@ -241,12 +241,10 @@ fn clean_values(
     let mut values = fields.get_all(name).iter();
     let first = values.next()?;
     if values.next().is_none() {
-        return scrubber
-            .header(first.as_bytes())
-            .map(|clean| vec![field_value(&clean)]);
+        return clean_value(first.as_bytes(), scrubber).map(|clean| vec![field_value(&clean)]);
     }
     let values = || fields.get_all(name).iter().map(HeaderValue::as_bytes);
-    let clean = scrubber.header(&values().collect::<Vec<_>>().concat())?;
+    let clean = clean_value(&values().collect::<Vec<_>>().concat(), scrubber)?;
     let mut rest = &clean[..];
     let cleaned = values().map(|value| {
         let (value, behind) = rest.split_at(value.len());
@@ -254,6 +252,35 @@ fn clean_values(
         field_value(value)
     });
     Some(cleaned.collect())
+}
+
+/// A value without the credential; `None` if it does not hold it. Pingora puts a space in place of each fold over two lines
+/// (RFC 9112 section 5.2), so the value is also read without its spaces.
+fn clean_value(value: &[u8], scrubber: &Scrubber) -> Option<Vec<u8>> {
+    let clean = scrubber.header(value);
+    let read = clean.as_deref().unwrap_or(value);
+    unfolded(read, scrubber).or(clean)
+}
+
+fn unfolded(value: &[u8], scrubber: &Scrubber) -> Option<Vec<u8>> {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    if !value.iter().any(is_space) {
+        return None;
+    }
+    let dense: Vec<u8> = value
+        .iter()
+        .copied()
+        .filter(|byte| !is_space(byte))
+        .collect();
+    let mut dense = scrubber.header(&dense)?.into_iter();
+    let spread = |byte: &u8| {
+        if is_space(byte) {
+            Some(*byte)
+        } else {
+            dense.next()
+        }
+    };
+    Some(value.iter().filter_map(spread).collect())
 }
 
 fn field_value(clean: &[u8]) -> HeaderValue {
@@ -326,4 +353,52 @@ fn undecodable(error: &impl std::fmt::Display) -> Refusal {
         Code::UpstreamProtocol,
         format!("the provider's encoded answer could not be passed on: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "sk_live_0123456789abcdef";
+
+    fn cleaned(values: &[&str]) -> Vec<String> {
+        let mut fields = HeaderMap::new();
+        for value in values {
+            fields.append("x-echo", HeaderValue::from_str(value).unwrap());
+        }
+        clean_fields(&mut fields, &Scrubber::new([SECRET.as_bytes()]));
+        let values = fields.get_all("x-echo").iter();
+        values
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_credential_that_was_folded_is_masked() {
+        let (start, end) = SECRET.split_at(9);
+        let masked = format!("Bearer {} {};", "*".repeat(9), "*".repeat(15));
+        assert_eq!(cleaned(&[&format!("Bearer {start} {end};")]), [masked]);
+        let letters: Vec<String> = SECRET.chars().map(String::from).collect();
+        let masked = vec!["*"; SECRET.len()].join(" ");
+        assert_eq!(cleaned(&[&letters.join(" ")]), [masked]);
+        let twice = format!("{SECRET}, {start}\t{end}");
+        let masked = format!("{}, {}\t{}", "*".repeat(24), "*".repeat(9), "*".repeat(15));
+        assert_eq!(cleaned(&[&twice]), [masked]);
+        let parts = [
+            format!("a {}", &start[..4]),
+            format!("{} {end} b", &start[4..]),
+        ];
+        let masked = [
+            format!("a {}", "*".repeat(4)),
+            format!("{} {} b", "*".repeat(5), "*".repeat(15)),
+        ];
+        assert_eq!(cleaned(&parts.each_ref().map(String::as_str)), masked);
+    }
+
+    #[test]
+    fn other_values_stay_as_they_are() {
+        for value in ["Sun, 22 Nov 2026 23:17:42 GMT", "sk_live_ 0123 4567", "  "] {
+            assert_eq!(cleaned(&[value]), [value]);
+        }
+    }
 }
