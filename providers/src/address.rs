@@ -55,7 +55,11 @@ impl AddressPolicy {
 }
 
 fn is_own(own: SocketAddr, ip: IpAddr, port: u16) -> bool {
-    own.port() == port && (own.ip() == ip || (own.ip().is_unspecified() && is_this_machine(ip)))
+    own.port() == port
+        // To dial "any address" is to dial this machine.
+        && (own.ip() == ip
+            || ip.is_unspecified()
+            || (own.ip().is_unspecified() && is_this_machine(ip)))
 }
 
 /// Only an address of this machine can be bound to.
@@ -86,13 +90,13 @@ fn is_metadata(ip: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address inside a translation or tunnelling prefix (RFC 6052, 8215, 3056).
+/// The IPv4 address inside a translation or tunnelling prefix (RFC 6052, 8215, 3056, 2765).
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = v6.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match s {
         [0x64, 0xff9b, ..] => Some(join(s[6], s[7])),
-        [0x2002, high, low, ..] => Some(join(high, low)),
+        [0x2002, high, low, ..] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(join(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(join(high, low)),
         _ => None,
     }
@@ -129,6 +133,7 @@ fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
         (127, ..) => Some("a loopback address"),
         (169, 254, _) => Some("a link-local address"),
         (192, 0, 0) => Some("protocol assignments (192.0.0.0/24)"),
+        (192, 88, 99) => Some("a 6to4 relay (192.88.99.0/24)"),
         (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Some("a documentation network"),
         (198, 18..=19, _) => Some("a benchmarking network (198.18.0.0/15)"),
         (224..=239, ..) => Some("a multicast address"),
@@ -148,7 +153,13 @@ fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
         0xfc00..=0xfdff => return Some("a unique local address"),
         0xff00.. => return Some("a multicast address"),
         0x2001 if s[1] == 0 => return Some("a Teredo address (2001::/32)"),
+        0x2001 if s[1] < 0x200 => return Some("protocol assignments (2001::/23)"),
         0x2001 if s[1] == 0xdb8 => return Some("a documentation network"),
+        0x3fff if s[1] < 0x1000 => return Some("a documentation network"),
+        0x5f00 => return Some("a segment identifier (5f00::/16)"),
+        0x2620 if s[1..3] == [0x4f, 0x8000] => {
+            return Some("a sink of the DNS (2620:4f:8000::/48)");
+        }
         0x100 if s[1..4] == [0, 0, 0] => return Some("a discard-only address"),
         _ => {}
     }
@@ -158,7 +169,7 @@ fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
     if s[0] == 0x2002 {
         return Some("a 6to4 address (2002::/16)");
     }
-    embedded(ip).map(|_| "an IPv4-compatible address")
+    embedded(ip).map(|_| "an IPv4-compatible or IPv4-translated address")
 }
 
 #[cfg(test)]
@@ -206,6 +217,17 @@ mod tests {
             "2001::1",
             "::7f00:1",
             "2001:db8::1",
+            "192.88.99.1",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:2f:ffff::1",
+            "2001:1ff::1",
+            "3fff::1",
+            "3fff:fff:ffff::1",
+            "5f00::1",
+            "2620:4f:8000::1",
+            "::ffff:0:8.8.8.8",
+            "::ffff:0:127.0.0.1",
         ];
         for ip in blocks {
             assert!(blocked(&policy, ip), "{ip}");
@@ -216,6 +238,11 @@ mod tests {
             "192.0.1.1",
             "198.20.0.1",
             "2606:4700::1111",
+            "192.88.98.1",
+            "2001:200::1",
+            "2001:4860:4860::8888",
+            "2620:4f:8001::1",
+            "3fff:1000::1",
         ] {
             assert!(!blocked(&policy, ip), "{ip}");
         }
@@ -234,6 +261,7 @@ mod tests {
             "fd20:ce::254",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "::ffff:0:169.254.169.254",
             "2002:a9fe:a9fe::",
         ];
         for ip in metadata {
@@ -254,6 +282,7 @@ mod tests {
         vec![
             v4.to_ipv6_mapped(),
             Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
             Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
             local([0, 0, 0, 0, 0, 0, a, b, c, d]),
             local([a, b, 0, c, d, 0, 0, 0, 0, 0]),
@@ -307,5 +336,22 @@ mod tests {
             assert!(policy.blocks(own.parse().unwrap()).is_some(), "{own}");
         }
         assert!(policy.blocks("127.0.0.1:8183".parse().unwrap()).is_none());
+        let all = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        let own = ["127.0.0.1:8181", "[::1]:8182", "192.0.2.7:8183"];
+        let policy = AddressPolicy::new(all, own.map(|own| own.parse().unwrap()).into());
+        for any in ["0.0.0.0", "[::]", "[::ffff:0.0.0.0]"] {
+            for port in 8181..=8183 {
+                let address = format!("{any}:{port}");
+                assert!(
+                    policy.blocks(address.parse().unwrap()).is_some(),
+                    "{address}"
+                );
+            }
+            assert!(
+                policy
+                    .blocks(format!("{any}:8184").parse().unwrap())
+                    .is_none()
+            );
+        }
     }
 }
