@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Version};
+use leases::authorize::MAX_PATH_BYTES;
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
 use providers::template::Template;
@@ -44,6 +45,14 @@ impl Target {
     }
 
     fn new(endpoint: Endpoint, path: &str, query: Option<&str>) -> Result<Self, Refusal> {
+        if path.len() > MAX_PATH_BYTES {
+            return Err(Refusal::new(
+                Code::UriTooLong,
+                format!(
+                    "the path is longer than {MAX_PATH_BYTES} bytes, the most that leases are asked about; put what is long into the query or the body"
+                ),
+            ));
+        }
         let has_encoded_slash = check_path(path, endpoint.host.as_str())?;
         if let Some(query) = query {
             check_query(query)?;
@@ -424,6 +433,18 @@ mod tests {
             let target = inside(&tunnel(), &request(path, Some("api.example.com"))).unwrap();
             assert_eq!(&*target.path, path);
         }
+    }
+
+    #[test]
+    fn a_path_that_no_lease_is_asked_about_is_too_long() {
+        let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+        let target = |path: &str| inside(&tunnel(), &request(path, Some("api.example.com")));
+        assert!(target(&path(MAX_PATH_BYTES)).is_ok());
+        let refusal = target(&path(MAX_PATH_BYTES + 1)).unwrap_err();
+        assert_eq!(refusal.code, Code::UriTooLong);
+        assert!(refusal.detail.contains("4096"), "{}", refusal.detail);
+        let query = format!("/a?{}", path(MAX_PATH_BYTES));
+        assert!(target(&query).is_ok());
     }
 
     #[test]

@@ -280,6 +280,14 @@ async fn a_request_beyond_the_bounds_is_414_or_431() {
     send(&stack, &token, &long)
         .await
         .expect_refusal(414, "uri_too_long");
+    let undecided = format!(
+        "GET /{} HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n",
+        "a".repeat(5_000)
+    );
+    let reply = send(&stack, &token, &undecided)
+        .await
+        .expect_refusal(414, "uri_too_long");
+    assert!(reply.text().contains("4096"), "{}", reply.text());
     let many = format!(
         "GET / HTTP/1.1\r\nHost: api.stripe.com\r\n{}\r\n",
         "X-A: 1\r\n".repeat(400)
