@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Version};
 use leases::authorize::MAX_PATH_BYTES;
+use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
 use providers::template::Template;
@@ -282,6 +283,36 @@ fn check_query(query: &str) -> Result<(), Refusal> {
     providers::path::check_query(query).map_err(|odd| ambiguous(odd.as_str()))
 }
 
+/// Refuses a query that names another method than the request's: a framework that takes the method from there would carry
+/// out what policy did not see (threats.md B10).
+pub(crate) fn check_named_method(query: Option<&str>, method: &str) -> Result<(), Refusal> {
+    for pair in query.unwrap_or_default().split(['&', ';']) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode_str(value).decode_utf8_lossy();
+        if names_method(name) && !value.trim().eq_ignore_ascii_case(method) {
+            return Err(ambiguous(
+                "the query names another method than the request; send that method itself",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn names_method(name: &str) -> bool {
+    const NAMES: [&str; 4] = [
+        "-method",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+    ];
+    let name = name.replace('+', " ");
+    let name = percent_decode_str(&name).decode_utf8_lossy();
+    // As PHP reads a name: up to its brackets or a zero.
+    let name = name.split(['[', '\0']).next().unwrap_or_default();
+    let name = name.trim().to_ascii_lowercase().replace('_', "-");
+    NAMES.contains(&&*name)
+}
+
 pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
     check_method(request.method.as_str())
 }
@@ -445,6 +476,40 @@ mod tests {
         assert!(refusal.detail.contains("4096"), "{}", refusal.detail);
         let query = format!("/a?{}", path(MAX_PATH_BYTES));
         assert!(target(&query).is_ok());
+    }
+
+    #[test]
+    fn a_query_that_names_another_method_is_refused() {
+        let check = |query, method| check_named_method(Some(query), method).map_err(|r| r.code);
+        for query in [
+            "_method=DELETE",
+            "a=1&_method=delete",
+            "a=1;_method=PUT",
+            "%5Fmethod=DELETE",
+            "_METHOD=DELETE",
+            "_method[]=DELETE",
+            "_method%00=DELETE",
+            "+_method=DELETE",
+            "_method=POST&_method=DELETE",
+            "_method",
+            "X-HTTP-Method-Override=DELETE",
+            "x_http_method_override=DELETE",
+            "x-http-method=PUT",
+            "X-Method-Override=PATCH",
+        ] {
+            assert_eq!(check(query, "POST"), Err(Code::AmbiguousRequest), "{query}");
+        }
+        for query in [
+            "",
+            "_method=POST",
+            "_method=p%4Fst",
+            "method=DELETE",
+            "a=_method",
+            "x=1&my_method=PUT",
+        ] {
+            assert_eq!(check(query, "POST"), Ok(()), "{query}");
+        }
+        assert_eq!(check_named_method(None, "POST"), Ok(()));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::head::{self, HeadError};
 use crate::limits::Load;
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
-use crate::normalize::Target;
+use crate::normalize::{self, Target};
 use crate::patience::too_slow;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
@@ -92,6 +92,7 @@ impl Pipeline {
         let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
         let served = Served::of(&permit, tunnel, || self.template(&permit));
         served.check_denials(&permit, target, &method)?;
+        normalize::check_named_method(target.query.as_deref(), &method)?;
         if target.has_encoded_slash {
             target.check_encoded_slash(served.template())?;
         }

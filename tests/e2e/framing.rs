@@ -225,6 +225,8 @@ async fn paths_that_servers_read_differently_are_400() {
         "/v1/a%00b",
         "/v1/%zz",
         "/v1/a%252fb",
+        "/v1/charges?_method=DELETE",
+        "/v1/charges?a=1;x-http-method-override=PUT",
         "/v1/..",
         "/v1/a;b=1/../c",
     ];
