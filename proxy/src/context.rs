@@ -119,6 +119,8 @@ pub(crate) struct RequestContext {
     pub(crate) attempts: u32,
     pub(crate) dialled: Option<SocketAddr>,
     pub(crate) upstream_h2_only: bool,
+    /// What its connections over HTTP/2 have in common, where HTTP/1.1 would do as well.
+    pub(crate) h2_way: Option<u64>,
     pub(crate) status: Option<u16>,
     pub(crate) refusal: Option<Refusal>,
 }
@@ -147,6 +149,7 @@ impl RequestContext {
             attempts: 0,
             dialled: None,
             upstream_h2_only: false,
+            h2_way: None,
             status: None,
             refusal: None,
         }

@@ -32,6 +32,7 @@ pub mod refuse;
 mod scrub;
 mod served;
 mod server;
+mod setback;
 mod spend;
 mod strays;
 mod stream;

@@ -1,7 +1,7 @@
 //! Pingora's phases, each calling one step. The reading order is the order of a request's life.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use crate::patience::too_slow;
 use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
 use crate::served::Served;
+use crate::setback::Setbacks;
 use crate::spend::Spending;
 use crate::stream::chunk_error;
 use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
@@ -57,6 +58,7 @@ pub(crate) struct Pipeline {
     pub(crate) authenticator: Authenticator,
     pub(crate) catalog: tokio::sync::watch::Receiver<Arc<providers::catalog::Catalog>>,
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) setbacks: Setbacks,
     pub(crate) opener: Opener,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) metrics: Metrics,
@@ -345,6 +347,13 @@ impl ProxyHttp for Shared {
         let to = (&target.host, target.port);
         self.upstreams
             .route(&mut peer, addresses, to, protocol, self.timeouts);
+        if protocol == Protocol::Http2 {
+            let way = self
+                .setbacks
+                .way(peer.group_key, target.host.as_str(), target.port);
+            peer.group_key = self.setbacks.group(peer.group_key, way, Instant::now());
+            ctx.h2_way = Some(way);
+        }
         Ok(Box::new(peer))
     }
 
@@ -524,9 +533,13 @@ impl ProxyHttp for Shared {
         _: &HttpPeer,
         _: &mut Session,
         mut error: Box<Error>,
-        _: &mut RequestContext,
+        ctx: &mut RequestContext,
         _: bool,
     ) -> Box<Error> {
+        // A provider that asks for HTTP/1.1 (`HTTP_1_1_REQUIRED`) is another case, and keeps it.
+        if let (ErrorType::InvalidH2, Some(way)) = (error.etype(), ctx.h2_way) {
+            self.setbacks.note(way, Instant::now());
+        }
         // One use is at most one send (threats.md A20). Bytes may have left by now, so nothing is tried again.
         error.set_retry(false);
         error

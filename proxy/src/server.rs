@@ -36,6 +36,7 @@ use crate::limits::{Limits, Load};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
+use crate::setback::Setbacks;
 use crate::tls::ca::Authority;
 use crate::tls::leaf::Leaves;
 use crate::tls::listener::{ListenerSettings, ListenerTls, ListenerTlsError};
@@ -228,6 +229,7 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
             options.cache_ttl,
         ),
         watcher,
+        setbacks: Setbacks::new(),
         metrics: Metrics::register(&deps.registry)?,
         refusals: RefusalMeter::new(),
         timeouts: UpstreamTimeouts::default(),
