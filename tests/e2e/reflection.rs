@@ -2,6 +2,8 @@
 
 use std::io::Read as _;
 
+use serde_json::json;
+
 use crate::support::{Access, Stack, wait};
 
 async fn ready() -> (Stack, Access, String) {
@@ -328,5 +330,17 @@ async fn a_reflection_is_recorded() {
             .then_some(())
     })
     .await;
+    let outcome = wait::until("the outcome of the use", async || {
+        let events = stack.events().await;
+        events
+            .into_iter()
+            .find(|event| event["action"] == "lease.outcome")
+    })
+    .await;
+    assert_eq!(
+        (&outcome["status"], &outcome["decision"], &outcome["error"]),
+        (&json!(200), &json!("allow"), &json!(null))
+    );
+    assert!(outcome["reflections"].as_u64() > Some(0), "{outcome}");
     stack.finish().await;
 }
