@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{MAX_FORWARDS, TE};
+use http::header::{CONNECTION, MAX_FORWARDS, TE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use leases::authorize::Permit;
 use leases::clock::Clock;
@@ -730,11 +732,37 @@ fn check_upgrade(session: &Session, ctx: &RequestContext) -> Result<(), Refusal>
         && session.req_header().method == http::Method::GET
         && headers.get_all(http::header::UPGRADE).iter().count() == 1;
     if is_websocket && !is_h2(session) && ctx.target.is_some() {
-        return Ok(());
+        return check_handshake(headers);
     }
     Err(Refusal::new(
         Code::UpgradeDenied,
         "only WebSocket upgrades are proxied; send the request without Upgrade",
+    ))
+}
+
+/// A provider that took less than the whole handshake (RFC 6455 section 4.2.1) for one would speak frames to an agent that
+/// expects none, or the other way round.
+fn check_handshake(headers: &HeaderMap) -> Result<(), Refusal> {
+    let one = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    let asks = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let has_key = one("sec-websocket-key").is_some_and(|key| {
+        let key = STANDARD.decode(key.as_bytes().trim_ascii());
+        key.is_ok_and(|key| key.len() == 16)
+    });
+    let is_13 = one("sec-websocket-version").is_some_and(|version| version == "13");
+    if asks && has_key && is_13 {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::AmbiguousRequest,
+        "the WebSocket handshake is not whole; send `Connection: Upgrade`, one Sec-WebSocket-Key of 16 bytes and `Sec-WebSocket-Version: 13`",
     ))
 }
 
@@ -765,6 +793,46 @@ fn declared_length(session: &Session) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_websocket_handshake_is_whole_or_none() {
+        const WHOLE: [(&str, &str); 3] = [
+            ("connection", "keep-alive, Upgrade"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        let check = |fields: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_str(value).unwrap());
+            }
+            check_handshake(&headers).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(check(&WHOLE), Ok(()));
+        for (place, value) in [
+            (0, "keep-alive"),
+            (0, "upgraded"),
+            (1, ""),
+            (1, "dGhlIHNhbXBsZQ=="),
+            (1, "not base64"),
+            (2, "12"),
+            (2, "13, 8"),
+        ] {
+            let mut fields = WHOLE;
+            fields[place].1 = value;
+            assert_eq!(check(&fields), Err(Code::AmbiguousRequest), "{value:?}");
+            let without: Vec<_> = WHOLE
+                .iter()
+                .copied()
+                .filter(|field| field.0 != WHOLE[place].0)
+                .collect();
+            assert_eq!(check(&without), Err(Code::AmbiguousRequest), "{place}");
+            if place > 0 {
+                let twice = [&WHOLE[..], &WHOLE[place..=place]].concat();
+                assert_eq!(check(&twice), Err(Code::AmbiguousRequest), "{place}");
+            }
+        }
+    }
 
     #[test]
     fn an_http2_length_has_one_spelling_as_in_http1() {

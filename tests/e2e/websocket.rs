@@ -47,6 +47,35 @@ async fn shake_hands(tunnel: &mut Tunnel) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn half_a_handshake_is_400_and_does_not_go_on() {
+    const WHOLE: [&str; 4] = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    for (place, field) in [
+        (1, "Connection: keep-alive"),
+        (2, "Sec-WebSocket-Version: 12"),
+        (3, "X-No-Key: 1"),
+    ] {
+        let mut fields = WHOLE;
+        fields[place] = field;
+        let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+        tunnel
+            .request("GET", "/websocket/chat", &fields, b"")
+            .await
+            .unwrap()
+            .expect_refusal(400, "ambiguous_request");
+    }
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn frames_pass_in_both_directions_and_the_handshake_is_injected() {
     let stack = Stack::start().await;
     let access = stack.stripe().await;
