@@ -216,10 +216,16 @@ impl Refusal {
             _ => {}
         }
         if let Some(wait) = self.retry_after {
-            fields.push(("retry-after", wait.as_secs().max(1).to_string().into()));
+            fields.push(("retry-after", whole_seconds(wait).to_string().into()));
         }
         (header(status, &fields), body)
     }
+}
+
+/// Whole seconds that are not shorter than the wait, and at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    let partial = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(partial).max(1)
 }
 
 /// Basic first: it is the scheme that every proxy client knows.
@@ -378,5 +384,28 @@ impl Refusal {
             detail.replacen(&format!("{what} is outside"), &named, 1)
         });
         Self::new(code, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_as_long_as_told_has_waited_long_enough() {
+        for (wait, told) in [
+            (Duration::ZERO, "1"),
+            (Duration::from_millis(1), "1"),
+            (Duration::from_secs(1), "1"),
+            (Duration::from_millis(1_001), "2"),
+            (Duration::from_millis(29_999), "30"),
+        ] {
+            let refusal = Refusal {
+                retry_after: Some(wait),
+                ..Refusal::new(Code::RateLimited, "wait")
+            };
+            let (head, _) = refusal.respond(Door::Proxy, "id");
+            assert_eq!(head.headers["retry-after"], told, "{wait:?}");
+        }
     }
 }
