@@ -249,7 +249,10 @@ impl Stream {
             None => respond.poll_reset(cx),
         })
         .await
-        .or_err(ErrorType::H2Error, "while waiting for the upstream")
+        .or_err(
+            ErrorType::ConnectionClosed,
+            "while waiting for the upstream",
+        )
     }
 
     fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
@@ -308,9 +311,10 @@ impl Stream {
             })?;
         let room = room.or_err(ErrorType::WriteTimedout, WRITING);
         let room = room.map_err(Error::into_down)?;
-        let room = room.ok_or_else(|| Error::explain(ErrorType::H2Error, WRITING).into_down())?;
+        let room =
+            room.ok_or_else(|| Error::explain(ErrorType::ConnectionClosed, WRITING).into_down())?;
         let room = room
-            .or_err(ErrorType::H2Error, WRITING)
+            .or_err(ErrorType::ConnectionClosed, WRITING)
             .map_err(Error::into_down)?;
         self.reading.pass(room.min(bytes));
         Ok(room)

@@ -225,6 +225,46 @@ async fn a_stream_that_its_agent_gives_up_leaves_the_others_be() {
 }
 
 #[tokio::test]
+async fn an_agent_that_closes_its_connection_in_mid_answer_is_gone() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    for is_answered in [true, false] {
+        let events = stack.upstream.stream("events");
+        let tls = stack.tls_for_h2("api.stripe.com", &token).await;
+        let (sender, connection) = h2::client::handshake::<_, Bytes>(tls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let path = if is_answered {
+            "/stream/events"
+        } else {
+            "/hang"
+        };
+        let (response, _body) = sender.send_request(post(path), true).unwrap();
+        if is_answered {
+            let _answer = response.await.unwrap();
+            events.send("data: 1\n\n".into()).await.unwrap();
+        } else {
+            stack.upstream.reached(2).await;
+        }
+        connection.abort();
+        // What is sent now finds nobody.
+        let _ = events.send("data: 2\n\n".into()).await;
+    }
+    let errors = wait::until("both outcomes", async || {
+        let events = stack.events().await;
+        let outcomes = events
+            .iter()
+            .filter(|event| event["action"] == "lease.outcome");
+        let errors: Vec<_> = outcomes.map(|event| event["error"].clone()).collect();
+        (errors.len() == 2).then_some(errors)
+    })
+    .await;
+    assert_eq!(errors, ["agent_gone", "agent_gone"]);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn a_body_that_belies_its_length_leaves_with_nothing() {
     let stack = Stack::start().await;
     let access = stack.stripe().await;
