@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::PROXY_AUTHORIZATION;
+use http::HeaderName;
+use http::header::{COOKIE, PROXY_AUTHORIZATION};
 use leases::mint::Binding;
 use leases::verify::VerifiedLease;
 use pingora::http::RequestHeader;
@@ -13,7 +14,7 @@ use store::Store;
 use store::ledger::{Holding, Standing};
 use time::OffsetDateTime;
 
-use crate::authenticate::{missing, proxy_token};
+use crate::authenticate::{invalid, missing, proxy_token};
 use crate::context::{Link, RequestContext};
 use crate::normalize::{self, RawTarget, Target};
 use crate::pipeline::Pipeline;
@@ -77,6 +78,13 @@ fn gateway(
             "there is no provider of this name; `GET /v1/providers` on the API address lists them",
         )
     })?;
+    // Of two values one server reads the first and another the last. Cookies may come in crumbs.
+    let is_given_twice = |slot: &HeaderName| {
+        *slot != COOKIE && request.headers.get_all(slot).iter().nth(1).is_some()
+    };
+    if template.secret_slots().iter().any(is_given_twice) {
+        return Err(invalid());
+    }
     let token = template
         .gateway_lease(&request.headers)
         .ok_or_else(missing)?;

@@ -131,6 +131,26 @@ async fn the_gateway_takes_the_lease_where_the_providers_key_would_be() {
 }
 
 #[tokio::test]
+async fn the_gateway_takes_one_lease_and_not_two() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    for other in [&*token, "sk_live_of_the_agent"] {
+        let mut wire = stack.proxy_wire().await;
+        let request = format!(
+            "GET /gateway/stripe/v1/charges HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
+             Authorization: Bearer {other}\r\n\r\n",
+            stack.proxy_addr
+        );
+        wire.send(request).await.unwrap();
+        let reply = wire.reply("GET").await.unwrap();
+        reply.expect_refusal(401, "lease_invalid");
+    }
+    assert_eq!(stack.upstream.count(), 0);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn the_gateway_knows_each_providers_slot() {
     let stack = Stack::start().await;
     let secret = stack.secret("sk-ant-");
