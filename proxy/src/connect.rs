@@ -683,6 +683,17 @@ async fn answer<S: Transport>(
     request_id: &str,
     keep: bool,
 ) -> std::io::Result<()> {
+    let text = as_text(refusal, door, request_id, keep);
+    timeout(IDLE, async {
+        conn.write_all(&text).await?;
+        conn.flush().await
+    })
+    .await
+    .map_err(std::io::Error::other)?
+}
+
+/// A refusal as it stands on an HTTP/1 connection, which is kept after it or not.
+pub(crate) fn as_text(refusal: &Refusal, door: Door, request_id: &str, keep: bool) -> BytesMut {
     let (head, body) = refusal.respond(door, request_id);
     let mut text = BytesMut::with_capacity(1024);
     text.extend_from_slice(format!("HTTP/1.1 {}\r\n", head.status).as_bytes());
@@ -698,12 +709,7 @@ async fn answer<S: Transport>(
         b"connection: close\r\n\r\n"
     });
     text.extend_from_slice(&body);
-    timeout(IDLE, async {
-        conn.write_all(&text).await?;
-        conn.flush().await
-    })
-    .await
-    .map_err(std::io::Error::other)?
+    text
 }
 
 /// A stream whose first bytes were read already.

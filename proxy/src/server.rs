@@ -19,6 +19,7 @@ use providers::address::{AddressPolicy, Override};
 use providers::catalog::Catalog;
 use store::Store;
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -27,7 +28,7 @@ use vault::Vault;
 
 use crate::authenticate::Authenticator;
 use crate::body::HeldBodies;
-use crate::connect::Front;
+use crate::connect::{self, Front};
 use crate::credential::Opener;
 use crate::dial::UpstreamProxy;
 use crate::exchange::{Endpoints, Exchange};
@@ -36,6 +37,7 @@ use crate::limits::{Limits, Load};
 use crate::meter::RefusalMeter;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
+use crate::refuse::{Code, Door, Refusal};
 use crate::setback::Setbacks;
 use crate::tls::ca::Authority;
 use crate::tls::leaf::Leaves;
@@ -269,7 +271,7 @@ fn admit(
         tokio::spawn(async move { serve_one(&front, tcp, client, &shutdown, place).await });
     } else {
         front.pipeline.metrics.shed.inc();
-        tokio::spawn(shed(tcp));
+        tokio::spawn(shed(tcp, front.pipeline.clock.now()));
     }
 }
 
@@ -289,7 +291,7 @@ fn take(
         });
     } else {
         front.pipeline.metrics.shed.inc();
-        tokio::spawn(shed(handed.stream));
+        tokio::spawn(shed(handed.stream, front.pipeline.clock.now()));
     }
 }
 
@@ -306,7 +308,14 @@ async fn serve_one(
 }
 
 /// Tells an agent that there is no room, without reading anything of it.
-async fn shed(mut agent: impl AsyncWrite + Unpin) {
-    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nproxy-status: claviger; error=proxy_internal_error; details=\"overloaded\"\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let _ = tokio::time::timeout(Duration::from_secs(1), agent.write_all(FULL)).await;
+async fn shed(mut agent: impl AsyncWrite + Unpin, now: OffsetDateTime) {
+    let refusal = Refusal {
+        retry_after: Some(Duration::from_secs(1)),
+        ..Refusal::new(
+            Code::Overloaded,
+            "this injector has as many connections as it takes; try again in a second",
+        )
+    };
+    let full = connect::as_text(&refusal, Door::Proxy, &leases::request_id(now), false);
+    let _ = tokio::time::timeout(Duration::from_secs(1), agent.write_all(&full)).await;
 }

@@ -151,7 +151,7 @@ async fn beyond_what_the_process_takes_on_it_is_overloaded() {
         .expect_refusal(503, "overloaded");
     assert_eq!(refusal.field("retry-after"), Some("1"));
     let (shed, _) = stack.connect("api.stripe.com:443", &basic(&token)).await;
-    let shed = shed.expect_status(503);
+    let shed = shed.expect_refusal(503, "overloaded");
     assert_eq!(shed.field("retry-after"), Some("1"));
     let status = shed.field("proxy-status").unwrap();
     assert!(status.contains("overloaded"), "{status}");
