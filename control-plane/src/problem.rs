@@ -173,7 +173,7 @@ codes! {
     DestinationBlocked = "destination_blocked", FORBIDDEN, "The address may not be reached",
         "The host leads to an address on this machine, in a private network or of a metadata service. The operator lifts this for a network with `--allow-address`; nothing lifts it for metadata services.";
     PlaintextDenied = "plaintext_denied", FORBIDDEN, "No credential over cleartext",
-        "Write https:// in the URL. A grant can allow cleartext.";
+        "Write https:// in the URL. A grant can allow cleartext for a provider whose template names http:// hosts.";
     UpgradeDenied = "upgrade_denied", FORBIDDEN, "The request asks for another protocol",
         "This API sends plain requests. A WebSocket goes through the injector itself: set `HTTPS_PROXY` to it.";
     ApprovalRequired = "approval_required", FORBIDDEN, "A person has to approve this request",

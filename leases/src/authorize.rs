@@ -82,7 +82,9 @@ pub enum Denial {
         allowed: String,
     },
     /// The credential would leave without TLS: `plaintext_denied`.
-    #[error("a credential is not sent without TLS; use https, or ask for a grant with `cleartext`")]
+    #[error(
+        "a credential is not sent without TLS; use https (a grant with `cleartext` lifts this for a provider whose template names http:// hosts)"
+    )]
     Plaintext,
     /// The decision took more work than is allowed. Counted apart: under load it is no fault of the caller.
     #[error("the lease's checks took more work than is allowed")]

@@ -26,7 +26,7 @@ use vault::{CacheKey, OpenError, OpenedCache, RowBinding, Secret, Vault};
 
 use crate::account;
 use crate::exchange::{Exchange, Occasion, Token};
-use crate::normalize::Target;
+use crate::normalize::{Target, scheme_name};
 use crate::refuse::{Code, Refusal};
 use crate::tls::client::ClientIdentity;
 
@@ -117,8 +117,9 @@ impl Opener {
             return Err(Refusal::new(
                 Code::GrantDenied,
                 format!(
-                    "the template {} sends no credential to {}:{}",
+                    "the template {} sends no credential to {}://{}:{}",
                     template.name(),
+                    scheme_name(target.scheme),
                     target.host,
                     target.port
                 ),
