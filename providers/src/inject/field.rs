@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -149,20 +148,11 @@ fn is_utf8(parameters: &str) -> bool {
 }
 
 fn fill_form(body: &str, name: &str, pair: &str) -> Zeroizing<Vec<u8>> {
-    let mut parts: Vec<&str> = body
-        .split('&')
-        .filter(|pair| !pair.is_empty() && !is_named(pair, name))
-        .collect();
+    let without = query::without(body, &[name]);
+    let kept = without.as_deref().unwrap_or(body);
+    let mut parts: Vec<&str> = kept.split('&').filter(|pair| !pair.is_empty()).collect();
     parts.push(pair);
     Zeroizing::new(parts.join("&").into_bytes())
-}
-
-/// Whether a pair's name is `name` once decoded: `+` is a space, and case and the brackets of PHP's arrays do not count.
-fn is_named(pair: &str, name: &str) -> bool {
-    let found = pair.split('=').next().unwrap_or_default().replace('+', " ");
-    let decoded = percent_decode_str(&found).decode_utf8_lossy();
-    let base = decoded.split('[').next().unwrap_or_default();
-    base.trim().eq_ignore_ascii_case(name)
 }
 
 fn fill_json(
