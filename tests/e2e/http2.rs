@@ -57,6 +57,12 @@ async fn a_host_beside_authority_is_the_same_host_or_421() {
             .unwrap()
             .expect_refusal(400, "ambiguous_request");
     }
+    for length in ["", "00", "+0"] {
+        h2.request("POST", uri, &[("content-length", length)], b"")
+            .await
+            .unwrap()
+            .expect_refusal(400, "ambiguous_request");
+    }
     for uri in [
         "https://user@api.stripe.com/v1/balance",
         "http://api.stripe.com/v1/balance",
