@@ -194,6 +194,24 @@ async fn a_live_stream_is_cut_soon_after_its_lease_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_live_stream_is_cut_soon_after_its_secret_set_is_deleted() {
+    let (stack, access, _, mut tunnel) = in_use().await;
+    let (events, mut framing) = streaming(&stack, &mut tunnel).await;
+
+    stack
+        .admin()
+        .delete(&format!("/v1/vault/secret-sets/{}", access.set))
+        .await
+        .expect_status(204);
+    let deleted = Instant::now();
+    expect_cut(&mut tunnel, &mut framing).await;
+
+    assert!(deleted.elapsed() < CUT_WITHIN, "{:?}", deleted.elapsed());
+    drop(events);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn a_live_stream_is_cut_soon_after_its_lease_expires() {
     let stack = Stack::start().await;
     let access = stack.stripe().await;
