@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use store::{
-    AccountError, CreateAgentError, CreateGrantError, CreateLeaseError, CreatePolicyError,
-    CreateShareError, CreateVaultError, DeleteVaultError, EnrolmentError, LedgerError, LinkError,
-    OverQuota, PatchAgentError, Pause, ReadSecretError, Resource, RotateKeyError, SettingsError,
-    StoreError, VerifyError, WriteSecretError, WriteSetError,
+    AGENT_KEYS, AccountError, CreateAgentError, CreateGrantError, CreateLeaseError,
+    CreatePolicyError, CreateShareError, CreateVaultError, DeleteVaultError, EnrolmentError,
+    LedgerError, LinkError, OverQuota, PatchAgentError, Pause, ReadSecretError, Resource,
+    RotateIdentityError, RotateKeyError, SettingsError, StoreError, VerifyError, WriteSecretError,
+    WriteSetError,
 };
 use vault::{KeyError, OpenError, SealError};
 
@@ -235,6 +236,7 @@ impl From<CreateAgentError> for ApiError {
                 "an agent of that name exists; choose another name",
             ),
             CreateAgentError::Settings(error) => error.into(),
+            CreateAgentError::Moved => Self::new(Code::Conflict, MOVED),
             CreateAgentError::Limit(over) => over.into(),
             CreateAgentError::Store(error) => error.into(),
             other => Self::internal(other),
@@ -261,6 +263,16 @@ impl From<RotateKeyError> for ApiError {
         match error {
             RotateKeyError::NoKey(_) => Self::new(Code::WrongAuthMethod, error.to_string()),
             RotateKeyError::Store(error) => error.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<RotateIdentityError> for ApiError {
+    fn from(error: RotateIdentityError) -> Self {
+        match error {
+            RotateIdentityError::Moved => Self::new(Code::Conflict, MOVED),
+            RotateIdentityError::Store(error) => error.into(),
             other => Self::internal(other),
         }
     }
@@ -369,6 +381,10 @@ impl From<CreateVaultError> for ApiError {
                 Code::NameTaken,
                 "a vault of that name exists; choose another name",
             ),
+            CreateVaultError::Reserved => Self::new(
+                Code::VaultReserved,
+                format!("the name {AGENT_KEYS} is the service's own; choose another name"),
+            ),
             CreateVaultError::Limit(over) => over.into(),
             CreateVaultError::Store(error) => error.into(),
             other => Self::internal(other),
@@ -382,6 +398,10 @@ impl From<DeleteVaultError> for ApiError {
             DeleteVaultError::Default => Self::new(
                 Code::VaultInUse,
                 "the default vault is not deleted, for keys of the service lie in it; delete the secrets and sets that you mean",
+            ),
+            DeleteVaultError::Reserved => Self::new(
+                Code::VaultReserved,
+                "the identity keys of agents lie in this vault, and it stays; an agent's keys are deleted with the agent",
             ),
             DeleteVaultError::InUse(sets) => Self::new(
                 Code::VaultInUse,
@@ -424,6 +444,10 @@ impl From<WriteSecretError> for ApiError {
                 format!(
                     "this path belongs to the secret set {set}; change it with PUT /v1/vault/secret-sets/{{id}} (`claviger set put {set}`), or choose another path"
                 ),
+            ),
+            WriteSecretError::Reserved => Self::new(
+                Code::VaultReserved,
+                "the service alone writes to this vault, where the identity keys of agents lie; an agent gets others with POST /v1/agents/{id}/rotate-identity-keys, and they are deleted with it",
             ),
             WriteSecretError::Limit(over) => over.into(),
             WriteSecretError::Store(error) => error.into(),
@@ -644,6 +668,8 @@ fn challenge(code: Code) -> HeaderValue {
         HeaderValue::from_static(r#"Bearer realm="claviger""#)
     }
 }
+
+const MOVED: &str = "the agent's identity keys, or the vault that they lie in, were changed by others each time; nothing was done, repeat the call";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod agent_keys;
 mod api_key;
 mod auth;
 mod bootstrap;

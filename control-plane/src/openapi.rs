@@ -23,7 +23,7 @@ use crate::routes::{
         system::openapi::handle, system::metrics::handle, system::ca::handle, system::health::handle, system::health::handle_ready, system::health::handle_hsm, problem::describe,
         auth::agent_token::handle, leases::export::handle,
         agents::list::handle, agents::create::handle, agents::get::handle, agents::update::handle, agents::update::handle_put, agents::delete::handle, agents::rotate_key::handle,
-        agents::me::handle, agents::batch_delete::handle,
+        agents::me::handle, agents::batch_delete::handle, agents::rotate_identity_keys::handle, org::agent_keys_vault::handle,
         agents::enroll::handle, agents::enrolments::list, agents::enrolments::approve, agents::enrolments::reject,
         secret_sets::list::handle, secret_sets::create::handle, secret_sets::import::handle, secret_sets::get::handle, secret_sets::update::handle,
         secret_sets::delete::handle, secret_sets::versions::handle, secret_sets::rollback::handle,

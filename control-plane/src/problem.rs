@@ -210,6 +210,8 @@ codes! {
         "What lies under a secret set's prefix is changed with the set, by PUT /v1/vault/secret-sets/{id}, so that every version of the set is whole. Its values are used through the injector or exported under a lease, and never read by their paths.";
     VaultInUse = "vault_in_use", CONFLICT, "The vault is in use",
         "The default vault always exists, and a vault is deleted only when no secret set lies in it.";
+    VaultReserved = "vault_reserved", CONFLICT, "The vault is the service's own",
+        "The service makes the vault `__agent-keys` with an organisation's first agent and keeps agents' identity keys there. Nobody else makes, deletes or writes to a vault of this name; people read in it, and agents as policies let them.";
     WouldShutOut = "would_shut_out", CONFLICT, "This would shut you out",
         "With this change nobody would get in any more: the address rules would not take the address that you call from, or the account would have nothing to sign in with. The detail says what to do first; for address rules `force` does it all the same.";
     RotationRunning = "rotation_running", CONFLICT, "A rotation of this vault runs",

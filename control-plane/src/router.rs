@@ -126,7 +126,7 @@ fn under_lease() -> Router<AppState> {
         .route("/v1/vault/secrets/read", post(leases::read::handle))
 }
 
-/// The agents themselves.
+/// The agents themselves, and where their identity keys lie.
 fn agent_table() -> Router<AppState> {
     Router::new()
         .route("/v1/agents", get(agents::list::handle))
@@ -152,6 +152,14 @@ fn agent_table() -> Router<AppState> {
         .route(
             "/v1/agents/{id}/rotate-key",
             post(agents::rotate_key::handle),
+        )
+        .route(
+            "/v1/agents/{id}/rotate-identity-keys",
+            post(agents::rotate_identity_keys::handle),
+        )
+        .route(
+            "/v1/org/agent-keys-vault",
+            get(org::agent_keys_vault::handle),
         )
 }
 

@@ -69,6 +69,17 @@ Examples:
         /// The agent's name or id
         agent: String,
     },
+    /// Give an agent new identity keys: the SSH and ECDH keys by which others know it
+    ///
+    /// The private halves are secrets of the vault __agent-keys. Those before stay readable there as earlier versions.
+    #[command(after_help = "\
+Examples:
+  claviger agent rotate-identity-keys billing-bot
+  claviger secret get agents/AGENT_ID/ssh/private_key --vault __agent-keys --reveal > id_ed25519")]
+    RotateIdentityKeys {
+        /// The agent's name or id
+        agent: String,
+    },
     /// Ask a person for an agent of one's own; needs no key
     #[command(after_help = "Example:\n  claviger agent enroll billing-bot --email ada@example.org")]
     Enroll {
@@ -328,6 +339,15 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 "the old key of {agent} has ended; the new one is shown this once:"
             ));
             context.output.done(&answer, text(&answer, "api_key"));
+        }
+        Command::RotateIdentityKeys { agent } => {
+            let path = path_of(&client, &agent).await?;
+            let path = format!("{path}/rotate-identity-keys");
+            let rotated = client.post(&path, &json!({})).await?;
+            context.output.note(format!(
+                "agent {agent} has new identity keys; tell those who know it by the old ones:"
+            ));
+            context.output.fields(&rotated);
         }
         Command::Revoke { agents } => revoke(context, &client, &agents).await?,
     }

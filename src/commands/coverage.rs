@@ -113,6 +113,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("rollbackSecretSet", "set rollback"),
     ("rotateAgentKey", "agent rotate-key"),
     ("rotateBindingCredential", "binding rotate"),
+    ("rotateIdentityKeys", "agent rotate-identity-keys"),
     ("rotateKey", "keys rotate"),
     ("rotateSecret", "secret rotate"),
     ("rotateWebhookSecret", "webhook rotate-secret"),
@@ -166,6 +167,10 @@ const WITHOUT: &[(&str, &str)] = &[
     (
         "finishOidcInBrowser",
         "where an identity provider sends a browser back to",
+    ),
+    (
+        "getAgentKeysVault",
+        "`vault show __agent-keys` shows the same",
     ),
     ("getBillingUsage", "the seeds' name for `getUsage`"),
     (

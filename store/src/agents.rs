@@ -9,12 +9,16 @@ use crate::timekeeper::{at, millis};
 use crate::{Actor, ActorKind, NewEvent, Page, PageRequest, Store, StoreError};
 
 mod auth_method;
+pub(crate) mod identity;
 mod oidc;
 mod settings;
 
 pub use auth_method::AuthMethod;
+pub use identity::{IdentityKeys, IdentityPlace, NewIdentity, RotateIdentityError};
 pub use oidc::AgentOidc;
 pub use settings::{AgentSettings, SettingsError, SettingsPatch};
+
+use identity::{RemovedIdentity, StoredIdentity};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Agent {
     pub is_active: bool,
     /// How it authenticates, and the bounds of what it gets by that.
     pub settings: AgentSettings,
+    /// The public halves of its identity keys; absent for one that was made before agents had them.
+    pub identity: Option<IdentityKeys>,
     /// Tokens that were made in an earlier epoch have ended.
     pub token_epoch: u64,
     /// When it was made.
@@ -59,6 +65,8 @@ pub struct NewAgent {
     pub key_hash: Option<[u8; 32]>,
     /// How it authenticates, and the bounds of what it gets by that.
     pub settings: AgentSettings,
+    /// Its identity keys, which decide its id.
+    pub identity: Option<NewIdentity>,
 }
 
 /// What to change; `None` leaves a field as it is.
@@ -87,9 +95,21 @@ pub enum CreateAgentError {
     /// The organisation has as many as it may.
     #[error(transparent)]
     Limit(OverQuota),
+    /// The vault of identity keys was made, or got another key, meanwhile: ask for the place again and seal anew.
+    #[error("the vault of identity keys changed meanwhile")]
+    Moved,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<RotateIdentityError> for CreateAgentError {
+    fn from(error: RotateIdentityError) -> Self {
+        match error {
+            RotateIdentityError::Moved => Self::Moved,
+            RotateIdentityError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<QuotaError> for CreateAgentError {
@@ -146,10 +166,10 @@ impl Agents<'_> {
         actor: &Actor,
     ) -> Result<Agent, CreateAgentError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        let agent = put(self.store, &mut tx, org, new, actor).await?;
-        record(&mut tx, &agent, "agent.create", actor).await?;
+        let made = put(self.store, &mut tx, org, new, actor).await?;
+        made.record(&mut tx, actor).await?;
         tx.commit().await?;
-        Ok(agent)
+        Ok(made.agent)
     }
 
     /// The person who made an agent; `None` when no person did.
@@ -277,8 +297,8 @@ impl Agents<'_> {
         Ok(Some(agent))
     }
 
-    /// Deletes an agent softly: its key, grants and leases end at once, its name is free again.
-    /// False when there is none.
+    /// Deletes an agent softly: its key, grants and leases end at once, its name is free again, and its identity keys are deleted
+    /// as softly. False when there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -289,9 +309,10 @@ impl Agents<'_> {
         actor: &Actor,
     ) -> Result<bool, StoreError> {
         let mut tx = self.store.write(Change::Narrowing(org)).await?;
-        let Some(agent) = remove(&mut tx, org, id).await? else {
+        let Some(Removed { agent, identity }) = remove(&mut tx, org, id).await? else {
             return Ok(false);
         };
+        identity.record(&mut tx, org, actor).await?;
         record(&mut tx, &agent, "agent.delete", actor).await?;
         tx.commit().await?;
         Ok(true)
@@ -316,7 +337,8 @@ impl Agents<'_> {
             for id in some {
                 found.extend(remove(&mut tx, org, id).await?);
             }
-            for agent in found {
+            for Removed { agent, identity } in found {
+                identity.record(&mut tx, org, actor).await?;
                 record(&mut tx, &agent, "agent.delete", actor).await?;
                 deleted.push(agent.id);
             }
@@ -396,37 +418,62 @@ const GET: &str = "SELECT * FROM agents WHERE org_id = $1 AND id = $2 AND delete
 const INSERT: &str = "INSERT INTO agents \
     (id, org_id, name, description, key_hash, is_active, created_at, updated_at, \
     auth_method, public_key, client_cert_fingerprint, oidc_issuer, oidc_client_id, oidc_audience, \
-    token_ttl_seconds, vault_ids, expires_at) \
-    VALUES ($1, $2, $3, $4, $5, 1, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    token_ttl_seconds, vault_ids, expires_at, ssh_public_key, ecdh_public_key) \
+    VALUES ($1, $2, $3, $4, $5, 1, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 const UPDATE: &str = "UPDATE agents SET name = $1, description = $2, is_active = $3, updated_at = $4, \
     auth_method = $7, public_key = $8, client_cert_fingerprint = $9, oidc_issuer = $10, \
     oidc_client_id = $11, oidc_audience = $12, token_ttl_seconds = $13, vault_ids = $14, expires_at = $15, \
     token_epoch = $16 WHERE org_id = $5 AND id = $6";
 
-/// What narrows has a second on Postgres, and each agent takes two statements and an event.
-const DELETED_AT_ONCE: usize = 50;
+/// What narrows has a second on Postgres, and each agent takes three statements and three events.
+const DELETED_AT_ONCE: usize = 25;
 
-/// Makes an agent, active. The event is the caller's to append.
+/// An agent that was made, with what was made for it.
+pub(crate) struct Made {
+    pub(crate) agent: Agent,
+    identity: Option<StoredIdentity>,
+}
+
+impl Made {
+    /// Appends what was made.
+    pub(crate) async fn record(
+        &self,
+        tx: &mut WriteTx<'_>,
+        actor: &Actor,
+    ) -> Result<(), StoreError> {
+        if let Some(identity) = &self.identity {
+            identity.record(tx, &self.agent.org, actor).await?;
+        }
+        record(tx, &self.agent, "agent.create", actor).await
+    }
+}
+
+/// Makes an agent, active. The events are the caller's to append.
 pub(crate) async fn put(
     store: &Store,
     tx: &mut WriteTx<'_>,
     org: &OrgId,
     new: NewAgent,
     actor: &Actor,
-) -> Result<Agent, CreateAgentError> {
+) -> Result<Made, CreateAgentError> {
     if is_taken(tx, org, &new.name, None).await? {
         return Err(CreateAgentError::NameTaken);
     }
     new.settings.check(tx, org).await?;
     let now = at(tx.now());
+    let identity = new.identity;
     let agent = Agent {
-        id: AgentId::new(now),
+        id: identity.as_ref().map_or_else(
+            || AgentId::new(now),
+            |identity| identity.place.agent.clone(),
+        ),
         org: org.clone(),
         name: new.name,
         description: new.description,
         is_active: true,
         settings: new.settings,
+        identity: identity.as_ref().map(|identity| identity.public),
         token_epoch: 0,
         created_at: now,
         updated_at: now,
@@ -442,6 +489,7 @@ pub(crate) async fn put(
         .bind(&key_hash[..])
         .bind(tx.now())
         .bind_all(agent.settings.values()?)
+        .bind_all(identity::values(agent.identity))
         .execute(tx.conn())
         .await?;
     Guard::check(guard, tx, org).await?;
@@ -453,7 +501,11 @@ pub(crate) async fn put(
             .execute(tx.conn())
             .await?;
     }
-    Ok(agent)
+    let identity = match identity {
+        Some(identity) => Some(identity.store(tx, org, actor).await?),
+        None => None,
+    };
+    Ok(Made { agent, identity })
 }
 
 async fn find(
@@ -469,12 +521,18 @@ async fn find(
     row.as_ref().map(read).transpose()
 }
 
-/// Marks an agent as deleted; `None` when there is none.
+/// An agent that was marked as deleted, with what went with it.
+struct Removed {
+    agent: Agent,
+    identity: RemovedIdentity,
+}
+
+/// Marks an agent and its identity keys as deleted; `None` when there is none.
 async fn remove(
     tx: &mut WriteTx<'_>,
     org: &OrgId,
     id: &AgentId,
-) -> Result<Option<Agent>, StoreError> {
+) -> Result<Option<Removed>, StoreError> {
     let Some(agent) = find(tx, org, id).await? else {
         return Ok(None);
     };
@@ -487,7 +545,8 @@ async fn remove(
     .bind(id.as_str())
     .execute(tx.conn())
     .await?;
-    Ok(Some(agent))
+    let identity = identity::remove(tx, &agent).await?;
+    Ok(Some(Removed { agent, identity }))
 }
 
 async fn put_key(
@@ -552,7 +611,7 @@ async fn is_taken(
 }
 
 /// Appends what happened to an agent.
-pub(crate) async fn record(
+async fn record(
     tx: &mut WriteTx<'_>,
     agent: &Agent,
     action: &'static str,
@@ -575,6 +634,7 @@ fn read(row: &Row) -> Result<Agent, StoreError> {
         description: row.try_get("description")?,
         is_active: row.try_get::<i64>("is_active")? != 0,
         settings: AgentSettings::read(row)?,
+        identity: identity::read(row)?,
         token_epoch: count(row, "token_epoch")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

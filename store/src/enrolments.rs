@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use crate::agents::{self, Agent, CreateAgentError, NewAgent};
-use crate::db::{Change, Row, WriteTx, id, optional_time, query, time};
+use crate::db::{Change, On, Row, WriteTx, id, optional_time, query, time};
 use crate::timekeeper::at;
 use crate::{Actor, Decision, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -209,6 +209,18 @@ impl Enrolments<'_> {
         }))
     }
 
+    /// An enrolment that waits for this person, if it does.
+    ///
+    /// # Errors
+    /// [`EnrolmentError::Settled`], [`EnrolmentError::Store`].
+    pub async fn waiting(
+        &self,
+        decider: Decider<'_>,
+        id: &EnrolmentId,
+    ) -> Result<Option<Enrolment>, EnrolmentError> {
+        find(self.store.pool(), self.store.inner.time.now(), decider, id).await
+    }
+
     /// Makes an agent of an enrolment; `None` when none waits for this person. `make` says which agent.
     ///
     /// # Errors
@@ -220,23 +232,24 @@ impl Enrolments<'_> {
         make: impl FnOnce(&Enrolment) -> NewAgent,
     ) -> Result<Option<Agent>, EnrolmentError> {
         let mut tx = self.store.write(Change::Org(decider.org)).await?;
-        let Some(enrolment) = find(&mut tx, decider, id).await? else {
+        let now = tx.now();
+        let Some(enrolment) = find(tx.conn(), now, decider, id).await? else {
             return Ok(None);
         };
         let new = make(&enrolment);
-        let agent = agents::put(self.store, &mut tx, decider.org, new, decider.actor).await?;
+        let made = agents::put(self.store, &mut tx, decider.org, new, decider.actor).await?;
         let approved = EnrolmentStatus::Approved;
-        settle(&mut tx, decider, id, (approved, Some(&agent.id))).await?;
+        settle(&mut tx, decider, id, (approved, Some(&made.agent.id))).await?;
         let event = NewEvent {
             action: "agent.enroll_approve",
-            agent_id: Some(agent.id.clone()),
+            agent_id: Some(made.agent.id.clone()),
             keys: vec![id.to_string()],
             ..NewEvent::default()
         };
         tx.append(decider.org, decider.actor, &event).await?;
-        agents::record(&mut tx, &agent, "agent.create", decider.actor).await?;
+        made.record(&mut tx, decider.actor).await?;
         tx.commit().await?;
-        Ok(Some(agent))
+        Ok(Some(made.agent))
     }
 
     /// Turns an enrolment away. False when none waits for this person.
@@ -249,7 +262,8 @@ impl Enrolments<'_> {
         id: &EnrolmentId,
     ) -> Result<bool, EnrolmentError> {
         let mut tx = self.store.write(Change::Org(decider.org)).await?;
-        if find(&mut tx, decider, id).await?.is_none() {
+        let now = tx.now();
+        if find(tx.conn(), now, decider, id).await?.is_none() {
             return Ok(false);
         }
         settle(&mut tx, decider, id, (EnrolmentStatus::Rejected, None)).await?;
@@ -266,8 +280,9 @@ impl Enrolments<'_> {
 }
 
 /// The enrolment that waits for this person.
-async fn find(
-    tx: &mut WriteTx<'_>,
+async fn find<'c>(
+    on: impl Into<On<'c>>,
+    now: i64,
     decider: Decider<'_>,
     id: &EnrolmentId,
 ) -> Result<Option<Enrolment>, EnrolmentError> {
@@ -277,9 +292,9 @@ async fn find(
     )
     .bind(decider.org.as_str())
     .bind(id.as_str())
-    .bind(tx.now())
+    .bind(now)
     .bind(decider.only)
-    .fetch_optional(tx.conn())
+    .fetch_optional(on)
     .await?;
     let found = row.as_ref().map(read).transpose()?;
     match found {

@@ -76,8 +76,9 @@ pub mod webhooks;
 
 pub use actor::{Actor, ActorKind};
 pub use agents::{
-    Agent, AgentOidc, AgentPatch, AgentSettings, Agents, AuthMethod, CreateAgentError, NewAgent,
-    PatchAgentError, RotateKeyError, SettingsError, SettingsPatch,
+    Agent, AgentOidc, AgentPatch, AgentSettings, Agents, AuthMethod, CreateAgentError,
+    IdentityKeys, IdentityPlace, NewAgent, NewIdentity, PatchAgentError, RotateIdentityError,
+    RotateKeyError, SettingsError, SettingsPatch,
 };
 pub use approvals::Approvals;
 pub use audit::{
@@ -134,7 +135,9 @@ pub use shares::{CreateShareError, NewShare, Recipient, Share, Shares};
 pub use sinks::{Sink, Sinks};
 pub use spend::{Amount, Spend, Spent};
 pub use users::{CreateUserError, NewUser, Role, User, Users};
-pub use vaults::{CreateVaultError, DeleteVaultError, NamedVault, NewVault, Vault, Vaults};
+pub use vaults::{
+    AGENT_KEYS, CreateVaultError, DeleteVaultError, NamedVault, NewVault, Vault, Vaults,
+};
 pub use webhooks::{CreateWebhookError, Delivery, NewWebhook, Webhook, WebhookPatch, Webhooks};
 
 /// When a commit counts as durable.

@@ -13,7 +13,7 @@ use crate::{Actor, NewEvent, Store, StoreError};
 pub enum Resource {
     /// Vaults that somebody made.
     Vaults,
-    /// Secrets that are not deleted, entries of secret sets among them.
+    /// Secrets that are not deleted, entries of secret sets among them and identity keys of agents not.
     Secrets,
     /// Agents that are not deleted.
     Agents,
@@ -317,7 +317,8 @@ async fn count<'c>(
              AND created_by IS NOT NULL"
         }
         Resource::Secrets => {
-            "SELECT COUNT(*) FROM secrets WHERE org_id = $1 AND deleted_at IS NULL"
+            "SELECT COUNT(*) FROM secrets WHERE org_id = $1 AND deleted_at IS NULL AND vault_id NOT IN \
+             (SELECT id FROM vaults WHERE org_id = $1 AND name = '__agent-keys' AND created_by IS NULL)"
         }
         Resource::Agents => "SELECT COUNT(*) FROM agents WHERE org_id = $1 AND deleted_at IS NULL",
         Resource::Requests => return Ok(0),

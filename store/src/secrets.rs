@@ -14,7 +14,7 @@ use crate::db::{
 };
 use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::{at, millis};
-use crate::vaults::is_kek_of;
+use crate::vaults::{is_agent_keys, is_kek_of};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
 
 /// One version of a secret, without its value.
@@ -150,6 +150,9 @@ pub enum WriteSecretError {
     /// The path is a secret set's, or what would be restored was one's.
     #[error("the path belongs to the secret set {0}")]
     SetEntry(String),
+    /// Identity keys of agents lie in the vault, and the service alone writes to it.
+    #[error("the service alone writes to this vault")]
+    Reserved,
     /// The organisation has as many as it may.
     #[error(transparent)]
     Limit(OverQuota),
@@ -210,32 +213,10 @@ impl Secrets<'_> {
         actor: &Actor,
     ) -> Result<SecretVersion, WriteSecretError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        let place = &new.place;
-        check_no_set(&mut tx, org, &place.vault, place.path.as_str()).await?;
-        if !is_kek_of(&mut tx, org, &place.vault, &place.kek_id).await? {
-            return Err(WriteSecretError::Moved);
-        }
+        check_open(&mut tx, org, &new.place.vault, new.place.path.as_str()).await?;
         let guard = Guard::begin(self.store, &mut tx, org, Resource::Secrets).await?;
-        if !count_up(&mut tx, org, place).await? {
-            return Err(WriteSecretError::Moved);
-        }
+        let version = write(&mut tx, org, new, actor).await?;
         Guard::check(guard, &mut tx, org).await?;
-        let version = SecretVersion {
-            id: SecretId::new(at(tx.now())),
-            vault: place.vault.clone(),
-            path: place.path.to_string(),
-            version: place.version,
-            kind: Some(new.kind),
-            metadata: new.metadata,
-            rotation_policy: new.rotation_policy,
-            expires_at: new.expires_at,
-            max_reads: new.max_reads,
-            reads: 0,
-            created_by: Some(actor.id.clone()),
-            created_at: at(tx.now()),
-            disabled_at: None,
-        };
-        insert(&mut tx, org, &version, new.sealed).await?;
         record(&mut tx, org, &version, action, actor).await?;
         tx.commit().await?;
         Ok(version)
@@ -431,7 +412,7 @@ impl Secrets<'_> {
     /// Deletes a secret softly. False when there is none that is not deleted.
     ///
     /// # Errors
-    /// [`WriteSecretError::SetEntry`], [`WriteSecretError::Store`].
+    /// [`WriteSecretError::SetEntry`], [`WriteSecretError::Reserved`], [`WriteSecretError::Store`].
     pub async fn delete(
         &self,
         org: &OrgId,
@@ -440,7 +421,7 @@ impl Secrets<'_> {
         actor: &Actor,
     ) -> Result<bool, WriteSecretError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        check_no_set(&mut tx, org, vault, path.as_str()).await?;
+        check_open(&mut tx, org, vault, path.as_str()).await?;
         let deleted: Option<i64> = query(
             "UPDATE secrets SET deleted_at = $1 WHERE org_id = $2 AND vault_id = $3 AND path = $4 \
              AND deleted_at IS NULL RETURNING version",
@@ -463,7 +444,8 @@ impl Secrets<'_> {
     /// never was one.
     ///
     /// # Errors
-    /// [`WriteSecretError::SetEntry`] also for what a set's deletion deleted; [`WriteSecretError::Store`].
+    /// [`WriteSecretError::SetEntry`] also for what a set's deletion deleted; [`WriteSecretError::Reserved`],
+    /// [`WriteSecretError::Store`].
     pub async fn restore(
         &self,
         org: &OrgId,
@@ -472,7 +454,7 @@ impl Secrets<'_> {
         actor: &Actor,
     ) -> Result<Option<SecretHead>, WriteSecretError> {
         let mut tx = self.store.write(Change::Org(org)).await?;
-        check_no_set(&mut tx, org, vault, path.as_str()).await?;
+        check_open(&mut tx, org, vault, path.as_str()).await?;
         let row = built(format!("{SELECT_HEAD} AND s.path = $3"))
             .bind(org.as_str())
             .bind(vault.as_str())
@@ -511,7 +493,7 @@ impl Secrets<'_> {
     /// when there is no such version.
     ///
     /// # Errors
-    /// [`WriteSecretError::SetEntry`], [`WriteSecretError::Store`].
+    /// [`WriteSecretError::SetEntry`], [`WriteSecretError::Reserved`], [`WriteSecretError::Store`].
     pub async fn disable(
         &self,
         org: &OrgId,
@@ -527,6 +509,7 @@ impl Secrets<'_> {
         if let Some(set) = found.version.set_name() {
             return Err(WriteSecretError::SetEntry(set.to_owned()));
         }
+        check_not_reserved(&mut tx, org, vault).await?;
         if found.version.disabled_at.is_some() {
             return Ok(true);
         }
@@ -693,6 +676,60 @@ pub(crate) async fn take(
     Ok(sealed.map(|sealed| OpenedRow { version, sealed }))
 }
 
+/// Writes a version, in a transaction that is alone in the organisation. Whether the path is open to the writer is asked before, and
+/// the event is the caller's to append.
+pub(crate) async fn write(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewSecret,
+    actor: &Actor,
+) -> Result<SecretVersion, WriteSecretError> {
+    let place = new.place;
+    if !is_kek_of(tx, org, &place.vault, &place.kek_id).await? || !count_up(tx, org, &place).await?
+    {
+        return Err(WriteSecretError::Moved);
+    }
+    let version = SecretVersion {
+        id: SecretId::new(at(tx.now())),
+        vault: place.vault,
+        path: place.path.to_string(),
+        version: place.version,
+        kind: Some(new.kind),
+        metadata: new.metadata,
+        rotation_policy: new.rotation_policy,
+        expires_at: new.expires_at,
+        max_reads: new.max_reads,
+        reads: 0,
+        created_by: Some(actor.id.clone()),
+        created_at: at(tx.now()),
+        disabled_at: None,
+    };
+    insert(tx, org, &version, new.sealed).await?;
+    Ok(version)
+}
+
+/// Refuses a path where only a set, or the service, writes.
+async fn check_open(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    vault: &VaultId,
+    path: &str,
+) -> Result<(), WriteSecretError> {
+    check_no_set(tx, org, vault, path).await?;
+    check_not_reserved(tx, org, vault).await
+}
+
+async fn check_not_reserved(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    vault: &VaultId,
+) -> Result<(), WriteSecretError> {
+    if is_agent_keys(tx, org, vault).await? {
+        return Err(WriteSecretError::Reserved);
+    }
+    Ok(())
+}
+
 /// Refuses a path under the prefix of a set that is not deleted.
 async fn check_no_set(
     tx: &mut WriteTx<'_>,
@@ -780,7 +817,8 @@ async fn insert(
     Ok(())
 }
 
-async fn record(
+/// Appends what happened to a version.
+pub(crate) async fn record(
     tx: &mut WriteTx<'_>,
     org: &OrgId,
     version: &SecretVersion,

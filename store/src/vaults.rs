@@ -3,7 +3,7 @@
 use ::leases::id::{OrgId, VaultId};
 use time::OffsetDateTime;
 
-use crate::db::{Change, Row, WriteTx, id, query, time};
+use crate::db::{Change, On, Row, WriteTx, id, query, time};
 use crate::quotas::{Guard, OverQuota, QuotaError, Resource};
 use crate::timekeeper::at;
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
@@ -21,7 +21,7 @@ pub struct Vault {
     pub description: Option<String>,
     /// The key wrapper's name of its key.
     pub kek_id: String,
-    /// Id of the person who made it; absent for the default vault.
+    /// Id of the person who made it; absent for those that the service makes.
     pub created_by: Option<String>,
     /// The kind of that principal, as events name it.
     pub created_by_type: Option<String>,
@@ -34,6 +34,19 @@ impl Vault {
     pub fn is_default(&self) -> bool {
         self.name == DEFAULT_NAME
     }
+
+    /// Whether it is the one in which agents' identity keys lie, and to which the service alone writes.
+    pub fn is_agent_keys(&self) -> bool {
+        self.name == AGENT_KEYS && self.created_by.is_none()
+    }
+}
+
+/// The name of the vault in which agents' identity keys lie. No vault of people's gets it.
+pub const AGENT_KEYS: &str = "__agent-keys";
+
+/// Whether a name is the service's own, in whatever case: one that looks the same would be taken for it.
+pub fn is_reserved(name: &str) -> bool {
+    name.eq_ignore_ascii_case(AGENT_KEYS)
 }
 
 /// A vault to be made.
@@ -63,6 +76,9 @@ pub enum CreateVaultError {
     /// A vault of that name exists.
     #[error("a vault of that name exists")]
     NameTaken,
+    /// The name is the service's own.
+    #[error("the name {AGENT_KEYS} is the service's own")]
+    Reserved,
     /// The organisation has as many as it may.
     #[error(transparent)]
     Limit(OverQuota),
@@ -87,6 +103,9 @@ pub enum DeleteVaultError {
     /// It is the default vault.
     #[error("the default vault always exists")]
     Default,
+    /// It is the service's own: agents' identity keys lie in it.
+    #[error("the identity keys of agents lie in the vault")]
+    Reserved,
     /// Secret sets lie in it.
     #[error("{0} secret sets lie in the vault")]
     InUse(u64),
@@ -156,16 +175,27 @@ impl Vaults<'_> {
         })
     }
 
+    /// The vault of agents' identity keys; `None` before the organisation's first agent.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn agent_keys(&self, org: &OrgId) -> Result<Option<Vault>, StoreError> {
+        find_agent_keys(self.store.pool(), org).await
+    }
+
     /// Makes a vault. The key under its name exists by then.
     ///
     /// # Errors
-    /// [`CreateVaultError::NameTaken`], [`CreateVaultError::Store`].
+    /// [`CreateVaultError`].
     pub async fn create(
         &self,
         org: &OrgId,
         new: NamedVault,
         actor: &Actor,
     ) -> Result<Vault, CreateVaultError> {
+        if is_reserved(&new.name) {
+            return Err(CreateVaultError::Reserved);
+        }
         let mut tx = self.store.write(Change::Org(org)).await?;
         let taken = query("SELECT 1 FROM vaults WHERE org_id = $1 AND name = $2")
             .bind(org.as_str())
@@ -186,21 +216,7 @@ impl Vaults<'_> {
             created_by_type: Some(actor.kind.as_str().to_owned()),
             created_at: at(tx.now()),
         };
-        query(
-            "INSERT INTO vaults \
-             (id, org_id, name, kek_id, created_at, description, created_by, created_by_type) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(vault.id.as_str())
-        .bind(org.as_str())
-        .bind(&vault.name)
-        .bind(&vault.kek_id)
-        .bind(tx.now())
-        .bind(&vault.description)
-        .bind(&vault.created_by)
-        .bind(&vault.created_by_type)
-        .execute(tx.conn())
-        .await?;
+        insert(&mut tx, &vault).await?;
         Guard::check(guard, &mut tx, org).await?;
         record(&mut tx, &vault, "vault.create", actor).await?;
         tx.commit().await?;
@@ -268,6 +284,9 @@ impl Vaults<'_> {
         };
         if vault.is_default() {
             return Err(DeleteVaultError::Default);
+        }
+        if vault.is_agent_keys() {
+            return Err(DeleteVaultError::Reserved);
         }
         let sets: Option<i64> = query(SETS_IN)
             .bind(org.as_str())
@@ -373,7 +392,74 @@ pub(crate) async fn is_kek_of(
     Ok(found.is_some())
 }
 
-async fn record(
+async fn find_agent_keys<'c>(
+    on: impl Into<On<'c>>,
+    org: &OrgId,
+) -> Result<Option<Vault>, StoreError> {
+    let row = query("SELECT * FROM vaults WHERE org_id = $1 AND name = $2 AND created_by IS NULL")
+        .bind(org.as_str())
+        .bind(AGENT_KEYS)
+        .fetch_optional(on)
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Makes the vault of agents' identity keys unless it is there, in a transaction that is alone in the organisation, and gives it if
+/// it did; the event is the caller's to append. Whoever was first has made it: whether it is the one under whose key something was
+/// sealed, [`is_kek_of`] says.
+pub(crate) async fn ensure_agent_keys(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    new: NewVault,
+) -> Result<Option<Vault>, StoreError> {
+    if find_agent_keys(tx.conn(), org).await?.is_some() {
+        return Ok(None);
+    }
+    let vault = Vault {
+        id: new.id,
+        org: org.clone(),
+        name: AGENT_KEYS.to_owned(),
+        description: Some("identity keys of agents, written by the service alone".to_owned()),
+        kek_id: new.kek_id,
+        created_by: None,
+        created_by_type: None,
+        created_at: at(tx.now()),
+    };
+    insert(tx, &vault).await?;
+    Ok(Some(vault))
+}
+
+/// Whether a vault is the one to which the service alone writes.
+pub(crate) async fn is_agent_keys(
+    tx: &mut WriteTx<'_>,
+    org: &OrgId,
+    vault: &VaultId,
+) -> Result<bool, StoreError> {
+    let own = find_agent_keys(tx.conn(), org).await?;
+    Ok(own.is_some_and(|own| own.id == *vault))
+}
+
+async fn insert(tx: &mut WriteTx<'_>, vault: &Vault) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO vaults \
+         (id, org_id, name, kek_id, created_at, description, created_by, created_by_type) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(vault.id.as_str())
+    .bind(vault.org.as_str())
+    .bind(&vault.name)
+    .bind(&vault.kek_id)
+    .bind(tx.now())
+    .bind(&vault.description)
+    .bind(&vault.created_by)
+    .bind(&vault.created_by_type)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Appends what happened to a vault.
+pub(crate) async fn record(
     tx: &mut WriteTx<'_>,
     vault: &Vault,
     action: &'static str,

@@ -9,6 +9,7 @@ pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod me;
 mod oidc;
+pub(crate) mod rotate_identity_keys;
 pub(crate) mod rotate_key;
 mod seeds;
 mod settings;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use store::{Agent, AuthMethod, SettingsError};
 use utoipa::ToSchema;
 
+use crate::agent_keys;
 use crate::error::ApiError;
 use crate::jwt::TOKEN_LIFETIME;
 use crate::problem::Code;
@@ -56,6 +58,12 @@ pub(crate) struct AgentView {
     /// For whom those tokens are made.
     #[serde(skip_serializing_if = "Option::is_none")]
     oidc_audience: Option<String>,
+    /// The Ed25519 key by which others know it over SSH: 32 bytes in base64. `null` for an agent from before, until
+    /// `rotate-identity-keys`. The private half is the secret `agents/{id}/ssh/private_key` of the vault `__agent-keys`.
+    ssh_public_key: Option<String>,
+    /// The P-256 key with which others agree on keys with it: the 65 bytes of an uncompressed point (SEC 1) in base64. The private
+    /// half is the secret `agents/{id}/ecdh/private_key`.
+    ecdh_public_key: Option<String>,
     /// How long its tokens live.
     token_ttl_seconds: u64,
     /// The vaults beyond which it reaches nothing; `null` for no such bound.
@@ -84,6 +92,7 @@ impl From<Agent> for AgentView {
         let token_ttl_seconds = token_lifetime(&agent).as_secs();
         let settings = agent.settings;
         let (oidc_issuer, oidc_client_id, oidc_audience) = oidc::shown(settings.oidc);
+        let (ssh_public_key, ecdh_public_key) = agent_keys::shown(agent.identity);
         Self {
             id: agent.id,
             org_id: agent.org,
@@ -96,6 +105,8 @@ impl From<Agent> for AgentView {
             oidc_issuer,
             oidc_client_id,
             oidc_audience,
+            ssh_public_key,
+            ecdh_public_key,
             token_ttl_seconds,
             vault_ids: settings.vault_ids,
             expires_at: settings.expires_at.map(Timestamp),

@@ -1,5 +1,6 @@
-//! An organisation's people: who belongs to it, with which role, and who is invited.
+//! An organisation: its people, who belongs to it with which role and who is invited, and the vault of its agents' identity keys.
 
+pub(crate) mod agent_keys_vault;
 pub(crate) mod invitations;
 pub(crate) mod members;
 

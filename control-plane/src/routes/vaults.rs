@@ -21,9 +21,9 @@ pub(crate) struct VaultView {
     description: String,
     /// Whether it is the one that always exists, in which secret sets lie.
     is_default: bool,
-    /// Id of the person who made it; absent for the default vault.
+    /// Id of the person who made it; absent for those that the service makes.
     created_by: Option<String>,
-    /// `user`, or `system` for the default vault.
+    /// `user`, or `system` for the default vault and `__agent-keys`.
     created_by_type: String,
     created_at: Timestamp,
     /// Always false: no client holds a key of its own to a vault.

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agent_keys;
 mod agent_oidc;
 mod agents;
 mod approvals;

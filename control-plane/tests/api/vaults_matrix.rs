@@ -251,8 +251,9 @@ async fn lists_hold_what_is_the_callers_own() {
         answer.ok(200)[field].as_array().unwrap().len()
     };
     for (caller, vaults, secrets) in [
-        (Caller::Admin, 2, Some(1)),
-        (Caller::Auditor, 2, Some(1)),
+        // The default vault, the one of agents' identity keys, and `v`.
+        (Caller::Admin, 3, Some(1)),
+        (Caller::Auditor, 3, Some(1)),
         (Caller::AgentWithPolicy, 1, Some(1)),
         (Caller::AgentWithPolicyElsewhere, 1, Some(0)),
         (Caller::AgentWithoutPolicy, 0, None),

@@ -229,6 +229,8 @@ pub(super) const TABLES: &[Table] = &[
             ("oidc_issuer", Text),
             ("oidc_client_id", Text),
             ("oidc_audience", Text),
+            ("ssh_public_key", Bytes),
+            ("ecdh_public_key", Bytes),
         ],
     },
     Table {

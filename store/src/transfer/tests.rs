@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::leases::RevocationId;
-use ::leases::id::{BindingId, OrgId, WebhookId};
+use ::leases::id::{AgentId, BindingId, OrgId, VaultId, WebhookId};
 use ::leases::policy::{Conditions, Effect, PathPattern, Permission, Rule};
 use ::leases::scope::Kind as LeaseKind;
 use serde_json::json;
@@ -15,10 +15,11 @@ use super::*;
 use crate::audit::verify_offline;
 use crate::testing::*;
 use crate::{
-    AgentOidc, AgentSettings, Allowances, AuthMethod, Delivery, Identified, IpRuleKind, NewAccount,
-    NewAgent, NewBinding, NewDeviceLogin, NewEnrolment, NewInvitation, NewIpRule, NewOidcLogin,
-    NewPolicy, NewSealedKey, NewShare, NewUser, NewWebhook, OfflineOptions, PageRequest,
-    PasswordDigest, PolicyPrincipal, Rate, Recipient, Role, RotationKind, Spend,
+    AgentOidc, AgentSettings, Allowances, AuthMethod, Delivery, Identified, IdentityKeys,
+    IdentityPlace, IpRuleKind, NewAccount, NewAgent, NewBinding, NewDeviceLogin, NewEnrolment,
+    NewIdentity, NewInvitation, NewIpRule, NewOidcLogin, NewPolicy, NewSealedKey, NewShare,
+    NewUser, NewWebhook, OfflineOptions, PageRequest, PasswordDigest, PolicyPrincipal, Rate,
+    Recipient, Role, RotationKind, Spend,
 };
 
 /// A store with rows in every table, two organisations in each, closed.
@@ -299,6 +300,20 @@ async fn fill_people(world: &World, tenant: &Tenant) {
             }),
             ..AgentSettings::default()
         },
+        identity: Some(NewIdentity {
+            place: IdentityPlace {
+                agent: AgentId::new(START),
+                vault: VaultId::new(START),
+                kek_id: "kek".to_owned(),
+                version: 1,
+            },
+            public: IdentityKeys {
+                ssh: [7; 32],
+                ecdh: [7; 65],
+            },
+            ssh_sealed: b"sealed".to_vec(),
+            ecdh_sealed: b"sealed".to_vec(),
+        }),
         ..NewAgent::default()
     };
     store.agents().create(org, agent, &actor).await.unwrap();

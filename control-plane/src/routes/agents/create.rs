@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use leases::id::AgentId;
 use serde::Deserialize;
-use store::{AgentSettings, AuthMethod, CreateAgentError, NewAgent};
+use store::{Agent, AgentSettings, AuthMethod, CreateAgentError, NewAgent};
 use utoipa::ToSchema;
 
 use super::seeds::AgentBody;
@@ -11,6 +12,7 @@ use super::{
     AgentWithKey, check_description, check_name, name_taken, oidc, settings, settings_refused,
 };
 use crate::AppState;
+use crate::agent_keys;
 use crate::api_key::{ApiKey, KeyHolder};
 use crate::auth::Person;
 use crate::error::ApiError;
@@ -93,12 +95,10 @@ pub(crate) async fn handle(
         description: body.description,
         key_hash: key.as_ref().map(ApiKey::hash),
         settings,
+        identity: None,
     };
-    let agent = state
-        .store
-        .agents()
-        .create(&person.org, new, &person.actor)
-        .await
+    let agent = make(&state, &person, new)
+        .await?
         .map_err(|error| match error {
             CreateAgentError::NameTaken => name_taken(&body.name),
             CreateAgentError::Settings(error) => settings_refused(error),
@@ -109,4 +109,25 @@ pub(crate) async fn handle(
         api_key: key.map(|key| key.reveal().to_owned()),
     };
     Ok((StatusCode::CREATED, axum::Json(answer)))
+}
+
+/// Makes an agent with its identity keys, or neither.
+async fn make(
+    state: &AppState,
+    person: &Person,
+    new: NewAgent,
+) -> Result<Result<Agent, CreateAgentError>, ApiError> {
+    let id = AgentId::new(state.clock.now());
+    let agents = state.store.agents();
+    for _ in 0..agent_keys::ATTEMPTS {
+        let new = NewAgent {
+            identity: Some(agent_keys::seal(state, &person.org, &id).await?),
+            ..new.clone()
+        };
+        match agents.create(&person.org, new, &person.actor).await {
+            Err(CreateAgentError::Moved) => {}
+            made => return Ok(made),
+        }
+    }
+    Ok(Err(CreateAgentError::Moved))
 }

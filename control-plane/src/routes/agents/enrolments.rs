@@ -4,11 +4,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leases::id::{AgentId, EnrolmentId, UserId};
 use serde::{Deserialize, Serialize};
-use store::{Decider, Enrolment, NewAgent};
+use store::{Agent, CreateAgentError, Decider, Enrolment, EnrolmentError, NewAgent, NewIdentity};
 use utoipa::ToSchema;
 
 use super::{AgentWithKey, check_name};
 use crate::AppState;
+use crate::agent_keys;
 use crate::api_key::{ApiKey, KeyHolder};
 use crate::auth::Person;
 use crate::error::ApiError;
@@ -106,21 +107,43 @@ pub(crate) async fn approve(
         check_name(name)?;
     }
     let key = ApiKey::generate(KeyHolder::Agent);
-    let make = |enrolment: &Enrolment| NewAgent {
+    let make = |enrolment: &Enrolment, identity| NewAgent {
         name: body.name.clone().unwrap_or_else(|| enrolment.name.clone()),
         description: enrolment.description.clone(),
         key_hash: Some(key.hash()),
+        identity: Some(identity),
         ..NewAgent::default()
     };
-    let enrolments = state.store.enrolments();
-    let agent = enrolments
-        .approve(decider(&person), &id.parse("enrolment")?, make)
-        .await?;
+    let agent = admit(&state, &person, &id.parse("enrolment")?, make).await?;
     let agent = agent.ok_or_else(|| ApiError::not_found("enrolment", &id.0))?;
     Ok(axum::Json(AgentWithKey {
         agent: agent.into(),
         api_key: Some(key.reveal().to_owned()),
     }))
+}
+
+/// Makes an agent with its identity keys of an enrolment, if it waits for this person.
+async fn admit(
+    state: &AppState,
+    person: &Person,
+    id: &EnrolmentId,
+    make: impl Fn(&Enrolment, NewIdentity) -> NewAgent,
+) -> Result<Option<Agent>, ApiError> {
+    let enrolments = state.store.enrolments();
+    // Asked before any key is made.
+    if enrolments.waiting(decider(person), id).await?.is_none() {
+        return Ok(None);
+    }
+    let agent = AgentId::new(state.clock.now());
+    for _ in 0..agent_keys::ATTEMPTS {
+        let identity = agent_keys::seal(state, &person.org, &agent).await?;
+        let made = enrolments.approve(decider(person), id, |enrolment| make(enrolment, identity));
+        match made.await {
+            Err(EnrolmentError::Agent(CreateAgentError::Moved)) => {}
+            made => return Ok(made?),
+        }
+    }
+    Err(CreateAgentError::Moved.into())
 }
 
 /// Turns an enrolment away.

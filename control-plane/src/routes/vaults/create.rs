@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leases::id::VaultId;
 use serde::Deserialize;
+use store::vaults::is_reserved;
 use store::{CreateVaultError, NamedVault, NewVault};
 use utoipa::ToSchema;
 
@@ -68,6 +69,9 @@ fn check(name: &str, description: Option<&str>) -> Result<(), ApiError> {
         let rule = format_args!("must not begin with {}, as ids do", VaultId::PREFIX);
         return Err(ApiError::invalid("name", rule));
     }
+    if is_reserved(name) {
+        return Err(CreateVaultError::Reserved.into());
+    }
     if description.is_some_and(|text| !is_label(text, MAX_DESCRIPTION)) {
         let rule =
             format_args!("must be at most {MAX_DESCRIPTION} characters without control characters");
@@ -82,14 +86,19 @@ const MAX_DESCRIPTION: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::Code;
 
     #[test]
     fn a_name_is_a_label_that_is_no_id() {
-        for good in ["payments", "Team A (prod)", "__agent-keys", "\u{1F511}"] {
+        for good in ["payments", "Team A (prod)", "__own", "\u{1F511}"] {
             check(good, None).unwrap();
         }
         for bad in ["", " ", " a", "a\n", "vlt_x", "VLT_01K3", &"x".repeat(101)] {
             assert!(check(bad, None).is_err(), "{bad:?}");
+        }
+        for reserved in ["__agent-keys", "__AGENT-keys"] {
+            let refused = check(reserved, None).unwrap_err();
+            assert_eq!(refused.code(), Code::VaultReserved);
         }
         check("a", Some("what it is for")).unwrap();
         assert!(check("a", Some("a\u{1b}[31m")).is_err());
