@@ -38,6 +38,7 @@ mod grpc;
 mod h2_hostile;
 mod hsm;
 mod http2;
+mod identity_keys;
 mod kill_switch;
 mod kms;
 mod limits;

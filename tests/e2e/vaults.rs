@@ -19,7 +19,7 @@ async fn put(stack: &Stack, path: &str, value: &Canary, more: &[&str]) {
 }
 
 /// What a command prints that is asked for a value: it is not among what the leak sweep reads.
-async fn revealed(stack: &Stack, arguments: &[&str]) -> String {
+pub(crate) async fn revealed(stack: &Stack, arguments: &[&str]) -> String {
     let mut command = stack.command(arguments);
     let output = command.stdin(Stdio::null()).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
