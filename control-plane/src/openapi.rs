@@ -42,7 +42,7 @@ use crate::routes::{
         shares::inbound::handle, shares::accept::handle, shares::decline::handle, shares::revoke::handle,
         policies::list::handle, policies::create::handle, policies::update::handle, policies::delete::handle, policies::explain::handle,
         keys::list::handle, keys::rotate::handle, keys::migrate::handle, keys::rotation::handle,
-        approvals::list::handle, approvals::get::handle, approvals::decide::handle, approvals::approve::handle, approvals::deny::handle,
+        approvals::list::handle, approvals::ask::handle, approvals::get::handle, approvals::decide::handle, approvals::approve::handle, approvals::deny::handle,
         kill_switch::status::handle, kill_switch::minting::handle, kill_switch::revoke_all::handle,
         auth::token::handle, auth::sign_out::handle, auth::sign_up::handle, auth::key_token::handle, auth::accept_invitation::handle,
         auth::me::get, auth::me::update, auth::change_password::handle, auth::api_keys::list, auth::api_keys::create, auth::api_keys::revoke,

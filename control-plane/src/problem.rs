@@ -239,7 +239,7 @@ codes! {
     InvalidTemplate = "invalid_template", UNPROCESSABLE_ENTITY, "The provider template has mistakes",
         "The detail lists every mistake with its line and field.";
     ApprovalLimit = "approval_limit", TOO_MANY_REQUESTS, "Too many requests wait for approval",
-        "At most 32 requests of an agent wait at once. Have some of them decided, or wait as long as `Retry-After` says.";
+        "At most 32 requests of an agent wait at once, and 32 questions. Have some of them decided, or wait as long as `Retry-After` says.";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
         "Wait as long as `Retry-After` says.";
     SpendExceeded = "spend_exceeded", TOO_MANY_REQUESTS, "The budget is spent",

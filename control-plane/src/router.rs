@@ -223,6 +223,7 @@ fn authenticated() -> Router<AppState> {
         .route("/v1/explain", get(system::explain::handle))
         .route("/v1/injector", get(system::injector::handle))
         .route("/v1/approvals", get(approvals::list::handle))
+        .route("/v1/approvals/request", post(approvals::ask::handle))
         .route("/v1/approvals/{id}", get(approvals::get::handle))
         .route("/v1/approvals/{id}/decide", post(approvals::decide::handle))
         .route(

@@ -125,6 +125,9 @@ BEGIN
     CREATE POLICY injector_asks ON approvals FOR INSERT TO claviger_injector
         WITH CHECK (status = 'pending' AND decided_at IS NULL);
 
+    -- Questions that open nothing here are the control plane's alone.
+    GRANT SELECT, INSERT, UPDATE, DELETE ON consents TO claviger_control_plane;
+
     -- The injector records uses, and closes those that a dead node left open.
     FOR f IN SELECT p.oid::REGPROCEDURE AS name FROM pg_proc p WHERE p.pronamespace = 'public'::REGNAMESPACE
         AND p.proname IN ('ledger_rows', 'ledger_commit', 'ledger_commit_approved', 'ledger_spend', 'node_silence', 'node_close')

@@ -8,3 +8,26 @@ ALTER TABLE agents ADD COLUMN ecdh_public_key BLOB;
 
 -- A vault that somebody gave this name keeps all but the name: who may read in it must not come to read private keys.
 UPDATE vaults SET name = name || '-' || id WHERE name = '__agent-keys';
+
+-- What agents and people ask a person: beside the requests in `approvals`, and apart from them, so that no use can be approved by it.
+-- `status` is pending, approved or rejected; what is pending or approved past `expires_at` has expired.
+CREATE TABLE consents (
+    id              TEXT   NOT NULL PRIMARY KEY,
+    org_id          TEXT   NOT NULL REFERENCES orgs (id),
+    asked_by        TEXT   NOT NULL,
+    asked_by_type   TEXT   NOT NULL,
+    action          TEXT   NOT NULL,
+    target_type     TEXT   NOT NULL,
+    target_id       TEXT   NOT NULL,
+    summary         TEXT   NOT NULL,
+    reason          TEXT,
+    status          TEXT   NOT NULL,
+    created_at      BIGINT NOT NULL,
+    expires_at      BIGINT NOT NULL,
+    decided_at      BIGINT,
+    decided_by      TEXT,
+    decision_reason TEXT
+);
+CREATE INDEX consents_by_org ON consents (org_id, id);
+CREATE INDEX consents_waiting ON consents (org_id, asked_by) WHERE status = 'pending';
+CREATE INDEX consents_by_end ON consents (expires_at);

@@ -1,12 +1,12 @@
-//! `approval`: the requests of agents that wait for a person.
+//! `approval`: the requests of agents that wait for a person, and what is asked of people beside them.
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::client::{segment, text};
 
-/// Approvals: requests of agents that wait for a person
+/// Approvals: requests of agents, and questions, that wait for a person
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the requests that wait, or those of another status
@@ -25,6 +25,11 @@ pub(crate) enum Command {
         /// The approval's id, as the agent's refusal names it
         id: String,
     },
+    /// Ask a person for approval of something that you do yourself; it lets no request pass
+    #[command(
+        after_help = "Example:\n  claviger approval ask deploy service web --summary 'put 2.1 live' --reason 'the tests pass'"
+    )]
+    Ask(Ask),
     /// Let a request be made, once
     #[command(after_help = "Example:\n  claviger approval approve apr_01K3ABCDEFGHJKMNPQRSTVWXYZ")]
     Approve(Decision),
@@ -34,6 +39,23 @@ pub(crate) enum Command {
         after_help = "Example:\n  claviger approval reject apr_01K3ABCDEFGHJKMNPQRSTVWXYZ --reason 'too much'"
     )]
     Reject(Decision),
+}
+
+/// What is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// What you want to do
+    action: String,
+    /// The kind of thing that it is done to
+    target_type: String,
+    /// Which one
+    target_id: String,
+    /// The question in a sentence
+    #[arg(long, value_name = "TEXT")]
+    summary: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 /// What is decided on, and why.
@@ -71,16 +93,17 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 .map_or_else(String::new, |status| {
                     format!("?status={}", status.get_name())
                 });
-            let approvals = client
+            let mut approvals = client
                 .all(&format!("/v1/approvals{filter}"), "approvals")
                 .await?;
+            if !output.is_json() {
+                approvals.iter_mut().for_each(add_columns);
+            }
             let columns = [
                 ("ID", "id"),
                 ("STATUS", "status"),
-                ("AGENT", "agent_id"),
-                ("METHOD", "method"),
-                ("HOST", "host"),
-                ("PATH", "path"),
+                ("BY", "by"),
+                ("ASKS FOR", "asks_for"),
                 ("EXPIRES", "expires_at"),
             ];
             output.list("approvals", &columns, &approvals);
@@ -89,13 +112,21 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             let path = format!("/v1/approvals/{}", segment(&id));
             output.fields(&client.get(&path).await?);
         }
+        Command::Ask(ask) => {
+            let body = json!({
+                "action": ask.action, "target_type": ask.target_type, "target_id": ask.target_id,
+                "summary": ask.summary, "reason": ask.reason,
+            });
+            let asked = client.post("/v1/approvals/request", &body).await?;
+            output.note("a person decides; `claviger approval show` says how it stands:");
+            output.done(&asked, text(&asked, "id"));
+        }
         Command::Approve(decision) => {
             let decided = decide(&client, &decision, "approved").await?;
+            let once = if is_request(&decided) { " once" } else { "" };
             let sentence = format!(
-                "approved {} {}{} once, until {}",
-                text(&decided, "method"),
-                text(&decided, "host"),
-                text(&decided, "path"),
+                "approved {}{once}, until {}",
+                asks_for(&decided),
                 text(&decided, "expires_at")
             );
             output.done(&decided, sentence);
@@ -108,11 +139,37 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     Ok(())
 }
 
+/// Whether it lets a request pass, and is no question.
+fn is_request(approval: &Value) -> bool {
+    approval.get("method").is_some()
+}
+
+fn asks_for(approval: &Value) -> String {
+    if is_request(approval) {
+        let [method, host, path] = ["method", "host", "path"].map(|field| text(approval, field));
+        return format!("{method} {host}{path}");
+    }
+    let [action, kind, target, summary] =
+        ["action", "target_type", "target_id", "summary"].map(|field| text(approval, field));
+    format!("{action} {kind} {target}: {summary}")
+}
+
+/// What people see of either kind in one table.
+fn add_columns(approval: &mut Value) {
+    let by = if is_request(approval) {
+        "agent_id"
+    } else {
+        "requested_by"
+    };
+    approval["by"] = json!(text(approval, by));
+    approval["asks_for"] = json!(asks_for(approval));
+}
+
 async fn decide(
     client: &crate::client::Client,
     decision: &Decision,
     word: &str,
-) -> anyhow::Result<serde_json::Value> {
+) -> anyhow::Result<Value> {
     let mut body = json!({ "decision": word });
     if let Some(reason) = &decision.reason {
         body["reason"] = json!(reason);

@@ -102,6 +102,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("putSecret", "secret put"),
     ("rejectEnrolment", "agent reject"),
     ("removeMember", "member remove"),
+    ("requestApproval", "approval ask"),
     ("restoreSecret", "secret restore"),
     ("revokeAll", "kill-switch revoke-all"),
     ("revokeApiKey", "personal-key revoke"),

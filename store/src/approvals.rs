@@ -55,8 +55,18 @@ impl ApprovalStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
+    /// What a stored status is at a time.
+    pub(crate) fn at(self, expires_at: OffsetDateTime, now: i64) -> Self {
+        let is_open = matches!(self, Self::Pending | Self::Approved);
+        if is_open && expires_at <= at(now) {
+            Self::Expired
+        } else {
+            self
+        }
+    }
+
     /// The rows that have it, at the time `$4`. None is stored as expired.
-    const fn condition(self) -> &'static str {
+    pub(crate) const fn condition(self) -> &'static str {
         match self {
             Self::Pending => "AND status = 'pending' AND expires_at > $4",
             Self::Approved => "AND status = 'approved' AND expires_at > $4",
@@ -370,8 +380,8 @@ impl Approvals<'_> {
         Ok(Some(approval))
     }
 
-    /// Deletes approvals that ended 30 days ago, whatever became of them: every ten minutes, however often it is called, and
-    /// 2,000 at a time. Gives their number.
+    /// Deletes approvals, and consents, that ended 30 days ago, whatever became of them: every ten minutes, however often it is
+    /// called, and 2,000 of either at a time. Gives their number.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -383,10 +393,13 @@ impl Approvals<'_> {
         }
         let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
         let mut tx = self.store.write(Change::Installation).await?;
-        let swept = query(SWEEP)
-            .bind(now.saturating_sub(kept))
-            .execute(tx.conn())
-            .await?;
+        let mut swept = 0;
+        for statement in SWEEP {
+            swept += query(statement)
+                .bind(now.saturating_sub(kept))
+                .execute(tx.conn())
+                .await?;
+        }
         tx.commit().await?;
         Ok(swept)
     }
@@ -397,8 +410,12 @@ const KEPT: Duration = Duration::from_hours(30 * 24);
 /// How often old ones are deleted.
 const SWEEP_EVERY_MS: i64 = 10 * 60 * 1_000;
 /// What one sweep deletes: a short change, so that a backlog keeps nobody waiting.
-const SWEEP: &str = "DELETE FROM approvals WHERE id IN \
-    (SELECT id FROM approvals WHERE expires_at < $1 ORDER BY expires_at LIMIT 2000)";
+const SWEEP: [&str; 2] = [
+    "DELETE FROM approvals WHERE id IN \
+     (SELECT id FROM approvals WHERE expires_at < $1 ORDER BY expires_at LIMIT 2000)",
+    "DELETE FROM consents WHERE id IN \
+     (SELECT id FROM consents WHERE expires_at < $1 ORDER BY expires_at LIMIT 2000)",
+];
 const GET: &str = "SELECT * FROM approvals WHERE org_id = $1 AND id = $2";
 const FIND: &str = "SELECT * FROM approvals WHERE org_id = $1 AND digest = $2 AND expires_at > $3 \
     AND status <> 'consumed' ORDER BY id DESC LIMIT 1";
@@ -428,9 +445,11 @@ async fn check_room(tx: &mut WriteTx<'_>, org: &OrgId, agent: &AgentId) -> Resul
         .bind(since)
         .fetch_optional(tx.conn())
         .await?;
-    let Some(row) = row else {
-        return Ok(());
-    };
+    row.map_or(Ok(()), |row| check_waiting(&row, since))
+}
+
+/// Refuses one more than [`MAX_PENDING`]: `waiting` is how many wait, and `first` when the first of them no longer counts.
+pub(crate) fn check_waiting(row: &Row, since: i64) -> Result<(), AskError> {
     if row.try_get::<i64>("waiting")? < MAX_PENDING {
         return Ok(());
     }
@@ -528,7 +547,6 @@ fn read(row: &Row, now: i64) -> Result<Approval, StoreError> {
     let corrupt = || StoreError::Corrupt { what: WHAT };
     let expires_at = time(row, "expires_at")?;
     let status = ApprovalStatus::parse(row.try_get("status")?).ok_or_else(corrupt)?;
-    let is_open = matches!(status, ApprovalStatus::Pending | ApprovalStatus::Approved);
     Ok(Approval {
         id: id(row, "id", WHAT)?,
         org: id(row, "org_id", WHAT)?,
@@ -536,11 +554,7 @@ fn read(row: &Row, now: i64) -> Result<Approval, StoreError> {
         grant_id: id(row, "grant_id", WHAT)?,
         secret_set_id: id(row, "secret_set_id", WHAT)?,
         lease_id: id(row, "lease_id", WHAT)?,
-        status: if is_open && expires_at <= at(now) {
-            ApprovalStatus::Expired
-        } else {
-            status
-        },
+        status: status.at(expires_at, now),
         method: row.try_get("method")?,
         scheme: row.try_get("scheme")?,
         host: row.try_get("host")?,

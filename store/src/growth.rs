@@ -12,6 +12,7 @@ use ::leases::secret_path::SecretPath;
 use test_postgres::Server;
 
 use crate::approvals::{ApprovalStatus, Verdict};
+use crate::consents::Question;
 use crate::ledger::Holding;
 use crate::testing::*;
 use crate::{
@@ -20,12 +21,13 @@ use crate::{
 };
 
 /// Tables that grow with the installation or with time.
-const GROWING: [&str; 18] = [
+const GROWING: [&str; 19] = [
     "agent_creators",
     "agents",
     "approvals",
     "audit_events",
     "budgets",
+    "consents",
     "grants",
     "idempotency_keys",
     "leases",
@@ -110,6 +112,11 @@ fn fill(tenant: &Tenant) -> String {
              {rows}",
             id("apr"),
             id("lse")
+        ),
+        format!(
+            "consents SELECT {}, '{org}', '{agent}', 'agent', 'a', 't', 'i', 's', NULL, \
+             CASE WHEN i % 100 = 0 THEN 'pending' ELSE 'rejected' END, 0, 0 {rows}",
+            id("apr")
         ),
         format!(
             "budgets SELECT {}, NULL, NULL, NULL, 0, 0, 0, 0, 0 {rows}",
@@ -393,6 +400,23 @@ async fn approve(store: &crate::Store, tenant: &Tenant) {
         .await
         .unwrap()
         .unwrap();
+    let consents = store.consents();
+    let question = Question {
+        action: "deploy".to_owned(),
+        target_type: "service".to_owned(),
+        target_id: "web".to_owned(),
+        summary: "put it live".to_owned(),
+        reason: None,
+    };
+    let one = consents.ask(org, question, &actor).await.unwrap();
+    consents.get(org, None, &one.id).await.unwrap().unwrap();
+    for status in [None, Some(ApprovalStatus::Pending)] {
+        for agent in [None, Some(&tenant.agent)] {
+            consents.list(org, agent, status, &page).await.unwrap();
+        }
+    }
+    let decided = consents.decide(org, &one.id, Verdict::Approve, None, &actor);
+    decided.await.unwrap().unwrap();
 }
 
 /// What an injector asks and writes for uses, and what ends them.

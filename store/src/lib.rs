@@ -34,6 +34,7 @@ pub mod agents;
 pub mod approvals;
 pub mod audit;
 pub mod bindings;
+pub mod consents;
 pub mod credentials;
 pub mod db;
 pub mod device_logins;
@@ -86,6 +87,7 @@ pub use audit::{
     SignedHeads, Step, Steps, StreamReport, VerifyError, VerifyReport,
 };
 pub use bindings::{Binding, Bindings, CreateBindingError, NewBinding, Source};
+pub use consents::Consents;
 pub use credentials::{AccountError, Credentials, NewAccount, PasswordDigest, ProfilePatch};
 pub use db::{DatabaseError, StoreError};
 pub use device_logins::{DeviceLogins, DevicePoll, NewDeviceLogin};
@@ -511,6 +513,11 @@ impl Store {
     /// Requests that wait for a person, and what became of them.
     pub const fn approvals(&self) -> Approvals<'_> {
         Approvals { store: self }
+    }
+
+    /// Questions that wait for a person, and what became of them.
+    pub const fn consents(&self) -> Consents<'_> {
+        Consents { store: self }
     }
 
     /// What stops minting, and revokes everything at one stroke.

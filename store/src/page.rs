@@ -61,6 +61,23 @@ fn is_id(text: &str) -> bool {
 }
 
 impl<T> Page<T> {
+    /// One page of two that go on from one place and have one limit.
+    #[must_use]
+    pub fn merge(self, other: Self, request: &PageRequest, id: impl Fn(&T) -> &str) -> Self {
+        let has_more = self.next_cursor.is_some() || other.next_cursor.is_some();
+        let mut items = self.items;
+        items.extend(other.items);
+        items.sort_by(|one, another| id(one).cmp(id(another)));
+        let page = Self::from_overfull(items, request.bounded_limit(), &id);
+        // A page that has more is full, so there is a last item.
+        let last = page.items.last().filter(|_| has_more);
+        let last = last.map(|last| id(last).to_owned());
+        Self {
+            next_cursor: page.next_cursor.or(last),
+            items: page.items,
+        }
+    }
+
     /// A page from up to `limit + 1` items in order of their ids.
     pub(crate) fn from_overfull(mut items: Vec<T>, limit: i64, id: impl Fn(&T) -> &str) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -94,5 +111,40 @@ mod tests {
         ] {
             assert!(!is_id(text), "{text}");
         }
+    }
+
+    /// Walks two lists together.
+    fn walk(one: &[&'static str], other: &[&'static str], limit: u32) -> Vec<Vec<&'static str>> {
+        let mut request = PageRequest {
+            limit,
+            cursor: None,
+        };
+        let mut pages = Vec::new();
+        loop {
+            let page = |list: &[&'static str]| {
+                let after = request.cursor.as_deref().unwrap_or_default();
+                let rest = list.iter().copied().filter(|id| *id > after);
+                let rest = rest.take(limit as usize + 1).collect();
+                Page::from_overfull(rest, request.bounded_limit(), |id: &&'static str| id)
+            };
+            let merged = page(one).merge(page(other), &request, |id| id);
+            pages.push(merged.items);
+            match merged.next_cursor {
+                None => return pages,
+                cursor => request.cursor = cursor,
+            }
+        }
+    }
+
+    #[test]
+    fn two_lists_are_paged_as_one() {
+        let (odd, even) = (["a", "c", "e"], ["b", "d", "f"]);
+        let two: [&[&str]; 3] = [&["a", "b"], &["c", "d"], &["e", "f"]];
+        assert_eq!(walk(&odd, &even, 2), two);
+        assert_eq!(walk(&even, &odd, 2), two);
+        assert_eq!(walk(&odd, &even, 6), [["a", "b", "c", "d", "e", "f"]]);
+        assert_eq!(walk(&["a", "b", "c"], &[], 2), [vec!["a", "b"], vec!["c"]]);
+        assert_eq!(walk(&[], &["a", "b"], 2), [["a", "b"]]);
+        assert_eq!(walk(&[], &[], 2), [Vec::<&str>::new()]);
     }
 }

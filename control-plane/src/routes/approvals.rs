@@ -1,6 +1,7 @@
-//! Approvals: requests of agents that wait for a person, one request each.
+//! Approvals: requests of agents that wait for a person, one request each, and questions that agents and people ask one.
 
 pub(crate) mod approve;
+pub(crate) mod ask;
 pub(crate) mod decide;
 pub(crate) mod deny;
 pub(crate) mod get;
@@ -9,6 +10,7 @@ pub(crate) mod list;
 use leases::id::{AgentId, ApprovalId, GrantId, LeaseId, SetId};
 use serde::{Deserialize, Serialize};
 use store::approvals::{Approval, ApprovalStatus, DecideError, Verdict};
+use store::consents::{Consent, DecideConsentError};
 use utoipa::ToSchema;
 
 use crate::AppState;
@@ -88,12 +90,102 @@ impl From<Approval> for ApprovalView {
     }
 }
 
+/// A question to a person about something that who asks does itself. It opens nothing here.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ConsentView {
+    #[schema(value_type = String, example = "apr_01K3ABCDEFGHJKMNPQRSTVWXYZ")]
+    id: ApprovalId,
+    /// `pending`, `approved`, `rejected` or `expired`.
+    status: &'static str,
+    /// What is asked for, in the words of who asks, as are the four below: nobody has checked them.
+    #[schema(example = "deploy")]
+    action: String,
+    #[schema(example = "service")]
+    target_type: String,
+    #[schema(example = "web")]
+    target_id: String,
+    summary: String,
+    reason: Option<String>,
+    /// Id of who asks.
+    requested_by: String,
+    /// `agent` or `user`.
+    requested_by_type: String,
+    created_at: Timestamp,
+    /// Until when it waits, or is good once it is approved.
+    expires_at: Timestamp,
+    /// Id of the person who decided.
+    decided_by: Option<String>,
+    decided_at: Option<Timestamp>,
+    /// Why that person decided so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_reason: Option<String>,
+}
+
+impl From<Consent> for ConsentView {
+    fn from(consent: Consent) -> Self {
+        let question = consent.question;
+        Self {
+            id: consent.id,
+            status: consent.status.as_str(),
+            action: question.action,
+            target_type: question.target_type,
+            target_id: question.target_id,
+            summary: question.summary,
+            reason: question.reason,
+            requested_by: consent.asked_by,
+            requested_by_type: consent.asked_by_type,
+            created_at: consent.created_at.into(),
+            expires_at: consent.expires_at.into(),
+            decided_by: consent.decided_by,
+            decided_at: consent.decided_at.map(Timestamp),
+            decision_reason: consent.decision_reason,
+        }
+    }
+}
+
+/// Either: a request that waits for approval, or a question.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum EitherView {
+    Request(Box<ApprovalView>),
+    Question(Box<ConsentView>),
+}
+
+impl EitherView {
+    fn id(&self) -> &str {
+        match self {
+            Self::Request(request) => request.id.as_str(),
+            Self::Question(question) => question.id.as_str(),
+        }
+    }
+}
+
+impl From<Approval> for EitherView {
+    fn from(approval: Approval) -> Self {
+        Self::Request(Box::new(approval.into()))
+    }
+}
+
+impl From<Consent> for EitherView {
+    fn from(consent: Consent) -> Self {
+        Self::Question(Box::new(consent.into()))
+    }
+}
+
 /// Why a person decided so.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Because {
     /// For the audit trail, and for the agent whose request is rejected.
     reason: Option<String>,
+}
+
+fn check_reason(reason: Option<&str>) -> Result<(), ApiError> {
+    if reason.is_none_or(|reason| is_label(reason, MAX_REASON)) {
+        return Ok(());
+    }
+    let problem = format_args!("must be 1 to {MAX_REASON} characters and no control characters");
+    Err(ApiError::invalid("reason", problem))
 }
 
 /// Decides, once.
@@ -103,38 +195,46 @@ async fn settle(
     id: &Id,
     verdict: Verdict,
     reason: Option<&str>,
-) -> Result<axum::Json<ApprovalView>, ApiError> {
-    if reason.is_some_and(|reason| !is_label(reason, MAX_REASON)) {
-        let problem =
-            format_args!("must be 1 to {MAX_REASON} characters and no control characters");
-        return Err(ApiError::invalid("reason", problem));
-    }
+) -> Result<axum::Json<EitherView>, ApiError> {
+    check_reason(reason)?;
     let approval: ApprovalId = id.parse("approval")?;
     let approvals = state.store.approvals();
     let decided = approvals
         .decide(&person.org, &approval, verdict, reason, &person.actor)
         .await
         .map_err(|error| match error {
-            DecideError::Settled(approval) => settled(&approval),
+            DecideError::Settled(one) => settled(&one.id, one.decided_by.as_deref(), one.status),
             DecideError::Store(error) => error.into(),
+            other => ApiError::internal(other),
+        })?;
+    if let Some(decided) = decided {
+        return Ok(axum::Json(decided.into()));
+    }
+    let consents = state.store.consents();
+    let decided = consents
+        .decide(&person.org, &approval, verdict, reason, &person.actor)
+        .await
+        .map_err(|error| match error {
+            DecideConsentError::Settled(one) => {
+                settled(&one.id, one.decided_by.as_deref(), one.status)
+            }
+            DecideConsentError::Store(error) => error.into(),
             other => ApiError::internal(other),
         })?;
     let decided = decided.ok_or_else(|| ApiError::not_found("approval", &id.0))?;
     Ok(axum::Json(decided.into()))
 }
 
-fn settled(approval: &Approval) -> ApiError {
-    let detail = match (&approval.decided_by, approval.status) {
-        (_, ApprovalStatus::Expired) => format!(
-            "approval {} has expired; the agent asks anew by repeating its request",
-            approval.id
-        ),
+fn settled(id: &ApprovalId, decided_by: Option<&str>, status: ApprovalStatus) -> ApiError {
+    let detail = match (decided_by, status) {
+        (_, ApprovalStatus::Expired) => {
+            format!("approval {id} has expired; who asked asks anew by repeating the request")
+        }
         (Some(by), status) => format!(
-            "approval {} is {} (decided by {by}), and a decision is made once",
-            approval.id,
+            "approval {id} is {} (decided by {by}), and a decision is made once",
             status.as_str()
         ),
-        (None, status) => format!("approval {} is {}", approval.id, status.as_str()),
+        (None, status) => format!("approval {id} is {}", status.as_str()),
     };
     ApiError::new(Code::ApprovalSettled, detail)
 }

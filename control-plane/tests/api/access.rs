@@ -8,10 +8,11 @@ use store::Role;
 use crate::support::{NOBODY, World, nobody, person, request};
 
 /// Routes that an agent may use for itself; the others are for people.
-const FOR_AGENTS: [(&str, &str); 37] = [
+const FOR_AGENTS: [(&str, &str); 38] = [
     OWN_AGENT,
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/{id}"),
+    ("POST", "/v1/approvals/request"),
     ("GET", "/v1/vault/leases"),
     ("POST", "/v1/vault/leases"),
     ("POST", "/v1/vault/leases/revoke"),

@@ -320,3 +320,137 @@ async fn a_grant_says_what_asks_for_approval() {
             .refused(400, code);
     }
 }
+
+fn question(target: &str) -> Value {
+    json!({
+        "action": "deploy", "target_type": "service", "target_id": target,
+        "summary": "put 2.1 live", "reason": "the tests pass",
+    })
+}
+
+#[tokio::test]
+async fn an_agent_asks_a_person_and_reads_the_answer() {
+    let world = World::new().await;
+    let admin = &world.home.admin;
+    let (agent_id, agent) = world.agent(admin, "bot").await;
+    let (_, other) = world.agent(admin, "other").await;
+    let asked = world.post(QUESTION, &agent, question("web")).await.ok(202);
+    let id = asked["id"].as_str().unwrap();
+    assert_eq!(
+        asked,
+        json!({
+            "id": id, "status": "pending", "action": "deploy", "target_type": "service", "target_id": "web",
+            "summary": "put 2.1 live", "reason": "the tests pass",
+            "requested_by": agent_id, "requested_by_type": "agent",
+            "created_at": "2026-11-22T07:00:00.000Z", "expires_at": "2026-11-23T07:00:00.000Z",
+            "decided_by": null, "decided_at": null,
+        })
+    );
+    assert_eq!(shown(&world, id, &agent).await, asked);
+    let path = format!("/v1/approvals/{id}");
+    for stranger in [&other, &world.other.admin] {
+        world.get(&path, stranger).await.refused(404, "not_found");
+    }
+    // People decide, of its organisation, and it does not.
+    let decide = format!("{path}/decide");
+    let yes = json!({"decision": "approved", "reason": "well done"});
+    let own = world.post(&decide, &agent, yes.clone()).await;
+    own.refused(403, "forbidden");
+    let foreign = world.post(&decide, &world.other.admin, yes.clone()).await;
+    foreign.refused(404, "not_found");
+    let auditor = person(&world.store, &world.home.org, "auditor", Role::Auditor).await;
+    for path in [&decide, &QUESTION.to_owned()] {
+        let refused = world.post(path, &auditor, yes.clone()).await;
+        refused.refused(403, "forbidden");
+    }
+    let decided = world.post(&decide, admin, yes).await.ok(200);
+    assert_eq!(decided["status"], "approved");
+    assert_eq!(decided["decision_reason"], "well done");
+    let read = shown(&world, id, &agent).await;
+    assert_eq!(read, decided);
+    assert!(read["decided_by"].as_str().unwrap().starts_with("usr_"));
+    assert_eq!(read["decided_at"], "2026-11-22T07:00:00.000Z");
+    for word in ["approve", "deny"] {
+        let again = world
+            .post(&format!("{path}/{word}"), admin, json!({}))
+            .await;
+        again.refused(409, "approval_settled");
+    }
+    let second = world.post(QUESTION, &agent, question("api")).await;
+    let deny = format!("/v1/approvals/{}/deny", second.field("/id"));
+    let denied = world.post(&deny, admin, json!({})).await.ok(200);
+    assert_eq!(denied["status"], "rejected");
+}
+
+#[tokio::test]
+async fn questions_and_requests_are_one_list() {
+    let world = World::new().await;
+    let granted = world.granted(json!({})).await;
+    let admin = &world.home.admin;
+    let mut ids = Vec::new();
+    for nth in 0..3 {
+        ids.push(ask(&world, &granted, &format!("/v1/refunds/{nth}")).await);
+        world.clock.advance(Duration::from_millis(2));
+        let asked = world.post(QUESTION, &granted.agent, question("web")).await;
+        ids.push(asked.field("/id"));
+        world.clock.advance(Duration::from_millis(2));
+    }
+    let by_person = world.post(QUESTION, admin, question("mine")).await.ok(202);
+    assert_eq!(by_person["requested_by_type"], "user");
+    let listed = async |who: &Who| {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/approvals?status=pending&limit=2{cursor}");
+            let page = world.get(&path, who).await.ok(200);
+            let approvals = page["approvals"].as_array().unwrap();
+            assert!(approvals.len() <= 2);
+            found.extend(
+                approvals
+                    .iter()
+                    .map(|one| one["id"].as_str().unwrap().to_owned()),
+            );
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return found,
+            }
+        }
+    };
+    assert_eq!(listed(&granted.agent).await, ids);
+    ids.push(by_person["id"].as_str().unwrap().to_owned());
+    assert_eq!(listed(admin).await, ids);
+}
+
+#[tokio::test]
+async fn a_question_is_bounded_and_so_is_their_number() {
+    let world = World::new().await;
+    let (_, agent) = world.agent(&world.home.admin, "bot").await;
+    for (field, most) in [
+        ("action", 128),
+        ("target_type", 64),
+        ("target_id", 256),
+        ("summary", 1024),
+        ("reason", 256),
+    ] {
+        for bad in [String::new(), "a\nb".to_owned(), "x".repeat(most + 1)] {
+            let mut body = question("web");
+            body[field] = json!(bad);
+            let detail = world.post(QUESTION, &agent, body).await;
+            let detail = detail.refused(400, "invalid_request");
+            assert!(detail.starts_with(&format!("{field}: ")), "{detail}");
+        }
+    }
+    let mut wider = question("web");
+    wider["grant_id"] = json!("grt_01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    let refused = world.post(QUESTION, &agent, wider).await;
+    refused.refused(400, "unknown_field");
+    for nth in 0..32 {
+        let asked = world.post(QUESTION, &agent, question(&format!("web-{nth}")));
+        asked.await.ok(202);
+    }
+    let refused = world.post(QUESTION, &agent, question("one more")).await;
+    refused.refused(429, "approval_limit");
+    world.clock.advance(Duration::from_hours(24));
+    world.post(QUESTION, &agent, question("web")).await.ok(202);
+}
+
+const QUESTION: &str = "/v1/approvals/request";

@@ -526,6 +526,27 @@ pub(super) const TABLES: &[Table] = &[
         ],
     },
     Table {
+        name: "consents",
+        key: 1,
+        columns: &[
+            ("id", Text),
+            ("org_id", Text),
+            ("asked_by", Text),
+            ("asked_by_type", Text),
+            ("action", Text),
+            ("target_type", Text),
+            ("target_id", Text),
+            ("summary", Text),
+            ("reason", Text),
+            ("status", Text),
+            ("created_at", Integer),
+            ("expires_at", Integer),
+            ("decided_at", Integer),
+            ("decided_by", Text),
+            ("decision_reason", Text),
+        ],
+    },
+    Table {
         name: "bindings",
         key: 1,
         columns: &[

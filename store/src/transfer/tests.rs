@@ -13,6 +13,7 @@ use test_postgres::{Database, Server};
 
 use super::*;
 use crate::audit::verify_offline;
+use crate::consents::Question;
 use crate::testing::*;
 use crate::{
     AgentOidc, AgentSettings, Allowances, AuthMethod, Delivery, Identified, IdentityKeys,
@@ -168,6 +169,15 @@ async fn fill(world: &World, tenant: &Tenant) {
     }
     let asked = tenant.asked("/v1/refunds", b"");
     store.approvals().ask(org, &asked, &person()).await.unwrap();
+    let question = Question {
+        action: "deploy".to_owned(),
+        target_type: "service".to_owned(),
+        target_id: "web".to_owned(),
+        summary: "put it live".to_owned(),
+        reason: None,
+    };
+    let consents = store.consents();
+    consents.ask(org, question, &person()).await.unwrap();
     store
         .rotations()
         .start(org, &tenant.vault, RotationKind::Rewrap, 2, &person())

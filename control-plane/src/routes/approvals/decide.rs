@@ -5,7 +5,7 @@ use serde::Deserialize;
 use store::approvals::Verdict;
 use utoipa::ToSchema;
 
-use super::{ApprovalView, settle};
+use super::{EitherView, settle};
 use crate::AppState;
 use crate::auth::Person;
 use crate::error::ApiError;
@@ -31,15 +31,15 @@ enum Decision {
     Rejected,
 }
 
-/// Decides on a request that waits, once.
+/// Decides on a request or a question that waits, once.
 #[utoipa::path(post, path = "/v1/approvals/{id}/decide", tag = "approvals", operation_id = "decide", request_body = Decide,
-    params(("id" = String, Path)), responses((status = 200, body = ApprovalView), (status = 409, body = Problem)))]
+    params(("id" = String, Path)), responses((status = 200, body = EitherView), (status = 409, body = Problem)))]
 pub(crate) async fn handle(
     State(state): State<AppState>,
     person: Person,
     id: Id,
     Json(body): Json<Decide>,
-) -> Result<axum::Json<ApprovalView>, ApiError> {
+) -> Result<axum::Json<EitherView>, ApiError> {
     let verdict = match body.decision {
         Decision::Approved => Verdict::Approve,
         Decision::Rejected => Verdict::Reject,

@@ -4,10 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use leases::id::AgentId;
 use serde::{Deserialize, Serialize};
+use store::Page;
 use store::approvals::ApprovalStatus;
 use utoipa::{IntoParams, ToSchema};
 
-use super::ApprovalView;
+use super::EitherView;
 use crate::AppState;
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -29,11 +30,11 @@ pub(crate) struct ApprovalFilter {
 /// A page of approvals.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ApprovalList {
-    approvals: Vec<ApprovalView>,
+    approvals: Vec<EitherView>,
     next_cursor: Option<String>,
 }
 
-/// Lists approvals in the order they were asked for.
+/// Lists requests and questions that wait for a person, or waited, in the order they were asked for.
 #[utoipa::path(get, path = "/v1/approvals", tag = "approvals", operation_id = "listApprovals", params(Paging, ApprovalFilter),
     responses((status = 200, body = ApprovalList), (status = 404, body = Problem)))]
 pub(crate) async fn handle(
@@ -48,14 +49,23 @@ pub(crate) async fn handle(
         .transpose()?;
     let agent = caller.agent().cloned().or(named);
     let status = filter.status.as_deref().map(read_status).transpose()?;
+    let (org, agent, request) = (caller.org(), agent.as_ref(), paging.request()?);
     let approvals = state.store.approvals();
-    let page = approvals
-        .list(caller.org(), agent.as_ref(), status, &paging.request()?)
-        .await?;
+    let requests = approvals.list(org, agent, status, &request).await?;
+    let consents = state.store.consents();
+    let questions = consents.list(org, agent, status, &request).await?;
+    let page = viewed(requests).merge(viewed(questions), &request, EitherView::id);
     Ok(Json(ApprovalList {
-        approvals: page.items.into_iter().map(ApprovalView::from).collect(),
+        approvals: page.items,
         next_cursor: page.next_cursor,
     }))
+}
+
+fn viewed<T: Into<EitherView>>(page: Page<T>) -> Page<EitherView> {
+    Page {
+        items: page.items.into_iter().map(Into::into).collect(),
+        next_cursor: page.next_cursor,
+    }
 }
 
 fn read_status(word: &str) -> Result<ApprovalStatus, ApiError> {
