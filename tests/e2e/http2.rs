@@ -238,7 +238,7 @@ async fn an_agent_that_closes_its_connection_in_mid_answer_is_gone() {
     for is_answered in [true, false] {
         let events = stack.upstream.stream("events");
         let tls = stack.tls_for_h2("api.stripe.com", &token).await;
-        let (sender, connection) = h2::client::handshake::<_, Bytes>(tls).await.unwrap();
+        let (sender, connection) = h2::client::handshake(tls).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut sender = sender.ready().await.unwrap();
         let path = if is_answered {
