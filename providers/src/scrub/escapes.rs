@@ -143,7 +143,7 @@ impl Escapes {
         let escaped = match first {
             b'%' => percent(text, byte, self.percent),
             b'\\' => json(text, byte, self.json),
-            b'&' => html(text, byte, self.html),
+            b'&' => html(text, byte, self.html, end),
             b'=' if self.mail => then(&text[1..], 1, |rest| hex(rest, byte)),
             _ => Step::No,
         };
@@ -262,22 +262,22 @@ fn short(text: &[u8], byte: u8) -> Step {
 }
 
 /// `&#115;`, `&#x73;` and `&lowbar;`, and each of them with its `&` as `&amp;`.
-fn html(text: &[u8], byte: u8, times: u8) -> Step {
+fn html(text: &[u8], byte: u8, times: u8, end: End) -> Step {
     let twice = if times > 1 {
-        after(text, b"&amp;", |rest| reference(rest, byte))
+        after(text, b"&amp;", |rest| reference(rest, byte, end))
     } else {
         Step::No
     };
     twice.or(|| match times {
         0 => Step::No,
-        _ => after(text, b"&", |rest| reference(rest, byte)),
+        _ => after(text, b"&", |rest| reference(rest, byte, end)),
     })
 }
 
 /// What follows the `&`.
-fn reference(text: &[u8], byte: u8) -> Step {
-    after(text, b"#x", |rest| number(rest, byte, 16))
-        .or(|| after(text, b"#", |rest| number(rest, byte, 10)))
+fn reference(text: &[u8], byte: u8, end: End) -> Step {
+    after(text, b"#x", |rest| number(rest, byte, 16, end))
+        .or(|| after(text, b"#", |rest| number(rest, byte, 10, end)))
         .or(|| {
             names(byte).fold(Step::No, |found, name| {
                 found.or(|| match literal(text, name.as_bytes()) {
@@ -288,9 +288,10 @@ fn reference(text: &[u8], byte: u8) -> Step {
         })
 }
 
-/// A number in base ten or sixteen, to its semicolon.
-fn number(text: &[u8], byte: u8, base: u8) -> Step {
-    let mut expected = [b';'; 4];
+/// A number in base ten or sixteen, with the semicolon that browsers miss as little as its digits need it to end
+/// (HTML, section 13.2.5.75).
+fn number(text: &[u8], byte: u8, base: u8, end: End) -> Step {
+    let mut expected = [b'0'; 3];
     let (mut rest, mut first) = (byte, 3);
     while rest > 0 && first > 0 {
         first -= 1;
@@ -302,9 +303,16 @@ fn number(text: &[u8], byte: u8, base: u8) -> Step {
     if zeros + digits > MOST_DIGITS {
         return Step::No;
     }
-    then(&text[zeros..], zeros, |rest| {
-        literal(rest, &expected[first..])
-    })
+    let length = match literal(&text[zeros..], &expected[first..]) {
+        Step::Taken(taken) => zeros + taken,
+        other => return other,
+    };
+    match (text.get(length), end) {
+        (Some(b';'), _) => Step::Taken(length + 1),
+        (Some(next), _) if char::from(*next).is_digit(u32::from(base)) => Step::No,
+        (None, End::Open) => Step::Short,
+        (Some(_), _) | (None, End::Final) => Step::Taken(length),
+    }
 }
 
 /// The two digits of a byte, of either case.

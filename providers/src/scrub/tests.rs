@@ -167,6 +167,7 @@ fn encodings() -> Vec<(&'static str, Vec<u8>)> {
             "triple percent of what is reserved",
             specials(|b| format!("%2525{b:02X}")),
         ),
+        ("html without semicolons", each_byte(|b| format!("&#{b}"))),
         ("html capital X", each_byte(|b| format!("&#X{b:X};"))),
         ("html padded", each_byte(|b| format!("&#{b:05};"))),
         ("html hex padded", each_byte(|b| format!("&#x{b:06x};"))),
