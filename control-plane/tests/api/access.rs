@@ -8,8 +8,10 @@ use store::Role;
 use crate::support::{NOBODY, World, nobody, person, request};
 
 /// Routes that an agent may use for itself; the others are for people.
-const FOR_AGENTS: [(&str, &str); 38] = [
+const FOR_AGENTS: [(&str, &str); 39] = [
     OWN_AGENT,
+    // Where it sends its requests.
+    ("GET", "/v1/injector"),
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/{id}"),
     ("POST", "/v1/approvals/request"),
