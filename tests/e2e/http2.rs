@@ -57,7 +57,7 @@ async fn a_host_beside_authority_is_the_same_host_or_421() {
             .unwrap()
             .expect_refusal(400, "ambiguous_request");
     }
-    for length in ["", "00", "+0"] {
+    for length in ["", "00"] {
         h2.request("POST", uri, &[("content-length", length)], b"")
             .await
             .unwrap()

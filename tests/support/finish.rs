@@ -278,6 +278,8 @@ fn was_sent(event: &Value, outcomes: &BTreeMap<&str, &Value>) -> Sent {
     let outcome = event["use_id"].as_str().and_then(|id| outcomes.get(id));
     let outcome = outcome.unwrap_or_else(|| panic!("a use without an outcome: {event}"));
     match outcome["error"].as_str() {
+        // A live stream was cut: its answer had begun.
+        Some("grant_denied") if outcome["status"] == 200 => Sent::Yes,
         Some(error) if UNSENT.contains(&error) => Sent::No,
         Some(error) if UNCERTAIN.contains(&error) => Sent::Perhaps,
         _ => Sent::Yes,
