@@ -48,6 +48,7 @@ Examples:
   claviger run --set github/dev/me --set stripe/test/me --agent bot --ttl 15m -- claude
   claviger run --set stripe/test/me -- curl https://api.stripe.com/v1/balance
   claviger run --learn --set openai/dev/me -- python agent.py     and the grants it needed")]
+#[expect(clippy::doc_markdown, reason = "the comments are help texts")]
 pub(crate) struct Args {
     /// A set: provider/environment/name; repeatable, the request's host decides
     #[arg(long, required = true, value_name = "P/E/N")]

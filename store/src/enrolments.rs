@@ -237,19 +237,19 @@ impl Enrolments<'_> {
             return Ok(None);
         };
         let new = make(&enrolment);
-        let made = agents::put(self.store, &mut tx, decider.org, new, decider.actor).await?;
+        let admitted = agents::put(self.store, &mut tx, decider.org, new, decider.actor).await?;
         let approved = EnrolmentStatus::Approved;
-        settle(&mut tx, decider, id, (approved, Some(&made.agent.id))).await?;
+        settle(&mut tx, decider, id, (approved, Some(&admitted.agent.id))).await?;
         let event = NewEvent {
             action: "agent.enroll_approve",
-            agent_id: Some(made.agent.id.clone()),
+            agent_id: Some(admitted.agent.id.clone()),
             keys: vec![id.to_string()],
             ..NewEvent::default()
         };
         tx.append(decider.org, decider.actor, &event).await?;
-        made.record(&mut tx, decider.actor).await?;
+        admitted.record(&mut tx, decider.actor).await?;
         tx.commit().await?;
-        Ok(Some(made.agent))
+        Ok(Some(admitted.agent))
     }
 
     /// Turns an enrolment away. False when none waits for this person.

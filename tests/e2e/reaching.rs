@@ -27,11 +27,11 @@ async fn address_and_key_are_enough_to_find_the_injector() {
         stack.upstream.last().field("authorization"),
         format!("Bearer {}", access.secret.text())
     );
-    let probed = stack.run(elsewhere(&stack, &["doctor", "--json"])).await;
-    let probed: Value = serde_json::from_str(&probed.stdout).unwrap();
-    let probes = probed["probes"].as_array().unwrap();
+    let doctor = stack.run(elsewhere(&stack, &["doctor", "--json"])).await;
+    let found: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let probes = found["probes"].as_array().unwrap();
     let injector = probes.iter().find(|probe| probe["probe"] == "injector");
-    assert_eq!(injector.unwrap()["state"], "ok", "{probed}");
+    assert_eq!(injector.unwrap()["state"], "ok", "{found}");
     stack.finish().await;
 }
 

@@ -260,10 +260,11 @@ fn warnings(
             .iter()
             .any(|slot| slot.carries_whole(key))
     };
-    warnings.extend(values.iter().filter(|(key, _)| sent(key)).filter_map(|(key, value)| {
-        entries::is_unfit_for_a_header(value).then(|| {
-            format!("{key} has a line break, a control character or a space at an end, which no header carries: {} can inject nothing by it", template.name())
-        })
+    let unfit = values
+        .iter()
+        .filter(|(key, value)| sent(key) && entries::is_unfit_for_a_header(value));
+    warnings.extend(unfit.map(|(key, _)| {
+        format!("{key} has a line break, a control character or a space at an end, which no header carries: {} can inject nothing by it", template.name())
     }));
     for (key, used) in template.keys() {
         if *used == providers::KeyUse::Required && !keys.contains(key) {

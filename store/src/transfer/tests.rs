@@ -107,6 +107,7 @@ async fn fill(world: &World, tenant: &Tenant) {
         .await
         .unwrap();
     fill_people(world, tenant).await;
+    fill_workload(world, tenant).await;
     update_set(store, tenant, &["STRIPE_SECRET_KEY", "A"]).await;
     let gone = create_set(store, org, "gone", &["B"]).await;
     store
@@ -299,6 +300,9 @@ async fn fill_people(world: &World, tenant: &Tenant) {
     let logins = store.oidc_logins();
     assert!(logins.begin(login).await.unwrap());
     assert!(logins.take_token(&hash("token"), until).await.unwrap());
+}
+
+async fn fill_workload(world: &World, tenant: &Tenant) {
     let agent = NewAgent {
         name: "ci".to_owned(),
         settings: AgentSettings {
@@ -326,7 +330,8 @@ async fn fill_people(world: &World, tenant: &Tenant) {
         }),
         ..NewAgent::default()
     };
-    store.agents().create(org, agent, &actor).await.unwrap();
+    let agents = world.store.agents();
+    agents.create(&tenant.org, agent, &person()).await.unwrap();
 }
 
 fn file(world: &World, name: &str) -> PathBuf {

@@ -137,10 +137,11 @@ async fn admit(
     let agent = AgentId::new(state.clock.now());
     for _ in 0..agent_keys::ATTEMPTS {
         let identity = agent_keys::seal(state, &person.org, &agent).await?;
-        let made = enrolments.approve(decider(person), id, |enrolment| make(enrolment, identity));
-        match made.await {
+        let approval =
+            enrolments.approve(decider(person), id, |enrolment| make(enrolment, identity));
+        match approval.await {
             Err(EnrolmentError::Agent(CreateAgentError::Moved)) => {}
-            made => return Ok(made?),
+            admitted => return Ok(admitted?),
         }
     }
     Err(CreateAgentError::Moved.into())
