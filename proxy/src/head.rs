@@ -461,6 +461,13 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
+        let longest = "a".repeat(MAX_TARGET - 1);
+        assert!(
+            parse(&format!(
+                "GET /{longest} HTTP/1.1\r\nHost: a.example\r\n\r\n"
+            ))
+            .is_ok()
+        );
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
         assert_eq!(parse(&long), Err(HeadError::TargetTooLong));
         let many = format!(

@@ -416,4 +416,53 @@ mod tests {
         assert_eq!(pace.pass_at(at(10_000), 1_000), None);
         assert_eq!(pace.pass_at(at(10_000), 1), Some(at(1)));
     }
+
+    #[test]
+    fn one_limit_is_a_limit() {
+        let some = NonZeroU32::new(1);
+        let none = Share::default();
+        for share in [
+            Share {
+                tunnels: some,
+                ..none
+            },
+            Share {
+                requests: some,
+                ..none
+            },
+            Share {
+                bytes_per_second: some,
+                ..none
+            },
+        ] {
+            assert!(!share.is_unlimited(), "{share:?}");
+        }
+        let unlimited = Share {
+            tunnels: None,
+            requests: None,
+            bytes_per_second: None,
+        };
+        assert!(unlimited.is_unlimited());
+    }
+
+    #[test]
+    fn of_those_that_are_gone_only_debtors_are_remembered() {
+        let slow = Share {
+            bytes_per_second: NonZeroU32::new(1),
+            ..Share::default()
+        };
+        let accounts = Mutex::default();
+        let find = |id: usize| find(&accounts, &id, || Account::new(Whose::Agent, slow));
+        let here = find(0);
+        let debtor = find(1);
+        debtor.pace.as_ref().unwrap().pass(1_000_000);
+        drop(debtor);
+        for id in 2..=KEPT {
+            find(id);
+        }
+        let kept = accounts.lock();
+        assert!(kept.contains_key(&0) && kept.contains_key(&1));
+        assert_eq!(kept.len(), 3, "those two and the last");
+        assert_eq!(Arc::strong_count(&here), 2);
+    }
 }

@@ -337,6 +337,17 @@ mod tests {
         Ok(out)
     }
 
+    #[test]
+    fn what_came_of_a_frame_that_never_ends_is_passed_on() {
+        let text = format!("{}{}", "x".repeat(50), &SECRET[..20]);
+        let mut stream = frame(true, OpCode::Data(Data::Text), &[b'y'; 100]);
+        stream.truncate(stream.len() - 100);
+        stream.extend_from_slice(text.as_bytes());
+        for size in [1, 7, stream.len()] {
+            assert_eq!(scanned(Framing::WebSocket, &stream, size).unwrap(), stream);
+        }
+    }
+
     fn frame(is_final: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
         let header = FrameHeader {
             is_final,

@@ -467,6 +467,18 @@ mod tests {
     }
 
     #[test]
+    fn a_query_passes_as_it_is_or_not_at_all() {
+        let target = |query: &str| {
+            let path = format!("/v1?{query}");
+            inside(&tunnel(), &request(&path, Some("api.example.com")))
+        };
+        let plain = "a=%C3%A9&b[]=x&c=%252e;d";
+        assert_eq!(target(plain).unwrap().query.as_deref(), Some(plain));
+        let refusal = target("a=caf\u{e9}").unwrap_err();
+        assert_eq!(refusal.code, Code::AmbiguousRequest);
+    }
+
+    #[test]
     fn a_path_that_no_lease_is_asked_about_is_too_long() {
         let path = |length: usize| format!("/{}", "a".repeat(length - 1));
         let target = |path: &str| inside(&tunnel(), &request(path, Some("api.example.com")));
