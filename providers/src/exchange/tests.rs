@@ -246,6 +246,7 @@ fn each_algorithm_signs_so_that_its_public_key_verifies() {
 fn a_service_account_signs_for_the_scope_that_is_asked_for() {
     let template = Catalog::builtin().get("google-service-account").unwrap();
     let recipe = &template.recipes()[0];
+    assert!(!recipe.is_of_github());
     let file = json!({
         "type": "service_account", "client_email": "bot@p.iam.gserviceaccount.com",
         "private_key_id": "kid1", "private_key": RSA_KEY, "token_uri": "https://evil.example/token",
@@ -304,6 +305,7 @@ fn narrowed(
 ) -> Result<Value, RecipeError> {
     let template = Catalog::builtin().get("github-app").unwrap();
     let recipe = &template.recipes()[0];
+    assert!(recipe.is_of_github());
     let mut pairs = vec![
         ("GITHUB_APP_ID", "12345"),
         ("GITHUB_APP_PRIVATE_KEY", RSA_KEY),

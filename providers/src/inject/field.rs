@@ -340,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn a_field_takes_any_text_without_controls() {
+        for value in ["k", "K\"\\ &=+", "caf\u{e9}"] {
+            assert_eq!(why_not_a_field_value(value.as_bytes()), None, "{value}");
+        }
+        for value in [&b""[..], b"a\nb", b"a\0", b"\xff"] {
+            assert!(why_not_a_field_value(value).is_some(), "{value:?}");
+        }
+    }
+
+    #[test]
     fn a_json_member_is_set_and_the_rest_stays_byte_by_byte() {
         for (names, body, filled) in [
             (

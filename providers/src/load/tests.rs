@@ -535,6 +535,30 @@ fn places_beyond_headers_are_read_with_their_mistakes() {
 }
 
 #[test]
+fn fields_of_a_body_that_lie_within_each_other_are_one_slot() {
+    let inject = "header = \"X-Api-Key\"\nvalue  = \"Key ${ACME_KEY}\"";
+    let field = |pointer: &str| format!("json = \"{pointer}\"\nvalue = \"${{ACME_KEY}}\"");
+    for (one, other, is_one) in [
+        ("/auth", "/auth/key", true),
+        ("/auth/key", "/auth", true),
+        ("/auth/key", "/auth/key", true),
+        ("/auth/key", "/auth/token", false),
+        ("/auth", "/authority", false),
+    ] {
+        let two = format!("{}\n\n[[inject]]\n{}", field(one), field(other));
+        let told = match parse_template("acme.toml", &GOOD.replacen(inject, &two, 1)) {
+            Ok(_) => String::new(),
+            Err(mistakes) => mistakes.to_string(),
+        };
+        assert_eq!(
+            told.contains("fills a slot that"),
+            is_one,
+            "{one} {other}: {told}"
+        );
+    }
+}
+
+#[test]
 fn a_keyed_hash_is_read_with_its_mistakes() {
     let inject = "header = \"X-Api-Key\"\nvalue  = \"Key ${ACME_KEY}\"";
     let hmac = |fields: &str| GOOD.replacen(inject, &format!("hmac = {{ {fields} }}"), 1);
