@@ -408,4 +408,73 @@ mod tests {
             assert_eq!(head.headers["retry-after"], told, "{wait:?}");
         }
     }
+
+    #[test]
+    fn what_is_wrong_with_a_lease_has_its_status_by_the_door_and_all_else_has_one() {
+        for code in [
+            Code::LeaseMissing,
+            Code::LeaseInvalid,
+            Code::LeaseExpired,
+            Code::LeaseRevoked,
+        ] {
+            let status = |door| Refusal::new(code, "no").status(door);
+            let statuses = [Door::Proxy, Door::Gateway, Door::Inside].map(status);
+            assert_eq!(statuses, [407, 401, 403], "{code:?}");
+        }
+        for (code, status) in [
+            (Code::LeaseConsumed, 403),
+            (Code::LeaseScope, 403),
+            (Code::GrantDenied, 403),
+            (Code::AmbiguousRequest, 400),
+            (Code::RateLimited, 429),
+            (Code::LedgerUnavailable, 503),
+        ] {
+            for door in [Door::Proxy, Door::Gateway, Door::Inside] {
+                assert_eq!(Refusal::new(code, "no").status(door), status, "{code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_refused_use_says_why() {
+        let retry_after = Duration::from_secs(3);
+        for (refused, code, why) in [
+            (UseRefusal::LeaseConsumed, Code::LeaseConsumed, "one use"),
+            (UseRefusal::GrantRevoked, Code::GrantDenied, "revoked"),
+            (UseRefusal::GrantExpired, Code::GrantDenied, "expired"),
+            (UseRefusal::AgentInactive, Code::GrantDenied, "not active"),
+            (UseRefusal::SetGone, Code::GrantDenied, "deleted"),
+            (
+                UseRefusal::RateLimited { retry_after },
+                Code::RateLimited,
+                "rate",
+            ),
+            (UseRefusal::Unknown, Code::LeaseRevoked, "not known"),
+            (UseRefusal::Overloaded, Code::Overloaded, "too many"),
+        ] {
+            let refusal = Refusal::from(refused);
+            assert_eq!(refusal.code, code);
+            assert!(refusal.detail.contains(why), "{}", refusal.detail);
+        }
+    }
+
+    #[test]
+    fn a_command_is_named_where_it_helps_and_a_shell_reads_it_as_it_stands() {
+        let explained = |code, url: &str| Refusal::new(code, "no").explained("GET", url).detail;
+        let plain = "https://api.stripe.com/v1/charges";
+        for code in [Code::GrantDenied, Code::LeaseScope] {
+            let detail = explained(code, plain);
+            assert!(detail.contains(&format!("`claviger explain GET {plain}`")));
+        }
+        assert_eq!(explained(Code::LeaseConsumed, plain), "no");
+        assert_eq!(
+            explained(Code::GrantDenied, "https://a.example/$(id)"),
+            "no"
+        );
+        let of_length = |length: usize| format!("https://a.example/{}", "a".repeat(length - 18));
+        let longest = explained(Code::GrantDenied, &of_length(LONGEST_COMMAND));
+        assert!(longest.contains("explain"));
+        let longer = explained(Code::GrantDenied, &of_length(LONGEST_COMMAND + 1));
+        assert_eq!(longer, "no");
+    }
 }

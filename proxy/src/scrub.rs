@@ -357,6 +357,11 @@ fn undecodable(error: &impl std::fmt::Display) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use providers::Catalog;
+    use vault::Secret;
+
     use super::*;
 
     const SECRET: &str = "sk_live_0123456789abcdef";
@@ -371,6 +376,56 @@ mod tests {
         values
             .map(|value| value.to_str().unwrap().to_owned())
             .collect()
+    }
+
+    /// What the agent gets of a body that comes in such parts, and how often the credential stood in it.
+    fn answered(encoding: Option<&str>, parts: &[&[u8]]) -> (ResponseHeader, Vec<u8>, usize) {
+        let template = Catalog::builtin().get("stripe").unwrap();
+        let secret = Secret::from(SECRET.to_owned());
+        let secrets = BTreeMap::from([("STRIPE_SECRET_KEY".to_owned(), Arc::new(secret))]);
+        let plan = Plan::prepare(&template, |_| true, secrets).unwrap();
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        head.insert_header("content-type", "text/plain").unwrap();
+        if let Some(encoding) = encoding {
+            head.insert_header("content-encoding", encoding).unwrap();
+        }
+        let mut scrub = ResponseScrub::begin(&mut head, &plan, false, true).unwrap();
+        let mut body = Vec::new();
+        for part in parts {
+            let part = Bytes::copy_from_slice(part);
+            body.extend(scrub.body(Some(part), false).unwrap().unwrap_or_default());
+        }
+        body.extend(scrub.rest().unwrap().unwrap_or_default());
+        (head, body, scrub.reflections())
+    }
+
+    #[test]
+    fn a_body_passes_but_for_the_credential_plain_and_compressed() {
+        let body = format!("a {SECRET} b");
+        let masked = format!("a {} b", "*".repeat(SECRET.len()));
+        let packed = zstd(&body);
+        for (encoding, body) in [
+            (None, body.as_bytes()),
+            (Some("identity"), body.as_bytes()),
+            (Some("zstd"), &packed),
+        ] {
+            let (front, back) = body.split_at(12);
+            let (head, passed, found) = answered(encoding, &[front, back]);
+            assert_eq!(String::from_utf8(passed).unwrap(), masked, "{encoding:?}");
+            assert_eq!(found, 1, "{encoding:?}");
+            let is_encoded = head.headers.contains_key(CONTENT_ENCODING);
+            assert_eq!(is_encoded, encoding == Some("identity"));
+        }
+    }
+
+    /// One raw block (RFC 8878 sections 3.1.1 and 3.1.1.2).
+    fn zstd(text: &str) -> Vec<u8> {
+        let length = u8::try_from(text.len()).unwrap();
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, length];
+        let block = (u32::from(length) << 3) | 1;
+        frame.extend_from_slice(&block.to_le_bytes()[..3]);
+        frame.extend_from_slice(text.as_bytes());
+        frame
     }
 
     #[test]

@@ -235,6 +235,8 @@ async fn an_agent_that_closes_its_connection_in_mid_answer_is_gone() {
     let stack = Stack::start().await;
     let access = stack.stripe().await;
     let token = stack.workflow_lease(&access).await;
+    // The provider goes on: an answer that ended would be one that arrived.
+    let mut streams = Vec::new();
     for is_answered in [true, false] {
         let events = stack.upstream.stream("events");
         let tls = stack.tls_for_h2("api.stripe.com", &token).await;
@@ -256,6 +258,7 @@ async fn an_agent_that_closes_its_connection_in_mid_answer_is_gone() {
         connection.abort();
         // What is sent now finds nobody.
         let _ = events.send("data: 2\n\n".into()).await;
+        streams.push(events);
     }
     let errors = wait::until("both outcomes", async || {
         let events = stack.events().await;
