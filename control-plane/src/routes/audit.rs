@@ -62,6 +62,8 @@ pub(crate) struct EventQuery {
     format: Option<Format>,
 }
 
+const MAX_OFFSET: u32 = 10_000;
+
 /// How an export is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +75,10 @@ pub(crate) enum Format {
 
 impl EventQuery {
     fn split(self) -> Result<(EventFilter, PageRequest), ApiError> {
+        if self.offset > Some(MAX_OFFSET) {
+            let rule = format_args!("must be at most {MAX_OFFSET}; turn pages by `cursor`");
+            return Err(ApiError::invalid("offset", rule));
+        }
         let filter = EventFilter {
             secret_set_id: parse("secret_set_id", self.secret_set_id.as_deref(), SetId::parse)?,
             agent_id: parse("agent_id", self.agent_id.as_deref(), AgentId::parse)?,
