@@ -17,7 +17,7 @@ pub enum DecodeError {
         "the content encoding `{0}` is not supported; ask the upstream for identity, gzip, deflate, br or zstd"
     )]
     Unsupported(String),
-    /// More than 200 bytes from one after the first 4 MiB, or more than 8 MiB from one part.
+    /// More than 200 bytes from one after the first MiB, or more than 8 MiB from one part.
     #[error(
         "the body expands more than 200 times, or by more than 8 MiB at once; it is refused as a decompression bomb: ask the upstream for identity"
     )]
@@ -431,7 +431,7 @@ const WINDOW_LOG: u32 = 23;
 /// Bytes that one byte may yield: as many as Apache's `mod_deflate` lets pass.
 const RATIO: u64 = 200;
 /// Bytes that any body may yield, whatever its ratio.
-const FREE: u64 = 4 * 1024 * 1024;
+const FREE: u64 = 1024 * 1024;
 /// Bytes that one part may yield, whatever came before it: it is passed on in one piece.
 const PART: u64 = 8 * 1024 * 1024;
 /// How many bytes are taken before the bounds are looked at.
