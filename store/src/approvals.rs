@@ -307,31 +307,18 @@ impl Approvals<'_> {
         status: Option<ApprovalStatus>,
         page: &PageRequest,
     ) -> Result<Page<Approval>, StoreError> {
-        let limit = page.bounded_limit();
         let now = self.store.inner.time.now();
-        let of_agent = agent.map_or("", |_| "AND agent_id = $5");
-        let in_status = status.map_or("", ApprovalStatus::condition);
-        // Each text has a `$4`, so that an agent is `$5` in all of them.
-        let text = format!(
-            "SELECT *, $4 AS looked_at FROM approvals WHERE org_id = $1 AND id > $2 {of_agent} {in_status} \
-             ORDER BY id LIMIT $3"
-        );
-        let mut statement = built(text)
-            .bind(org.as_str())
-            .bind(page.after_id()?)
-            .bind(limit + 1)
-            .bind(now);
-        if let Some(agent) = agent {
-            statement = statement.bind(agent.as_str());
-        }
-        let rows = statement.fetch_all(self.store.pool()).await?;
+        let place = ("approvals", "agent_id");
+        let rows = page_rows(self.store, place, org, (agent, status), page, now).await?;
         let approvals = rows
             .iter()
             .map(|row| read(row, now))
             .collect::<Result<_, _>>()?;
-        Ok(Page::from_overfull(approvals, limit, |one: &Approval| {
-            one.id.as_str()
-        }))
+        Ok(Page::from_overfull(
+            approvals,
+            page.bounded_limit(),
+            |one: &Approval| one.id.as_str(),
+        ))
     }
 
     /// Decides on a request that waits. `None` when there is none of that id.
@@ -403,6 +390,34 @@ impl Approvals<'_> {
         tx.commit().await?;
         Ok(swept)
     }
+}
+
+/// One more row of a table than a page has, in the order they were asked for: of one agent, whose id stands in `asker`, or of all,
+/// and of one status or of all. Consents are listed by the same text.
+pub(crate) async fn page_rows(
+    store: &Store,
+    (table, asker): (&'static str, &'static str),
+    org: &OrgId,
+    (agent, status): (Option<&AgentId>, Option<ApprovalStatus>),
+    page: &PageRequest,
+    now: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let of_agent = agent.map_or_else(String::new, |_| format!("AND {asker} = $5"));
+    let in_status = status.map_or("", ApprovalStatus::condition);
+    // Each text has a `$4`, so that an agent is `$5` in all of them.
+    let text = format!(
+        "SELECT *, $4 AS looked_at FROM {table} WHERE org_id = $1 AND id > $2 {of_agent} {in_status} \
+         ORDER BY id LIMIT $3"
+    );
+    let mut statement = built(text)
+        .bind(org.as_str())
+        .bind(page.after_id()?)
+        .bind(page.bounded_limit() + 1)
+        .bind(now);
+    if let Some(agent) = agent {
+        statement = statement.bind(agent.as_str());
+    }
+    statement.fetch_all(store.pool()).await
 }
 
 /// For so long after its end an approval is kept. The trail tells of it for ever.

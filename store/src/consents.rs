@@ -8,8 +8,8 @@ use std::time::Duration;
 use ::leases::id::{AgentId, ApprovalId, OrgId};
 use time::OffsetDateTime;
 
-use crate::approvals::{ApprovalStatus, AskError, Verdict, check_waiting};
-use crate::db::{Change, On, Row, WriteTx, built, id, optional_time, query, time};
+use crate::approvals::{ApprovalStatus, AskError, Verdict, check_waiting, page_rows};
+use crate::db::{Change, On, Row, WriteTx, id, optional_time, query, time};
 use crate::timekeeper::{at, millis};
 use crate::{Actor, ActorKind, NewEvent, Page, PageRequest, Store, StoreError};
 
@@ -139,31 +139,18 @@ impl Consents<'_> {
         status: Option<ApprovalStatus>,
         page: &PageRequest,
     ) -> Result<Page<Consent>, StoreError> {
-        let limit = page.bounded_limit();
         let now = self.store.inner.time.now();
-        let of_agent = agent.map_or("", |_| "AND asked_by = $5");
-        let in_status = status.map_or("", ApprovalStatus::condition);
-        // Each text has a `$4`, so that an agent is `$5` in all of them.
-        let text = format!(
-            "SELECT *, $4 AS looked_at FROM consents WHERE org_id = $1 AND id > $2 {of_agent} {in_status} \
-             ORDER BY id LIMIT $3"
-        );
-        let mut statement = built(text)
-            .bind(org.as_str())
-            .bind(page.after_id()?)
-            .bind(limit + 1)
-            .bind(now);
-        if let Some(agent) = agent {
-            statement = statement.bind(agent.as_str());
-        }
-        let rows = statement.fetch_all(self.store.pool()).await?;
+        let place = ("consents", "asked_by");
+        let rows = page_rows(self.store, place, org, (agent, status), page, now).await?;
         let consents = rows
             .iter()
             .map(|row| read(row, now))
             .collect::<Result<_, _>>()?;
-        Ok(Page::from_overfull(consents, limit, |one: &Consent| {
-            one.id.as_str()
-        }))
+        Ok(Page::from_overfull(
+            consents,
+            page.bounded_limit(),
+            |one: &Consent| one.id.as_str(),
+        ))
     }
 
     /// Decides on a consent that waits. `None` when there is none of that id.
