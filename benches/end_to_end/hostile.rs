@@ -16,13 +16,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::contender::{Contender, Stage, start, start_role};
 use crate::http1::Http1;
-use crate::load::Point;
+use crate::load::{Point, around};
 use crate::scenario::{Figures, Scenario, keep_alive};
 use crate::support::{self, Table, time};
 use crate::{HOST, certificates};
@@ -209,9 +209,9 @@ pub(crate) async fn attack_for_ever(args: AttackArgs) -> anyhow::Result<()> {
         println!("{} tunnels", tunnels.len());
         std::future::pending::<()>().await;
     }
-    for connection in 0..attacker.args.connections {
+    for _ in 0..attacker.args.connections {
         let attacker = Arc::clone(&attacker);
-        under_way.spawn(async move { attacker.go_on(connection).await });
+        under_way.spawn(async move { attacker.go_on().await });
     }
     println!("under way");
     std::future::pending().await
@@ -268,15 +268,12 @@ impl Attacker {
         Ok(all)
     }
 
-    /// One connection after the other, each until the proxy has had enough of it. The attackers take turns: their acts come at
-    /// a constant rate.
-    async fn go_on(&self, turn: usize) {
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let apart = Duration::from_secs(1) / self.args.acts.max(1);
-        let begin = Instant::now() + apart * number(turn);
-        let mut pace = interval_at(begin, apart * number(self.args.connections));
+    /// One connection after the other, each until the proxy has had enough of it, with random times between their acts.
+    async fn go_on(&self) {
+        let connections = u32::try_from(self.args.connections).unwrap_or(u32::MAX);
+        let mean = Duration::from_secs(1) * connections / self.args.acts.max(1);
         loop {
-            pace.tick().await;
+            sleep(around(mean)).await;
             let Ok(mut io) = self.open().await else {
                 continue;
             };
@@ -289,7 +286,7 @@ impl Attacker {
             };
             let writes = async {
                 while act.once(&mut write).await.is_ok() {
-                    pace.tick().await;
+                    sleep(around(mean)).await;
                 }
             };
             tokio::select! {

@@ -89,9 +89,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let pid = client.args.pid;
     let gate = Arc::new(Barrier::new(client.args.connections + 1));
     let mut workers = JoinSet::new();
-    for _ in 0..client.args.connections {
+    for turn in 0..client.args.connections {
         let (client, gate) = (Arc::clone(&client), Arc::clone(&gate));
-        workers.spawn(async move { client.work(&gate).await });
+        workers.spawn(async move { client.work(turn, &gate).await });
     }
     // Once when every connection is open, and once more when the clocks are read.
     gate.wait().await;
@@ -156,7 +156,7 @@ impl Client {
         })
     }
 
-    async fn work(&self, gate: &Barrier) -> Tally {
+    async fn work(&self, turn: usize, gate: &Barrier) -> Tally {
         let mut tally = Tally::default();
         // One request beforehand: what is measured has its tunnel and its upstream connection.
         let mut kept = tally
@@ -164,8 +164,10 @@ impl Client {
             .flatten();
         gate.wait().await;
         gate.wait().await;
-        let mut due = Instant::now();
-        let deadline = due + self.args.seconds;
+        let start = Instant::now();
+        let deadline = start + self.args.seconds;
+        // The connections take turns: all at once would be a burst of them, and its last one's wait.
+        let mut due = start + self.apart() * u32::try_from(turn).unwrap_or(u32::MAX);
         while Instant::now() < deadline && tally.errors < MAX_ERRORS {
             let connection = kept.take().filter(|_| !self.args.new);
             let start = self.next(&mut due).await;
@@ -181,17 +183,24 @@ impl Client {
     /// When the next request starts. At a rate, one that waits for an answer before it starts when it was due: whoever
     /// asks at that rate waits that long.
     async fn next(&self, due: &mut Instant) -> Instant {
-        let Some(rate) = self.args.rate else {
+        if self.args.rate.is_none() {
             return Instant::now();
-        };
+        }
         let this = *due;
         let workers = u32::try_from(self.args.connections).unwrap_or(u32::MAX);
-        *due += Duration::from_secs(1) * workers / rate.max(1);
+        *due += around(self.apart() * workers);
         if Instant::now() >= this {
             return this;
         }
         sleep_until(this).await;
         Instant::now()
+    }
+
+    /// The time between two requests of all connections together, at a rate.
+    fn apart(&self) -> Duration {
+        self.args
+            .rate
+            .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1))
     }
 
     /// One request, on this connection or a new one. Gives the connection back if it can carry another.
@@ -231,6 +240,12 @@ impl Client {
             self.tls.connect(name, plain.into_inner()).await?,
         ))
     }
+}
+
+/// A random time from none to twice the `mean`. Two loads of one even pace would keep their phases: each request of one would
+/// meet an act of the other, or none would.
+pub(crate) fn around(mean: Duration) -> Duration {
+    mean.mul_f64(2.0 * fastrand::f64())
 }
 
 /// What one worker, or all of them, got.

@@ -30,6 +30,7 @@ pub use inside::{Depth, Inside, InsideError};
 pub struct Scrubber {
     finder: Finder,
     variants: Vec<Variant>,
+    /// Sorted.
     openings: Vec<Opening>,
     /// By opening: the places of the variants that a text may spell which begins so.
     by_opening: Vec<Vec<usize>>,
@@ -149,16 +150,22 @@ impl Scrubber {
             from = at + 1;
         }
         if let End::Open = end {
-            let tail =
-                (buffer.len().saturating_sub(openings::LENGTH - 1)..buffer.len()).find(|&at| {
-                    self.openings
-                        .iter()
-                        .any(|opening| opening.starts_with(&buffer[at..]))
-                });
+            let last = buffer.len().saturating_sub(openings::LENGTH - 1);
+            let tail = (last..buffer.len()).find(|&at| self.may_open(&buffer[at..]));
             scan.settled = scan.settled.min(tail.unwrap_or(buffer.len()));
         }
         scan.found.retain(|range| range.start < scan.settled);
         scan
+    }
+
+    /// Whether an opening begins with `tail`, which is shorter than one.
+    fn may_open(&self, tail: &[u8]) -> bool {
+        let place = self
+            .openings
+            .partition_point(|opening| &opening[..tail.len()] < tail);
+        self.openings
+            .get(place)
+            .is_some_and(|opening| opening.starts_with(tail))
     }
 
     /// Compares what follows `at` with the variants that have an opening.

@@ -100,9 +100,8 @@ fn log_line(
     let binding = ctx.permit.as_ref().map(leases::authorize::Permit::binding);
     // The cause of an upstream failure names addresses and libraries, never a header.
     let cause = error.map(|error| error.etype().as_str());
-    let span = tracing::info_span!("request", request.id = ctx.request_id.as_str());
-    let _entered = span.enter();
     tracing::info!(
+        request.id = ctx.request_id.as_str(),
         principal.id = lease.map(|l| l.agent().as_str()),
         lease.id = lease.map(|l| l.lease().as_str()),
         secret_set.id = binding.map(|b| b.set.as_str()),

@@ -1,6 +1,8 @@
 //! Leases where none belongs. A lease opens doors here alone, so what an agent put beside its slot neither travels on
 //! (threats.md A21) nor is recorded (A22).
 
+use std::sync::LazyLock;
+
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue};
 use leases::token::PREFIX;
@@ -15,7 +17,11 @@ const LEAST: usize = 64;
 
 /// Whether a lease stands anywhere in these bytes.
 fn bears_lease(bytes: &[u8]) -> bool {
-    memmem::find_iter(bytes, PREFIX).any(|at| {
+    static FINDER: LazyLock<memmem::Finder<'_>> = LazyLock::new(|| memmem::Finder::new(PREFIX));
+    if bytes.len() < PREFIX.len() + LEAST {
+        return false;
+    }
+    FINDER.find_iter(bytes).any(|at| {
         let rest = &bytes[at + PREFIX.len()..];
         let is_base64url = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         rest.iter().take_while(is_base64url).count() >= LEAST

@@ -1,6 +1,6 @@
 //! The text form of a log line, written without the detours of a general formatter: there is one for each request.
 //!
-//! `2026-11-22T08:41:00.123Z  INFO request{request.id=…}: refused GET api.stripe.com: lease_expired outcome=denied …`
+//! `2026-11-22T08:41:00.123Z  INFO refused GET api.stripe.com: lease_expired request.id=… outcome=denied …`
 
 use std::fmt::{self, Write as _};
 
@@ -43,7 +43,10 @@ where
             }
             line.push_str(": ");
         }
-        let mut values = Values::default();
+        let mut values = Values {
+            message: String::with_capacity(64),
+            fields: String::with_capacity(448),
+        };
         event.record(&mut values);
         line.push_str(&values.message);
         line.push_str(&values.fields);
