@@ -17,6 +17,7 @@ use store::ledger::{RecordedUse, RequestFacts};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::credential::Credential;
+use crate::form::FormNames;
 use crate::limits::Place;
 use crate::normalize::{Endpoint, Target, scheme_name};
 use crate::refuse::{Door, Refusal};
@@ -104,6 +105,8 @@ pub(crate) struct RequestContext {
     pub(crate) used: Option<RecordedUse>,
     pub(crate) credential: Option<Arc<Credential>>,
     pub(crate) signing: Option<(AgentScope, PayloadHash)>,
+    /// What reads the names of a form's fields as they pass.
+    pub(crate) form: Option<FormNames>,
     /// What a body that is streamed in AWS's own chunks passes on its way.
     pub(crate) streamed_body: Option<StreamedBody>,
     /// A body that was read to be hashed, to be sent as a whole.
@@ -139,6 +142,7 @@ impl RequestContext {
             used: None,
             credential: None,
             signing: None,
+            form: None,
             streamed_body: None,
             held_body: None,
             held_room: None,

@@ -13,6 +13,7 @@ mod credential;
 mod dial;
 mod door;
 mod exchange;
+mod form;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod h2;

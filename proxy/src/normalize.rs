@@ -298,7 +298,8 @@ pub(crate) fn check_named_method(query: Option<&str>, method: &str) -> Result<()
     Ok(())
 }
 
-fn names_method(name: &str) -> bool {
+/// Whether a server may take the method from a parameter of this name, as it is written.
+pub(crate) fn names_method(name: &str) -> bool {
     const NAMES: [&str; 4] = [
         "-method",
         "x-http-method",

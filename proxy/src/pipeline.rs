@@ -25,6 +25,7 @@ use crate::body::HeldBodies;
 use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
+use crate::form::FormNames;
 use crate::head::{self, HeadError};
 use crate::limits::Load;
 use crate::meter::RefusalMeter;
@@ -102,6 +103,7 @@ impl Pipeline {
         }
         check_max_forwards(&session.req_header().headers)?;
         check_upgrade(session, ctx)?;
+        let form = FormNames::of(session.req_header())?;
         inject::check_nominations(&session.req_header().headers, None)?;
         let party = match tunnel {
             Some(tunnel) => tunnel.place.party().clone(),
@@ -123,7 +125,7 @@ impl Pipeline {
             }
             None => None,
         };
-        ctx.permit = Some(permit);
+        (ctx.form, ctx.permit) = (form, Some(permit));
         let permit = ctx.permit.as_ref().expect("set above");
         let keys = served.usable_keys();
         let template = served.template();
@@ -240,6 +242,13 @@ impl Pipeline {
             ctx.watched = Some(self.watcher.watch(lease, permit, &link.cut));
         }
     }
+}
+
+/// Ends a request amid its body, of which the rest does not leave.
+fn refuse_body(ctx: &mut RequestContext, refusal: Refusal) -> pingora::Result<()> {
+    ctx.refusal = Some(refusal);
+    // It is the agent's: with another source, Pingora waits for an HTTP/2 upstream to answer what never ends.
+    Err(Error::explain(ErrorType::InternalError, "the body is refused").into_down())
 }
 
 /// The pipeline as Pingora owns it: shared with the listener's front.
@@ -411,14 +420,16 @@ impl ProxyHttp for Shared {
         if let Some(held) = ctx.held_body.take() {
             *body = Some(held);
         }
+        if let Some(form) = &mut ctx.form
+            && let Err(refusal) = form.read(body.as_deref(), end)
+        {
+            return refuse_body(ctx, refusal);
+        }
         if let Some(streamed) = &mut ctx.streamed_body {
-            *body = body::restream(streamed, body.take(), end)
-                .map(Some)
-                .map_err(|refusal| {
-                    ctx.refusal = Some(refusal);
-                    // It is the agent's: with another source, Pingora waits for an HTTP/2 upstream to answer what never ends.
-                    Error::explain(ErrorType::InternalError, "the body is malformed").into_down()
-                })?;
+            match body::restream(streamed, body.take(), end) {
+                Ok(signed) => *body = Some(signed),
+                Err(refusal) => return refuse_body(ctx, refusal),
+            }
         }
         if !end {
             self.watch(ctx);

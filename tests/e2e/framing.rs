@@ -240,6 +240,48 @@ async fn paths_that_servers_read_differently_are_400() {
 }
 
 #[tokio::test]
+async fn a_form_that_names_another_method_does_not_arrive_whole() {
+    let (stack, token) = ready().await;
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let parts = "Content-Type: multipart/form-data; boundary=xyz";
+    let part = |name: &str| {
+        format!(
+            "--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\nDELETE\r\n--xyz--\r\n"
+        )
+    };
+    // Behind what goes on its way alone.
+    let far = format!("note={}&%5Fmethod=DELETE", "x".repeat(200_000));
+    for (media, body) in [
+        (form, "amount=1&_method=DELETE".to_owned()),
+        (form, far),
+        (parts, part("_method")),
+    ] {
+        let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+        tunnel
+            .request("POST", "/v1/charges", &[media], body.as_bytes())
+            .await
+            .unwrap()
+            .expect_refusal(400, "ambiguous_request");
+    }
+    let arrived = stack.upstream.requests();
+    assert!(arrived.iter().all(|request| !request.is_complete()));
+
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    for (media, body) in [
+        (form, "payment_method=card&note=_method".to_owned()),
+        (parts, part("payment_method")),
+    ] {
+        tunnel
+            .request("POST", "/v1/charges", &[media], body.as_bytes())
+            .await
+            .unwrap()
+            .expect_status(200);
+        assert_eq!(stack.upstream.last().body(), body.as_bytes());
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn paths_go_on_byte_for_byte() {
     let (stack, token) = ready().await;
     let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
