@@ -70,6 +70,10 @@ pub(crate) fn build(
         set(name, OsStr::new(value));
         set(&name.to_ascii_lowercase(), OsStr::new(value));
     }
+    // What tunnels any program through SOCKS reads this one, and no HTTP client does. The injector itself speaks no SOCKS.
+    if facts.lease.is_none() {
+        set("SOCKS5_SERVER", OsStr::new(&facts.proxy.at.to_string()));
+    }
     // gRPC looks at these before the others.
     set("grpc_proxy", OsStr::new(&proxy));
     set("no_grpc_proxy", OsStr::new(DIRECT));
@@ -229,6 +233,10 @@ mod tests {
     }
 
     fn child(parent: &[(&str, &str)]) -> BTreeMap<String, String> {
+        child_with(Some("clv_token"), parent)
+    }
+
+    fn child_with(lease: Option<&str>, parent: &[(&str, &str)]) -> BTreeMap<String, String> {
         let trust = trust();
         let placeholders = BTreeMap::from([(
             "OPENAI_API_KEY".to_owned(),
@@ -237,7 +245,7 @@ mod tests {
         let proxy = "127.0.0.1:8182".parse().unwrap();
         let facts = Facts {
             proxy: &proxy,
-            lease: Some("clv_token"),
+            lease,
             trust: &trust,
             placeholders: &placeholders,
             withheld: &["STRIPE_SECRET_KEY".to_owned()],
@@ -286,6 +294,14 @@ mod tests {
         assert_eq!(child["NO_PROXY"], "localhost,127.0.0.1,::1");
         assert_eq!(child["no_proxy"], child["NO_PROXY"]);
         assert_eq!(child["NODE_USE_ENV_PROXY"], "1");
+    }
+
+    #[test]
+    fn socks_is_named_where_it_is_spoken() {
+        let child = child_with(None, &[]);
+        assert_eq!(child["SOCKS5_SERVER"], "127.0.0.1:8182");
+        assert_eq!(child["ALL_PROXY"], "http://127.0.0.1:8182");
+        assert!(!child_with(Some("clv_token"), &[]).contains_key("SOCKS5_SERVER"));
     }
 
     #[test]

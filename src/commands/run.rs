@@ -22,6 +22,7 @@ mod kin;
 mod learn;
 mod program;
 mod signals;
+mod socks;
 
 use self::helper::Helper;
 use self::holder::{Holder, Lease};
@@ -40,7 +41,7 @@ use crate::units::{self, HostPort, ProxyUrl, SetName};
 ///
 /// The program finds a proxy of its own by its proxy variables and trusts the injector's CA. The proxy adds a lease to what
 /// the program and its children send, renews it, and ends with the program: neither key nor lease is in its hands. Where it
-/// looks for a key it finds a placeholder of the right shape.
+/// looks for a key it finds a placeholder of the right shape. The same port speaks SOCKS5 too: SOCKS5_SERVER names it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -186,7 +187,7 @@ impl Way {
         }
         match Kin::of_this_process() {
             Ok(kin) => Ok(Self::Helper(
-                Helper::open(injector, holder.leases(), kin).await?,
+                Helper::open(injector, holder.leases(), kin, context.output).await?,
                 kin,
             )),
             Err(error) => {

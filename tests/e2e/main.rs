@@ -72,6 +72,7 @@ mod sigv4;
 mod single_use;
 mod slow;
 mod smuggling;
+mod socks;
 mod spend;
 mod streaming;
 mod stripping;

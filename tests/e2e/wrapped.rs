@@ -12,16 +12,16 @@ use crate::sdk::{environment, script};
 use crate::support::stack::Ran;
 use crate::support::{Stack, wait};
 
-const SET: &str = "stripe/test/stripe-bot";
+pub(crate) const SET: &str = "stripe/test/stripe-bot";
 
 /// Runs a shell script below `claviger run`.
-async fn shell(stack: &Stack, options: &[&str], text: &str) -> Ran {
+pub(crate) async fn shell(stack: &Stack, options: &[&str], text: &str) -> Ran {
     let arguments = [&["run", "--set", SET], options, &["--", "sh", "-c", text]].concat();
     stack.cli(&arguments).await
 }
 
 /// What a file of the program says, once it says something.
-async fn said(path: &Path) -> String {
+pub(crate) async fn said(path: &Path) -> String {
     wait::until("the program's line", async || {
         let text = std::fs::read_to_string(path).ok()?;
         text.ends_with('\n').then(|| text.trim().to_owned())

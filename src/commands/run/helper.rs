@@ -1,9 +1,11 @@
 //! The way to the injector without a lease in the program's hands: a proxy on a port of loopback that adds it.
 //!
+//! It speaks HTTP and SOCKS5, which the first byte of a connection tells apart, and the injector sees no difference.
 //! It serves the program and what the program starts, nobody else, and opens no TLS: what passes a tunnel is as secret to
 //! it as to any other hop. When the lease is renewed, new tunnels carry the new one. An old tunnel is closed in a pause
 //! after an answer, so that the program opens a new one before the old lease's end cuts it.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -14,16 +16,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use fast_socks5::ReplyError;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,6 +35,8 @@ use tokio::time::{Instant, timeout};
 
 use super::holder::Lease;
 use super::kin::Kin;
+use super::socks;
+use crate::output::Output;
 use crate::tunnel::Dialer;
 use crate::units::HostPort;
 
@@ -45,6 +51,11 @@ const LAST_PART: Duration = Duration::from_secs(30);
 /// So long before its lease ends, a tunnel of an old lease is closed in any case: what still passes would be cut then, and
 /// later requests on it refused.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
+/// What is read of a refusal whose reason is told on the terminal, in bytes, and how long that may take.
+const REASON: usize = 64 * 1024;
+const REASON_DEADLINE: Duration = Duration::from_secs(2);
+/// How many lines the program can make this process write to the terminal.
+const MOST_LINES: usize = 16;
 /// An old field that some clients send to their proxy.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -62,6 +73,21 @@ pub(super) struct Helper {
 struct Hop {
     injector: Dialer,
     leases: watch::Receiver<Arc<Lease>>,
+    terminal: Terminal,
+}
+
+/// The injector's answer to CONNECT, and the lease that it was asked with.
+struct Answer {
+    response: Response<Incoming>,
+    /// Those that come after it.
+    leases: watch::Receiver<Arc<Lease>>,
+    ends: Instant,
+}
+
+/// Where whoever started the run reads what SOCKS has no words for.
+struct Terminal {
+    output: Output,
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Helper {
@@ -70,15 +96,24 @@ impl Helper {
         injector: Dialer,
         leases: watch::Receiver<Arc<Lease>>,
         kin: Kin,
+        output: Output,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .context("no port of loopback is free")?;
         let address = listener.local_addr()?;
+        let terminal = Terminal {
+            output,
+            told: Mutex::default(),
+        };
         Ok(Self {
             listener,
             address,
-            hop: Arc::new(Hop { injector, leases }),
+            hop: Arc::new(Hop {
+                injector,
+                leases,
+                terminal,
+            }),
             kin,
         })
     }
@@ -111,9 +146,29 @@ impl Helper {
 }
 
 impl Hop {
-    /// Serves one connection. To a stranger every request is answered with 403.
+    /// Serves one connection. To a stranger every request is refused.
     async fn serve(self: Arc<Self>, stream: TcpStream, of_program: bool) {
         let _ = stream.set_nodelay(true);
+        let mut first = [0];
+        match stream.peek(&mut first).await {
+            Ok(1..) => {}
+            // Closed or broken before it said anything.
+            Ok(0) | Err(_) => return,
+        }
+        match first[0] {
+            socks::VERSION => self.socks(stream, of_program).await,
+            // It has no names, and ends without an answer.
+            socks::OLD_VERSION if of_program => self.terminal.tell(
+                "a program spoke SOCKS4, which is not served; let it speak SOCKS5 and pass names, as curl does with \
+                 --socks5-hostname"
+                    .to_owned(),
+            ),
+            socks::OLD_VERSION => {}
+            _ => self.http(stream, of_program).await,
+        }
+    }
+
+    async fn http(self: Arc<Self>, stream: TcpStream, of_program: bool) {
         let service = service_fn(move |request| {
             let hop = Arc::clone(&self);
             async move {
@@ -150,21 +205,83 @@ impl Hop {
             Err(error) => problem(
                 StatusCode::BAD_GATEWAY,
                 "injector_unreachable",
-                &format!(
-                    "the injector at {} does not answer: {error:#}; see `claviger doctor`",
-                    self.injector.url()
-                ),
+                &self.unreachable(&error),
             ),
         }
     }
 
-    /// CONNECT: asked of the injector with the lease, then bytes both ways.
+    fn unreachable(&self, error: &anyhow::Error) -> String {
+        format!(
+            "the injector at {} does not answer: {error:#}; see `claviger doctor`",
+            self.injector.url()
+        )
+    }
+
+    /// SOCKS5: the same CONNECT. The reply to it is a code, so the reason of a refusal goes to the terminal.
+    async fn socks(&self, stream: TcpStream, of_program: bool) {
+        let Some(connect) = socks::Connect::read(stream).await else {
+            return;
+        };
+        if !of_program {
+            return connect.refuse(ReplyError::ConnectionNotAllowed).await;
+        }
+        let authority = connect.authority().to_string();
+        let answer = match self.ask(&authority).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.terminal.tell(self.unreachable(&error));
+                return connect.refuse(ReplyError::GeneralFailure).await;
+            }
+        };
+        let status = answer.response.status();
+        if status != StatusCode::OK {
+            let reason = reason(answer.response).await;
+            let hint = if connect.is_address() {
+                "; an address came instead of a name, so let the program leave names to its proxy, as curl does with \
+                 --socks5-hostname"
+            } else {
+                ""
+            };
+            self.terminal.tell(format!(
+                "a SOCKS request for {authority} was refused: {reason}{hint}"
+            ));
+            return connect.refuse(socks::reply_to(status)).await;
+        }
+        let Ok(injector) = hyper::upgrade::on(answer.response).await else {
+            return connect.refuse(ReplyError::GeneralFailure).await;
+        };
+        if let Some(agent) = connect.accept().await {
+            relay(agent, TokioIo::new(injector), answer.leases, answer.ends).await;
+        }
+    }
+
+    /// CONNECT: asked of the injector, then bytes both ways.
     async fn tunnel(&self, request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
+        let Answer {
+            response,
+            leases,
+            ends,
+        } = self.ask(&request.uri().to_string()).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(passed(response));
+        }
+        tokio::spawn(async move {
+            let both = tokio::try_join!(hyper::upgrade::on(request), hyper::upgrade::on(response));
+            if let Ok((agent, injector)) = both {
+                relay(TokioIo::new(agent), TokioIo::new(injector), leases, ends).await;
+            }
+        });
+        Ok(Response::new(
+            Empty::new().map_err(|never| match never {}).boxed(),
+        ))
+    }
+
+    /// Asks the injector for a tunnel, with the lease.
+    async fn ask(&self, authority: &str) -> anyhow::Result<Answer> {
         let mut leases = self.leases.clone();
         let lease = Arc::clone(&leases.borrow_and_update());
-        let authority = request.uri().to_string();
-        let connect = Request::connect(&authority)
-            .header(HOST, &authority)
+        let connect = Request::connect(authority)
+            .header(HOST, authority)
             .header(PROXY_AUTHORIZATION, credential(&lease)?)
             .body(
                 Empty::<Bytes>::new()
@@ -172,24 +289,11 @@ impl Hop {
                     .boxed(),
             )?;
         let response = self.dial().await?.send_request(connect).await?;
-        if response.status() != StatusCode::OK {
-            return Ok(passed(response));
-        }
-        tokio::spawn(async move {
-            let ends = tokio::try_join!(hyper::upgrade::on(request), hyper::upgrade::on(response));
-            if let Ok((agent, injector)) = ends {
-                relay(
-                    TokioIo::new(agent),
-                    TokioIo::new(injector),
-                    leases,
-                    lease.ends,
-                )
-                .await;
-            }
-        });
-        Ok(Response::new(
-            Empty::new().map_err(|never| match never {}).boxed(),
-        ))
+        Ok(Answer {
+            response,
+            leases,
+            ends: lease.ends,
+        })
     }
 
     /// A request in absolute form, for cleartext.
@@ -214,6 +318,31 @@ impl Hop {
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
+}
+
+impl Terminal {
+    /// Says a line once. The program can cause many different ones, and gets no further than some.
+    fn tell(&self, line: String) {
+        let mut told = self.told.lock();
+        if told.len() < MOST_LINES && !told.contains(&line) {
+            self.output.warn(&line);
+            told.insert(line);
+        }
+    }
+}
+
+/// Why the injector refused, in its own words.
+async fn reason(refusal: Response<Incoming>) -> String {
+    let status = refusal.status();
+    let body = Limited::new(refusal.into_body(), REASON).collect();
+    let body = match timeout(REASON_DEADLINE, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) | Err(_) => Bytes::new(),
+    };
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    problem["detail"]
+        .as_str()
+        .map_or_else(|| format!("it answered {status}"), str::to_owned)
 }
 
 /// The lease as the injector takes it. Marked, so that nothing prints it.
