@@ -83,10 +83,10 @@ fn unguarded(data: &Path) -> Connection {
     connection
 }
 
-/// Stops the server, lets `touch` at the database, and checks that `verify` names the record that it gives back.
+/// Stops the server, when all is as it should be, lets `touch` at the database, and checks that `verify` names the record that it gives back.
 async fn expect_found(touch: impl FnOnce(&Connection, &[Place]) -> Place) {
     let (mut stack, _) = with_a_trail().await;
-    stack.stop().await;
+    stack.check_and_stop().await;
     verify(&stack).await.expect_success();
     let connection = unguarded(&stack.data);
     let uses = uses(&connection);
@@ -203,6 +203,9 @@ async fn a_record_edited_under_a_running_server_is_named() {
         .json();
 
     expect_named(&report, &bad);
+    // As it was before, the trail passes the checks again.
+    edit(&connection, &bad, "192.0.2.1", "127.0.0.1");
+    stack.finish().await;
 }
 
 #[tokio::test]

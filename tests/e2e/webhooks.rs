@@ -345,7 +345,7 @@ async fn whoever_holds_published_heads_finds_a_directory_that_was_put_back() {
             .await
             .expect_status(201);
     }
-    stack.stop().await;
+    stack.check_and_stop().await;
     let lines = std::fs::read_to_string(&heads).unwrap();
     let key: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     let key = key["key"].as_str().unwrap().to_owned();

@@ -64,7 +64,16 @@ impl Stack {
         search_for_leaks(&self.ends, nodes).await;
     }
 
+    /// Makes the checks ahead of the end, which stops the server: for a story that goes on with the data as it lies there.
+    pub(crate) async fn check_and_stop(&mut self) {
+        self.check(Agreement::Exact).await;
+    }
+
     async fn conclude(mut self, agreement: Agreement) {
+        self.check(agreement).await;
+    }
+
+    async fn check(&mut self, agreement: Agreement) {
         let nodes = std::slice::from_mut(&mut self.node);
         conclude(&self.ends, nodes, agreement).await;
     }
