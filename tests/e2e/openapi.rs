@@ -118,7 +118,7 @@ async fn as_an_agent() {
     stack.finish_without_traffic().await;
 }
 
-/// Afterwards nobody may be left who could be asked for the trail, so this story has no end but its own.
+/// Afterwards nobody may be left who could be asked for the trail.
 #[tokio::test]
 async fn where_the_caller_ends_its_own_access() {
     for operation in SHUT_OUT {
@@ -131,6 +131,7 @@ async fn where_the_caller_ends_its_own_access() {
             &["--include-operation-id", operation],
         )
         .await;
+        stack.finish_shut_out().await;
     }
 }
 

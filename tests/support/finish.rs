@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use serde_json::Value;
 
@@ -60,8 +61,17 @@ impl Stack {
     /// The same after the database was put back to an earlier state: records are missing, so nothing can be reconciled,
     /// and the trail says so. What must not leak must not leak here either.
     pub(crate) async fn finish_after_restore(mut self) {
-        let nodes = std::slice::from_mut(&mut self.node);
+        let nodes = slice::from_mut(&mut self.node);
         search_for_leaks(&self.ends, nodes).await;
+    }
+
+    /// The same after everybody was shut out, so that nobody can ask for the trail: nothing may have gone to
+    /// the upstream.
+    pub(crate) async fn finish_shut_out(mut self) {
+        let sent = self.credentialed().len();
+        assert_eq!(sent, 0, "requests at the upstream");
+        let nodes = slice::from_mut(&mut self.node);
+        search_this_machine(&self.ends, nodes, &all_spellings(&self.ends)).await;
     }
 
     /// Makes the checks ahead of the end, which stops the server: for a story that goes on with the data as it lies there.
@@ -74,7 +84,7 @@ impl Stack {
     }
 
     async fn check(&mut self, agreement: Agreement) {
-        let nodes = std::slice::from_mut(&mut self.node);
+        let nodes = slice::from_mut(&mut self.node);
         conclude(&self.ends, nodes, agreement).await;
     }
 }
@@ -93,10 +103,7 @@ impl Fleet<'_> {
     async fn conclude(mut self, agreement: Agreement) {
         let ends = self.ends();
         conclude(&ends, &mut self.nodes, agreement).await;
-        let all = [
-            &Spellings::of(&ends.secrets()),
-            &Spellings::of(&ends.tokens()),
-        ];
+        let all = all_spellings(&ends);
         for (table, rows) in self.tables() {
             sweep(&all, &format!("the table {table}"), rows.as_bytes());
         }
@@ -113,32 +120,47 @@ async fn conclude(ends: &Ends, nodes: &mut [Node], agreement: Agreement) {
 
 /// Looks for secrets and tokens wherever they must not be, and stops the nodes on the way.
 async fn search_for_leaks(ends: &Ends, nodes: &mut [Node]) {
-    let secrets = Spellings::of(&ends.secrets());
-    let tokens = Spellings::of(&ends.tokens());
-    let all = [&secrets, &tokens];
-    sweep(
-        &[&secrets],
-        "what the agents received",
-        &ends.seen.contents(),
-    );
+    let all = all_spellings(ends);
     let exported = ends.admin().get("/v1/audit/export").await;
     let exported = exported.expect_status(200);
     sweep(&all, "the audit export", &exported.body);
     for node in &*nodes {
         let metrics = ends.at(node).admin().get("/metrics").await;
         sweep(&all, "the metrics", &metrics.expect_status(200).body);
+    }
+    search_this_machine(ends, nodes, &all).await;
+}
+
+/// The part of the search for which no node is asked.
+async fn search_this_machine(ends: &Ends, nodes: &mut [Node], all: &[Spellings; 2]) {
+    let [secrets, _] = all;
+    let received = ends.seen.contents();
+    sweep(
+        slice::from_ref(secrets),
+        "what the agents received",
+        &received,
+    );
+    for node in &*nodes {
         let process = node.process().environ_and_cmdline();
-        sweep(&all, "environment and command line", &process);
-        sweep_files(ends, node, &all);
+        sweep(all, "environment and command line", &process);
+        sweep_files(ends, node, all);
     }
     for node in &mut *nodes {
         node.stop().await;
-        sweep_files(ends, node, &all);
+        sweep_files(ends, node, all);
     }
 }
 
+/// The secrets of the story, and what its holders alone may have.
+fn all_spellings(ends: &Ends) -> [Spellings; 2] {
+    [
+        Spellings::of(&ends.secrets()),
+        Spellings::of(&ends.tokens()),
+    ]
+}
+
 /// The data directory with whatever database is in it, and what the server wrote to its outputs.
-fn sweep_files(ends: &Ends, node: &Node, all: &[&Spellings]) {
+fn sweep_files(ends: &Ends, node: &Node, all: &[Spellings]) {
     let mut files = files_below(&node.data);
     let outputs = files_below(ends.home.path()).into_iter().filter(|file| {
         file.file_name().is_some_and(|name| {
@@ -314,7 +336,7 @@ fn route(event: &Value) -> Route {
 }
 
 #[track_caller]
-fn sweep(all: &[&Spellings], place: &str, bytes: &[u8]) {
+fn sweep(all: &[Spellings], place: &str, bytes: &[u8]) {
     for spellings in all {
         if let Some(found) = spellings.find(bytes) {
             panic!("a secret is in {place}: {found}");
