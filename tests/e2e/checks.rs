@@ -5,6 +5,13 @@ use std::sync::Arc;
 use crate::support::{Stack, Upstream};
 
 #[tokio::test]
+#[should_panic(expected = "the story ends without its two checks")]
+async fn a_story_that_leaves_them_out_fails() {
+    let stack = Stack::start().await;
+    stack.stripe().await;
+}
+
+#[tokio::test]
 #[should_panic(expected = "a secret is in what the agents received")]
 async fn the_sweep_fails_when_an_agent_has_received_a_secret() {
     let stack = Stack::start().await;

@@ -1,7 +1,7 @@
 //! The built product, end to end: each module is a story told by the binary, a recording upstream and real clients.
 //!
-//! Every story that drives traffic ends with `Stack::finish`, which compares the ledger with what the upstream received
-//! and then looks for the story's secrets wherever they could have leaked.
+//! Every story of a `Stack` or a `Fleet` ends with `finish`, which compares the ledger with what the upstream received and then
+//! looks for the story's secrets wherever they could have leaked. Without it the story fails.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(
     clippy::disallowed_methods,

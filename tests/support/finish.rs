@@ -28,6 +28,31 @@ const UNSENT: &[&str] = &[
 /// Errors of an outcome that leave open whether anything reached the upstream.
 const UNCERTAIN: &[&str] = &["ambiguous_request", "too_slow", "upstream_timeout"];
 
+/// The two checks, which every stack and fleet owes its story: one that ends without them fails.
+pub(crate) struct Checks {
+    are_owed: bool,
+}
+
+impl Checks {
+    pub(crate) const fn owed() -> Self {
+        Self { are_owed: true }
+    }
+
+    const fn begin(&mut self) {
+        self.are_owed = false;
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        // A story that has failed before its end says why itself.
+        assert!(
+            !self.are_owed || std::thread::panicking(),
+            "the story ends without its two checks; end it with `finish`"
+        );
+    }
+}
+
 /// Method, host and path: what the ledger and the upstream both know of a request.
 type Route = (String, String, String);
 
@@ -61,6 +86,7 @@ impl Stack {
     /// The same after the database was put back to an earlier state: records are missing, so nothing can be reconciled,
     /// and the trail says so. What must not leak must not leak here either.
     pub(crate) async fn finish_after_restore(mut self) {
+        self.checks.begin();
         let nodes = slice::from_mut(&mut self.node);
         search_for_leaks(&self.ends, nodes).await;
     }
@@ -68,6 +94,7 @@ impl Stack {
     /// The same after everybody was shut out, so that nobody can ask for the trail: nothing may have gone to
     /// the upstream.
     pub(crate) async fn finish_shut_out(mut self) {
+        self.checks.begin();
         let sent = self.credentialed().len();
         assert_eq!(sent, 0, "requests at the upstream");
         let nodes = slice::from_mut(&mut self.node);
@@ -84,6 +111,7 @@ impl Stack {
     }
 
     async fn check(&mut self, agreement: Agreement) {
+        self.checks.begin();
         let nodes = slice::from_mut(&mut self.node);
         conclude(&self.ends, nodes, agreement).await;
     }
@@ -101,6 +129,7 @@ impl Fleet<'_> {
     }
 
     async fn conclude(mut self, agreement: Agreement) {
+        self.checks.begin();
         let ends = self.ends();
         conclude(&ends, &mut self.nodes, agreement).await;
         let all = all_spellings(&ends);

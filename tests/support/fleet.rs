@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::api::Api;
 use super::custody::{Custody, private_file};
 use super::ends::Ends;
+use super::finish::Checks;
 use super::node::{Launch, Node};
 use super::stack::{HOSTS, home, install_crypto, loopback, network};
 use super::token_endpoint::TokenEndpoint;
@@ -138,6 +139,7 @@ impl<'s> Builder<'s> {
             database,
             tokens,
             _pooler: pooler,
+            checks: Checks::owed(),
         }
     }
 }
@@ -204,6 +206,7 @@ pub(crate) struct Fleet<'s> {
     database: Database<'s>,
     tokens: Option<TokenEndpoint>,
     _pooler: Option<Pooler>,
+    pub(super) checks: Checks,
 }
 
 impl Deref for Fleet<'_> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Once};
 
 use super::custody::init_token;
 use super::ends::Ends;
+use super::finish::Checks;
 use super::node::{Launch, Node};
 use super::process::Process;
 use super::token_endpoint::TokenEndpoint;
@@ -218,6 +219,7 @@ impl Builder {
             ends: Ends::new(home, upstream, &node, &node),
             node,
             tokens,
+            checks: Checks::owed(),
         }
     }
 }
@@ -265,6 +267,7 @@ pub(crate) struct Stack {
     pub(crate) node: Node,
     pub(crate) ends: Ends,
     tokens: Option<TokenEndpoint>,
+    pub(super) checks: Checks,
 }
 
 impl Deref for Stack {
