@@ -21,6 +21,7 @@ use crate::form::FormNames;
 use crate::limits::Place;
 use crate::normalize::{Endpoint, Target, scheme_name};
 use crate::refuse::{Door, Refusal};
+use crate::resend::Resend;
 use crate::scrub::ResponseScrub;
 use crate::served::Served;
 use crate::spend::Spending;
@@ -120,6 +121,7 @@ pub(crate) struct RequestContext {
     pub(crate) place: Option<Place>,
     pub(crate) watched: Option<Watched>,
     pub(crate) attempts: u32,
+    pub(crate) resend: Resend,
     pub(crate) dialled: Option<SocketAddr>,
     pub(crate) upstream_h2_only: bool,
     /// What its connections over HTTP/2 have in common, where HTTP/1.1 would do as well.
@@ -151,6 +153,7 @@ impl RequestContext {
             place: None,
             watched: None,
             attempts: 0,
+            resend: Resend::Open,
             dialled: None,
             upstream_h2_only: false,
             h2_way: None,

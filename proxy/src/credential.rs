@@ -128,15 +128,22 @@ impl Opener {
         Ok(credential)
     }
 
-    /// Hears that the provider answered 401 to a credential. One that was made is made anew for the next use, unless it is new
-    /// itself; this use is over, since one use is at most one send.
-    pub(crate) fn turned_down(&self, used: &RecordedUse, permit: &Permit, credential: &Credential) {
+    /// Gives up a credential that the provider answered 401 to. One that was made is made anew for the next use, unless it is
+    /// new itself; whether that is so is told.
+    pub(crate) fn give_up(
+        &self,
+        used: &RecordedUse,
+        permit: &Permit,
+        credential: &Credential,
+    ) -> bool {
         let (org, set) = (permit.lease().org(), &permit.binding().set);
         let exchange = &self.preparer.exchange;
-        if exchange.give_up(org, set, used.secret_set_version(), &credential.made) {
+        let is_given_up = exchange.give_up(org, set, used.secret_set_version(), &credential.made);
+        if is_given_up {
             let turned_down = cache_key(used, permit);
             self.opened.evict_where(|key| *key == turned_down);
         }
+        is_given_up
     }
 
     /// Prepares anew what a use has found ageing, beside it. A failure is logged where it happens, and met by whoever

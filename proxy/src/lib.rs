@@ -30,6 +30,7 @@ mod permit;
 mod pipeline;
 mod record;
 pub mod refuse;
+mod resend;
 mod scrub;
 mod served;
 mod server;

@@ -164,7 +164,7 @@ impl Pipeline {
     }
 
     /// The provider's template; a `custom` set has none here.
-    fn template(&self, permit: &Permit) -> Option<Arc<Template>> {
+    pub(crate) fn template(&self, permit: &Permit) -> Option<Arc<Template>> {
         self.catalog.borrow().get(&permit.binding().provider)
     }
 
@@ -231,6 +231,24 @@ impl Pipeline {
         if let Err(error) = self.store.ledger().record_refusal(refused).await {
             tracing::error!(request.id = request_id, %error, "a refusal could not be recorded");
         }
+    }
+
+    /// Ends this send of the request if it is to be sent again; Pingora then asks for a peer once more.
+    async fn hear_401(
+        &self,
+        session: &mut Session,
+        head: &ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
+        let end = match self.turned_down(session, head, ctx).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => "to be sent again",
+            Err(refusal) => {
+                ctx.refusal = Some(refusal);
+                "no new credential"
+            }
+        };
+        Err(Error::explain(ErrorType::InternalError, end).into_up())
     }
 
     fn watch(&self, ctx: &mut RequestContext) {
@@ -446,6 +464,9 @@ impl ProxyHttp for Shared {
         head: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> pingora::Result<()> {
+        if head.status == StatusCode::UNAUTHORIZED {
+            self.hear_401(session, head, ctx).await?;
+        }
         let Some(credential) = &ctx.credential else {
             return Err(Error::explain(ErrorType::InternalError, "no credential"));
         };
@@ -470,11 +491,6 @@ impl ProxyHttp for Shared {
         ctx.tell_masked();
         if let Some(spending) = &mut ctx.spending {
             spending.begin(head);
-        }
-        if head.status == StatusCode::UNAUTHORIZED
-            && let (Some(used), Some(permit)) = (&ctx.used, &ctx.permit)
-        {
-            self.opener.turned_down(used, permit, credential);
         }
         ctx.status = Some(head.status.as_u16());
         if is_upgrade {
@@ -553,8 +569,8 @@ impl ProxyHttp for Shared {
         if let (ErrorType::InvalidH2, Some(way)) = (error.etype(), ctx.h2_way) {
             self.setbacks.note(way, Instant::now());
         }
-        // One use is at most one send (threats.md A20). Bytes may have left by now, so nothing is tried again.
-        error.set_retry(false);
+        // One use is at most one send (threats.md A20). Bytes may have left by now, so nothing is tried again but as another use.
+        error.set_retry(ctx.resend.take());
         error
     }
 

@@ -2,17 +2,20 @@
 //! token endpoint fails, a clear refusal and a recorded outcome.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::Mac as _;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::support::canary::Canary;
 use crate::support::token_endpoint::{Said, TokenEndpoint};
 use crate::support::tunnel::race;
-use crate::support::{Access, Ends, Fleet, Stack, wait};
+use crate::support::upstream::digest_of;
+use crate::support::{Access, Ends, Fleet, Reply, Stack, wait};
 
 const API: &str = "api.example-vendor.com";
 const AUTH: &str = "auth.example-vendor.com";
@@ -208,7 +211,7 @@ async fn a_token_that_the_provider_turns_down_is_given_up() {
     });
     let mut tunnel = stack.tunnel(API, &scene.token).await;
 
-    // The provider's own answer reaches the agent, whose client tries again; each try is a use of its own.
+    // A provider that takes no token at all is asked twice, and its own answer reaches the agent.
     wait::until("another token", async || {
         tunnel.get("/status/401").await.expect_status(401);
         tunnel.get("/upload").await.expect_status(200);
@@ -219,6 +222,106 @@ async fn a_token_that_the_provider_turns_down_is_given_up() {
     let bearer = stack.upstream.last().field("authorization");
     assert_eq!(bearer, format!("Bearer {}", second.text()));
     scene.stack.finish().await;
+}
+
+/// Two tokens, of which the provider takes the second alone, and the path under which it says so.
+fn first_is_turned_down(stack: &Stack) -> (Canary, Canary, String) {
+    let (first, second) = (stack.secret("at_"), stack.secret("at_"));
+    let texts = [first.text().to_owned(), second.text().to_owned()];
+    let mut texts = texts.into_iter();
+    stack.tokens().answers(move |_| {
+        let text = texts.next();
+        text.map_or(Said::Json(500, json!({})), |text| Said::token(&text, 3600))
+    });
+    let path = format!(
+        "/turned-down/{}",
+        digest_of(&format!("Bearer {}", first.text()))
+    );
+    (first, second, path)
+}
+
+#[tokio::test]
+async fn a_401_to_a_made_token_is_answered_by_a_second_use_with_a_new_one() {
+    let scene = Scene::usual().await;
+    let stack = &scene.stack;
+    let (first, second, path) = first_is_turned_down(stack);
+    let mut tunnel = stack.tunnel(API, &scene.token).await;
+
+    // While the token is young it is not its age that the provider minds: the 401 is the agent's.
+    tunnel.get(&path).await.expect_status(401);
+    wait::until("the token may be given up", async || {
+        let reply = tunnel.get(&path).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+
+    let sent = stack.upstream.requests();
+    let bearers: Vec<String> = sent
+        .iter()
+        .map(|sent| sent.field("authorization"))
+        .collect();
+    let (last, earlier) = bearers.split_last().unwrap();
+    assert_eq!(*last, format!("Bearer {}", second.text()));
+    assert!(
+        earlier
+            .iter()
+            .all(|bearer| *bearer == format!("Bearer {}", first.text()))
+    );
+    let statuses = wait::until("the outcome", async || {
+        let events = stack.events().await;
+        let of =
+            |action: &'static str| events.iter().filter(move |event| event["action"] == action);
+        assert_eq!(of("lease.use").count(), sent.len());
+        let twice = &of("lease.use").last().unwrap()["request_id"];
+        let uses = of("lease.use").filter(|used| used["request_id"] == *twice);
+        assert_eq!(uses.count(), 2);
+        let outcomes = of("lease.outcome").filter(|outcome| outcome["request_id"] == *twice);
+        let statuses: Vec<Value> = outcomes.map(|outcome| outcome["status"].clone()).collect();
+        (statuses.len() == 2).then_some(statuses)
+    })
+    .await;
+    assert_eq!(statuses, [401, 200]);
+    scene.stack.finish().await;
+}
+
+#[tokio::test]
+async fn what_may_be_sent_once_alone_gets_the_401() {
+    let post = async {
+        let scene = Scene::usual().await;
+        let (_, _, path) = first_is_turned_down(&scene.stack);
+        let tunnel = Mutex::new(scene.stack.tunnel(API, &scene.token).await);
+        expect_one_send_each(&scene.stack, async || {
+            let mut tunnel = tunnel.lock().await;
+            tunnel.request("POST", &path, &[], b"{}").await.unwrap()
+        })
+        .await;
+        scene.stack.finish().await;
+    };
+    let by_request_leases = async {
+        let scene = Scene::usual().await;
+        let (_, _, path) = first_is_turned_down(&scene.stack);
+        expect_one_send_each(&scene.stack, async || {
+            let lease = scene.stack.request_lease(&scene.access).await;
+            scene.stack.tunnel(API, &lease).await.get(&path).await
+        })
+        .await;
+        scene.stack.finish().await;
+    };
+    tokio::join!(post, by_request_leases);
+}
+
+/// Asks until the provider takes the token: each 401 is the agent's, and what it asked was sent once.
+async fn expect_one_send_each(stack: &Stack, ask: impl AsyncFn() -> Reply) {
+    let asked = AtomicUsize::new(0);
+    wait::until("a new token", async || {
+        let status = ask().await.status;
+        assert!(matches!(status, 200 | 401), "{status}");
+        let asked = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        assert_eq!(stack.upstream.count(), asked);
+        (status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(stack.tokens().asked().len(), 2);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::chunked::Chunked;
 use self::files::{File, Files};
+pub(crate) use self::routes::digest_of;
 use super::canary::Canary;
 use super::wait;
 

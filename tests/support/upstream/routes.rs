@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::{Answer, Recorded, Shared, aws, files, git, vendors};
@@ -58,6 +59,9 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
             body: Vec::new(),
         },
         ("status", status) => Answer::json(status.parse().unwrap_or(500), &json!({ "status": status })),
+        ("turned-down", digest) if digest == authorization_digest(request) => {
+            Answer::json(401, &json!({ "error": "invalid_token" }))
+        }
         ("websocket", _) => Answer::WebSocket,
         ("trailers", _) => Answer::Trailers(request.fields("authorization").concat()),
         ("hints", _) => Answer::Raw(
@@ -84,6 +88,16 @@ pub(super) async fn answer(request: &Arc<Recorded>, shared: &Arc<Shared>) -> Ans
         ),
         _ => Answer::json(200, &json!({ "ok": true, "path": path })),
     }
+}
+
+/// What stands for the request's credential in a path, where it may not stand itself.
+fn authorization_digest(request: &Recorded) -> String {
+    digest_of(&request.fields("authorization").concat())
+}
+
+/// The digest by which `/turned-down/` knows the credential that it answers 401 to.
+pub(crate) fn digest_of(authorization: &str) -> String {
+    hex::encode(&Sha256::digest(authorization)[..8])
 }
 
 /// Every field and the start of the body, given back in a header, in the body, or compressed.
