@@ -332,37 +332,4 @@ fn malformed() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nominate(names: &str) -> Result<(), Refusal> {
-        let value = HeaderValue::from_str(names).unwrap();
-        check_nominations(&HeaderMap::from_iter([(CONNECTION, value)]), None)
-    }
-
-    #[test]
-    fn connection_names_only_what_may_end_here() {
-        for names in [
-            "close",
-            "keep-alive, upgrade",
-            "x-trace, , te",
-            "a,b,c,d,e,f,g,h",
-        ] {
-            assert!(nominate(names).is_ok(), "{names}");
-        }
-        for names in [
-            "Host",
-            "close, content-length",
-            "authorization",
-            "X-Api-Key",
-            "x_api_key",
-            "x-forwarded-host",
-            "cookie",
-            "no token",
-            "a,b,c,d,e,f,g,h,i",
-        ] {
-            let refusal = nominate(names).unwrap_err();
-            assert_eq!(refusal.code, Code::AmbiguousRequest, "{names}");
-        }
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ mod credential;
 mod dial;
 mod door;
 mod exchange;
+#[cfg(test)]
+mod fixtures;
 mod form;
 #[cfg(fuzzing)]
 pub mod fuzz;
