@@ -119,3 +119,94 @@ fn not_asked(error: AskError) -> Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+    use store::approvals::{MAX_PENDING, Verdict};
+
+    use super::*;
+    use crate::fixtures::{CHARGES, World, facts, person, target};
+
+    async fn ask(world: &World, body: &str) -> Result<ApprovedUse, Refusal> {
+        let body = Digested {
+            sha256: Sha256::digest(body).into(),
+            bytes: body.len() as u64,
+        };
+        let (rule, target) = (ApprovalRule::default(), target(CHARGES));
+        find(
+            &world.store,
+            &world.permit(),
+            &rule,
+            &target,
+            body,
+            &facts(),
+        )
+        .await
+    }
+
+    async fn decide(world: &World, id: &ApprovalId, verdict: Verdict, reason: Option<&str>) {
+        let (approvals, org) = (world.store.approvals(), world.lease.org());
+        let decided = approvals.decide(org, id, verdict, reason, &person()).await;
+        assert!(decided.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_its_approval_and_for_no_other() {
+        let world = World::new().await;
+        let refusal = ask(&world, "amount=1").await.unwrap_err();
+        let missing = refusal.approval.clone().unwrap();
+        assert_eq!(refusal.code, Code::ApprovalRequired);
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(5)));
+        assert_eq!(missing.status, ApprovalStatus::Pending);
+        let said = [
+            "POST api.stripe.com/v1/charges waits for a person's approval".to_owned(),
+            format!("`claviger approval approve {}`", missing.id),
+        ];
+        assert!(
+            said.iter().all(|said| refusal.detail.contains(said)),
+            "{}",
+            refusal.detail
+        );
+
+        decide(&world, &missing.id, Verdict::Approve, None).await;
+        assert_eq!(ask(&world, "amount=1").await.unwrap().id, missing.id);
+        let other = ask(&world, "amount=1000")
+            .await
+            .unwrap_err()
+            .approval
+            .unwrap();
+        assert_ne!(other.id, missing.id);
+    }
+
+    #[tokio::test]
+    async fn who_was_rejected_is_told_why_and_not_to_try_again() {
+        let world = World::new().await;
+        let missing = ask(&world, "").await.unwrap_err().approval.unwrap();
+        decide(&world, &missing.id, Verdict::Reject, Some("too much")).await;
+        let refusal = ask(&world, "").await.unwrap_err();
+        assert_eq!(refusal.approval.unwrap().status, ApprovalStatus::Rejected);
+        assert_eq!(refusal.retry_after, None);
+        assert!(
+            refusal.detail.contains("was rejected (too much)"),
+            "{}",
+            refusal.detail
+        );
+    }
+
+    #[tokio::test]
+    async fn an_agent_puts_up_so_many_requests_and_no_more() {
+        let world = World::new().await;
+        for number in 0..MAX_PENDING {
+            let refusal = ask(&world, &number.to_string()).await.unwrap_err();
+            assert_eq!(refusal.code, Code::ApprovalRequired, "{number}");
+        }
+        let refusal = ask(&world, "one more").await.unwrap_err();
+        assert_eq!(refusal.code, Code::ApprovalLimit);
+        assert!(refusal.retry_after.is_some() && refusal.approval.is_none());
+        world.store.close().await;
+        let refusal = ask(&world, "one more").await.unwrap_err();
+        assert_eq!(refusal.code, Code::LedgerUnavailable);
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(2)));
+    }
+}

@@ -134,37 +134,16 @@ fn too_many(wait: Duration) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use leases::{
-        Action, AgentId, Binding, GrantId, Keys, Kind, LeaseId, MintRequest, OrgId, RootKeyPair,
-        Scope, SetId, mint, scope::HostPattern,
-    };
-    use time::{Duration, macros::datetime};
+    use leases::{RootKeyPair, mint};
 
     use super::*;
+    use crate::fixtures::mint_request;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn minted(root: &RootKeyPair) -> String {
-        let now = datetime!(2026-11-22 07:00 UTC);
-        let binding = Binding {
-            set: SetId::new(now),
-            grant: GrantId::new(now),
-            provider: "stripe".to_owned(),
-            hosts: vec![HostPattern::parse("api.stripe.com").unwrap()],
-            keys: Keys::All,
-            scope: Scope::default(),
-        };
-        let request = MintRequest {
-            org: OrgId::new(now),
-            agent: AgentId::new(now),
-            lease: LeaseId::new(now),
-            kind: Kind::Workflow,
-            action: Action::ProxyUse,
-            bindings: vec![binding],
-            issued_at: now,
-            expires_at: now + Duration::hours(1),
-        };
-        mint(root, &request).unwrap().token.as_str().to_owned()
+        let minted = mint(root, &mint_request()).unwrap();
+        minted.token.as_str().to_owned()
     }
 
     #[test]

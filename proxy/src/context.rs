@@ -209,3 +209,84 @@ impl RequestContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora::http::ResponseHeader;
+
+    use super::*;
+    use crate::fixtures::{CHARGES, mint_request, plan, target, verified};
+    use crate::limits::{Limits, Load};
+
+    const SECRET: &str = "sk_live_0123456789abcdef";
+
+    /// A request over a connection.
+    fn over(link: Link) -> RequestContext {
+        let response = ResponseHeader::build(200, None).unwrap();
+        RequestContext {
+            link: Some(Arc::new(ProxyDigest::new(
+                Box::new(response),
+                Some(Box::new(link)),
+            ))),
+            ..RequestContext::new("the-id".to_owned())
+        }
+    }
+
+    #[test]
+    fn who_handed_a_request_in_is_told_of_every_mask() {
+        let masked = Arc::new(AtomicUsize::new(0));
+        let link = Link::handed(
+            [192, 0, 2, 1].into(),
+            Arc::default(),
+            "its-id".to_owned(),
+            Arc::clone(&masked),
+        );
+        let mut ctx = over(link);
+        assert_eq!(ctx.link().unwrap().request_id.as_deref(), Some("its-id"));
+        assert_eq!(ctx.reflections(), 0);
+        let template = providers::Catalog::builtin().get("stripe").unwrap();
+        let plan = plan(&template, &[("STRIPE_SECRET_KEY", SECRET)]);
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        head.append_header("x-echo", SECRET).unwrap();
+        head.append_header("x-again", SECRET).unwrap();
+        ctx.scrub = Some(ResponseScrub::begin(&mut head, &plan, false, false).unwrap());
+        assert_eq!(masked.load(Ordering::Relaxed), 0, "not told yet");
+        ctx.tell_masked();
+        assert_eq!((masked.load(Ordering::Relaxed), ctx.reflections()), (2, 2));
+    }
+
+    #[test]
+    fn the_audit_trail_tells_what_is_known_by_then() {
+        let told = |ctx: &RequestContext| {
+            let facts = ctx.facts("POST");
+            assert_eq!(
+                (facts.request_id.as_str(), facts.method.as_str()),
+                ("the-id", "POST")
+            );
+            let url = format!(
+                "{}://{}:{}{}",
+                facts.scheme, facts.host, facts.port, facts.path
+            );
+            (facts.client_ip.to_string(), url)
+        };
+        let of = |client: &str, url: &str| (client.to_owned(), url.to_owned());
+        let unlinked = RequestContext::new("the-id".to_owned());
+        assert_eq!(told(&unlinked), of("0.0.0.0", "https://:0"));
+
+        let load = Load::new(Limits::default());
+        let lease = verified(&mint_request());
+        let tunnel = Tunnel {
+            endpoint: Endpoint::of_connect("files.stripe.com:8443").unwrap(),
+            place: Load::tunnel(load.party(&lease)).unwrap(),
+            lease,
+            served: OnceLock::new(),
+            path_slots: OnceLock::new(),
+        };
+        let link = Link::new([192, 0, 2, 1].into(), Arc::default(), Some(tunnel));
+        let mut ctx = over(link);
+        assert_eq!(told(&ctx), of("192.0.2.1", "https://files.stripe.com:8443"));
+        ctx.target = Some(target(&CHARGES.replace("https", "http")));
+        let url = "http://api.stripe.com:80/v1/charges";
+        assert_eq!(told(&ctx), of("192.0.2.1", url));
+    }
+}

@@ -160,3 +160,92 @@ pub(crate) fn unlinked() -> Result<IpAddr, Refusal> {
         "the connection is not one of this listener's",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use store::AgentPatch;
+    use time::Duration;
+
+    use super::*;
+    use crate::fixtures::{NOW, World, person};
+
+    /// What ends a lease before its time.
+    #[derive(Debug, Clone, Copy)]
+    enum End {
+        Lease,
+        Grant,
+        Set,
+        Agent,
+    }
+
+    async fn bring_about(end: End, world: &World) {
+        let (store, lease, binding) = (&world.store, &world.lease, world.binding());
+        let (org, by) = (lease.org(), person());
+        match end {
+            End::Lease => drop(
+                store
+                    .leases()
+                    .revoke(org, lease.lease(), &by)
+                    .await
+                    .unwrap(),
+            ),
+            End::Grant => drop(
+                store
+                    .grants()
+                    .revoke(org, &binding.grant, &by)
+                    .await
+                    .unwrap(),
+            ),
+            End::Set => assert!(
+                store
+                    .secret_sets()
+                    .delete(org, &binding.set, &by)
+                    .await
+                    .unwrap()
+            ),
+            End::Agent => {
+                let patch = AgentPatch {
+                    is_active: Some(false),
+                    ..AgentPatch::default()
+                };
+                let agents = store.agents();
+                agents.patch(org, lease.agent(), patch, &by).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_ended_does_not_pass_the_door() {
+        for (end, code, hint) in [
+            (End::Lease, Code::LeaseRevoked, "mint a new one"),
+            (End::Grant, Code::GrantDenied, "ask for a new grant"),
+            (End::Set, Code::GrantDenied, "ask for a grant on another"),
+            (End::Agent, Code::GrantDenied, "activate it"),
+        ] {
+            let world = World::new().await;
+            let check = async || {
+                let binding = Some(world.binding());
+                check_standing(&world.store, &world.lease, binding, NOW).await
+            };
+            assert_eq!(check().await, Ok(()), "before {end:?}");
+            bring_about(end, &world).await;
+            let refusal = check().await.unwrap_err();
+            assert_eq!(refusal.code, code, "{end:?}");
+            assert!(refusal.detail.contains(hint), "{}", refusal.detail);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_passes_the_door_until_the_second_of_its_end() {
+        let world = World::new().await;
+        let end = world.lease.effective_expiry();
+        let check = async |now| {
+            let checked = check_standing(&world.store, &world.lease, None, now).await;
+            checked.map_err(|refusal| refusal.code)
+        };
+        assert_eq!(check(end - Duration::SECOND).await, Ok(()));
+        for now in [end, end + Duration::DAY] {
+            assert_eq!(check(now).await, Err(Code::LeaseExpired), "{now}");
+        }
+    }
+}

@@ -335,7 +335,10 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use leases::MintRequest;
+
     use super::*;
+    use crate::fixtures::{NOW, mint_request, verified};
 
     fn party(agent: &Share, org: &Share) -> Party {
         Party {
@@ -369,6 +372,7 @@ mod tests {
         let refusal = Load::tunnel(party.clone()).unwrap_err();
         assert_eq!(refusal.code, Code::RateLimited);
         assert!(refusal.detail.contains("limits.tunnels_per_agent"));
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
         let request = load.request(party.clone()).unwrap();
         assert!(load.request(party.clone()).is_err());
         drop((tunnels, request));
@@ -415,6 +419,60 @@ mod tests {
         assert_eq!(pace.pass_at(at(500), 500), Some(at(500)));
         assert_eq!(pace.pass_at(at(10_000), 1_000), None);
         assert_eq!(pace.pass_at(at(10_000), 1), Some(at(1)));
+    }
+
+    #[test]
+    fn what_has_a_limit_has_an_account_for_each_agent_and_for_its_org() {
+        let lease = verified(&mint_request());
+        for (agent, org) in [
+            (share(1, 1), Share::default()),
+            (Share::default(), share(1, 1)),
+        ] {
+            let load = Load::new(Limits {
+                agent,
+                org,
+                ..Limits::default()
+            });
+            let held = load.request(load.party(&lease)).unwrap();
+            let again = load.request(load.party(&lease)).unwrap_err();
+            assert_eq!(again.code, Code::RateLimited, "{agent:?} {org:?}");
+            let colleague = MintRequest {
+                agent: AgentId::new(NOW),
+                org: lease.org().clone(),
+                ..mint_request()
+            };
+            let colleague = load.request(load.party(&verified(&colleague)));
+            assert_eq!(colleague.is_ok(), org == Share::default(), "the same org's");
+            let stranger = load.party(&verified(&mint_request()));
+            assert!(load.request(stranger).is_ok(), "another org's");
+            drop(held);
+            assert!(load.request(load.party(&lease)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_body_waits_for_the_slower_of_its_agent_and_its_org() {
+        let bytes = |rate: u32| Share {
+            bytes_per_second: NonZeroU32::new(rate),
+            ..Share::default()
+        };
+        let load = load(1);
+        let (fast, slow) = (bytes(1_000_000), bytes(1_000));
+        for (agent, org) in [(&fast, &slow), (&slow, &fast)] {
+            let place = load.request(party(agent, org)).unwrap();
+            assert_eq!(place.pass(1), None, "within the burst");
+            let wait = place.pass(10_000).unwrap();
+            let nine_seconds = Duration::from_secs(8)..Duration::from_secs(10);
+            assert!(nine_seconds.contains(&wait), "{wait:?}");
+        }
+        let place = load
+            .request(party(&share(1, 1), &Share::default()))
+            .unwrap();
+        assert_eq!(
+            place.pass(1_000_000_000),
+            None,
+            "without a rate nothing waits"
+        );
     }
 
     #[test]

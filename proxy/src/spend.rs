@@ -123,3 +123,92 @@ impl Spending {
         &self.provider
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store::Spend;
+
+    use super::*;
+    use crate::fixtures::{World, facts};
+    use crate::record::record_use;
+
+    const HELD: Amount = Amount {
+        tokens: 1_034,
+        usd_micros: 5_000,
+    };
+
+    /// A use of OpenAI's API that holds [`HELD`] of its grant's budget.
+    async fn spending() -> (Spending, Hold) {
+        let world = World::with_budget(Some(Spend {
+            tokens: Some(1_000_000),
+            usd_micros: None,
+            per_seconds: None,
+        }));
+        let world = world.await;
+        let keys = Arc::default();
+        let (ledger, permit) = (world.store.ledger(), world.permit());
+        let used = record_use(ledger, &permit, keys, None, HELD, facts())
+            .await
+            .unwrap();
+        let hold = used.hold().unwrap();
+        let catalog = Catalog::builtin();
+        let template = catalog.get("openai").unwrap();
+        (Spending::new(hold, &catalog, Some(&template), "POST"), hold)
+    }
+
+    fn answer(status: u16, media: &str) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        head.insert_header("content-type", media).unwrap();
+        head
+    }
+
+    #[tokio::test]
+    async fn what_was_held_is_given_back_only_while_nothing_was_sent() {
+        let (mut spending, hold) = spending().await;
+        assert_eq!(spending.settle(0), (hold.given_back(), Charge::default()));
+        spending.send();
+        assert_eq!(spending.settle(0), (hold.kept(), Charge::default()));
+        assert_eq!(spending.provider(), "openai");
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_what_it_cost() {
+        const USAGE: &[u8] =
+            br#"{"model":"gpt-4o","usage":{"prompt_tokens":1000,"completion_tokens":20}}"#;
+        let cases: [(u16, &str, &[u8], u64, u64); 4] = [
+            (200, "application/json", USAGE, 1_000, 20),
+            // A token for each four bytes, of 400 up and of those that came.
+            (200, "application/json", br#"{"choices": []} "#, 100, 4),
+            (200, "audio/mpeg", &[0; 4_000], 100, 1_000),
+            (429, "application/json", br#"{"error": {}}"#, 0, 0),
+        ];
+        for (status, media, body, tokens_in, tokens_out) in cases {
+            let (mut spending, hold) = spending().await;
+            spending.send();
+            spending.begin(&answer(status, media));
+            let (front, back) = body.split_at(9);
+            spending.part(Some(&Bytes::from_static(front)), false);
+            spending.part(Some(&Bytes::from_static(back)), true);
+            let (settled, charge) = spending.settle(400);
+            let tokens = (charge.tokens_in, charge.tokens_out);
+            assert_eq!(tokens, (tokens_in, tokens_out), "{status} {media}");
+            assert_eq!(
+                settled,
+                hold.spent(tokens_in, tokens_out, charge.usd_micros)
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_provider_that_counts_tokens_has_an_estimate() {
+        let catalog = Catalog::builtin();
+        let estimate = |provider: &str, method: &str| {
+            let template = catalog.get(provider);
+            estimate(&catalog, template.as_deref(), method, Some(40)).tokens
+        };
+        assert_eq!(estimate("openai", "POST"), 10 + 1_024);
+        assert_eq!(estimate("openai", "GET"), 0);
+        assert_eq!(estimate("stripe", "POST"), 0);
+        assert_eq!(estimate("no such provider", "POST"), 0);
+    }
+}
