@@ -215,6 +215,16 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_as_long_as_its_digits_say() {
+        for size in [1, 15, 16, 0x1a, 0x3f0, 0x1001, 0x1_2345] {
+            let body = |size: usize| format!("{size:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(size));
+            assert_eq!(read(&body(size)), Ok(true), "{size:x}");
+            let longer = body(size).replacen('x', "xx", 1);
+            assert_eq!(read(&longer), Err(ChunkError::DataEnd), "{size:x}");
+        }
+    }
+
+    #[test]
     fn a_body_may_stop_anywhere_and_go_on() {
         let body = b"5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\n";
         for cut in 0..body.len() {

@@ -149,14 +149,7 @@ pub(crate) enum Framing {
 
 /// Whether a field is read as one that frames the message where `_` is taken for `-`.
 pub(crate) fn is_framing_twin(name: &[u8]) -> bool {
-    memchr(b'_', name).is_some()
-        && [&b"content_length"[..], b"transfer_encoding"]
-            .iter()
-            .any(|twin| {
-                let same =
-                    |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'-' && *b == b'_');
-                name.len() == twin.len() && name.iter().zip(*twin).all(same)
-            })
+    name.eq_ignore_ascii_case(b"content_length") || name.eq_ignore_ascii_case(b"transfer_encoding")
 }
 
 /// A body's length in its one plain spelling: digits alone, and no zero before them, which some would read as octal.
@@ -369,6 +362,10 @@ mod tests {
             ("G\"T / HTTP/1.1\r\n\r\n", HeadError::RequestLine),
             ("GET /<a> HTTP/1.1\r\n\r\n", HeadError::RequestLine),
             ("GET /a#b HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET /\u{7f} HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            (" / HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET  HTTP/1.1\r\n\r\n", HeadError::RequestLine),
+            ("GET / HTTP/1.1 x\r\n\r\n", HeadError::RequestLine),
             ("GET / HTTP/1.2\r\n\r\n", HeadError::Version),
             ("GET / HTTP/2.0\r\n\r\n", HeadError::Version),
             ("GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n", HeadError::Folded),
@@ -376,6 +373,9 @@ mod tests {
             ("GET / HTTP/1.1\r\n: 1\r\n\r\n", HeadError::Name),
             ("GET / HTTP/1.1\r\nA\r\n\r\n", HeadError::Name),
             ("GET / HTTP/1.1\r\nA: \u{1}\r\n\r\n", HeadError::Value),
+            ("GET / HTTP/1.1\r\nA: \u{7f}\r\n\r\n", HeadError::Value),
+            ("GET / HTTP/1.1\r\nA(: 1\r\n\r\n", HeadError::Name),
+            ("GET / HTTP/1.1\r\n\tA: 1\r\n\r\n", HeadError::Folded),
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
                 HeadError::Host,
@@ -434,15 +434,71 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_ends_with_the_connection_is_refused() {
+        for (head, checked) in [
+            ("POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\n", None),
+            ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("GET / HTTP/1.0\r\n\r\n", None),
+            ("GET / HTTP/1.0\r\nContent-Length: 5\r\n\r\n", None),
+            ("PUT / HTTP/1.0\r\n\r\n", Some(HeadError::Undelimited)),
+            ("PATCH / HTTP/1.0\r\n\r\n", Some(HeadError::Undelimited)),
+        ] {
+            assert_eq!(parse(head).err(), checked, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_tells_whether_a_body_follows() {
+        for (fields, has_body) in [
+            ("", false),
+            ("Content-Length: 0\r\n", false),
+            ("Content-Length: 1\r\n", true),
+            ("Transfer-Encoding: chunked\r\n", true),
+            ("X-Content-Length: 1\r\n", false),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(parse(&head).unwrap().has_body, has_body, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn another_host_takes_the_place_of_the_first_and_all_else_stays() {
+        let head = "GET /v1 HTTP/1.1\r\nX-A: 1\r\nhost: a.example\r\nX-B:\r\n\r\n";
+        let other = parse(head).unwrap().with_host("b.example");
+        let expected = "GET /v1 HTTP/1.1\r\nX-A: 1\r\nhost: b.example\r\nX-B: \r\n\r\n";
+        assert_eq!(String::from_utf8(other).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_head_ends_behind_its_blank_line() {
+        for (bytes, end) in [
+            ("", None),
+            ("GET / HTTP/1.1\r\n", None),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r", None),
+            ("GET / HTTP/1.1\r\n\r\n", Some(18)),
+            ("GET / HTTP/1.1\r\n\r\nbody\r\n\r\n", Some(18)),
+        ] {
+            assert_eq!(end_of_head(bytes.as_bytes()), end, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn a_line_that_ends_oddly_is_seen_before_the_head_is_whole() {
         for odd in [
             "GET / HTTP/1.1\nHost: a\n\n",
             "\n",
             "GET / HTTP/1.1\rHost: a",
+            "GET / HTTP/1.1\r\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n",
         ] {
             assert!(has_bare_line_end(odd.as_bytes()), "{odd:?}");
         }
-        for begun in ["GET / HTTP/1.1\r", "GET / HTTP/1.1\r\nHost: a", ""] {
+        for begun in [
+            "GET / HTTP/1.1\r",
+            "GET / HTTP/1.1\r\nHost: a",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "",
+        ] {
             assert!(!has_bare_line_end(begun.as_bytes()), "{begun:?}");
         }
     }
@@ -457,25 +513,34 @@ mod tests {
         assert_eq!(framing(""), Framing::Length(0));
         assert_eq!(framing("Transfer-Encoding: chunked\r\n"), Framing::Chunked);
         assert_eq!(framing("Upgrade: websocket\r\n"), Framing::Open);
+        let both = "Content-Length: 7\r\nUpgrade: websocket\r\n";
+        assert_eq!(framing(both), Framing::Open);
+        assert_eq!(framing("Upgrade: h2c\r\nX-A: 1\r\n"), Framing::Open);
     }
 
     #[test]
     fn bounds_hold() {
-        let longest = "a".repeat(MAX_TARGET - 1);
+        let longest = "a".repeat(16_383);
         assert!(
             parse(&format!(
                 "GET /{longest} HTTP/1.1\r\nHost: a.example\r\n\r\n"
             ))
             .is_ok()
         );
-        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_TARGET));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(16_384));
         assert_eq!(parse(&long), Err(HeadError::TargetTooLong));
         let many = format!(
             "GET / HTTP/1.1\r\n{}\r\n",
             "a: b\r\n".repeat(MAX_FIELDS + 1)
         );
         assert_eq!(parse(&many), Err(HeadError::TooLarge));
-        let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(MAX_HEAD));
-        assert_eq!(parse(&large), Err(HeadError::TooLarge));
+        let most = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS));
+        assert!(parse(&most).is_ok());
+        let of_length = |length: usize| {
+            let rest = "GET / HTTP/1.1\r\na: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(length - rest))
+        };
+        assert!(parse(&of_length(65_536)).is_ok());
+        assert_eq!(parse(&of_length(65_537)), Err(HeadError::TooLarge));
     }
 }

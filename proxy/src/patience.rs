@@ -199,6 +199,62 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn bytes_give_back_the_time_that_they_take_at_the_rate() {
+        for (bytes, seconds) in [
+            (0, 10.0),
+            (1, 10.01),
+            (150, 11.5),
+            (100, 11.0),
+            (999, 19.99),
+            (5_000, 20.0),
+        ] {
+            let mut patience = Patience::new(LeastRate {
+                over: Duration::from_secs(20),
+                ..RATE
+            });
+            // Of the forty seconds of the beginning, ten are left.
+            let _ = patience.wait(sleep(Duration::from_secs(30))).await;
+            patience.pass(bytes);
+            let start = Instant::now();
+            assert!(patience.wait(pending::<()>()).await.is_err());
+            let waited = start.elapsed();
+            let expected = Duration::from_secs_f64(seconds);
+            assert!(
+                waited.abs_diff(expected) <= Duration::from_millis(1),
+                "{bytes}: {waited:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_agents_slowness_is_told_from_other_failures_of_a_connection() {
+        use pingora::{Error, ErrorType::ReadError};
+
+        let slow = TooSlow {
+            bytes_per_second: 256,
+        };
+        let io = std::io::Error::other(slow);
+        for (cause, found) in [
+            (Error::because(ReadError, "read", slow), Some(slow)),
+            (Error::because(ReadError, "read", io), Some(slow)),
+            (
+                Error::because(ReadError, "read", std::io::Error::other("gone")),
+                None,
+            ),
+            (Error::new(ReadError), None),
+        ] {
+            assert_eq!(too_slow(&cause), found, "{cause}");
+        }
+        let refusal = Refusal::from(slow);
+        assert_eq!(refusal.code, Code::TooSlow);
+        assert!(
+            refusal.detail.contains("256 bytes a second"),
+            "{}",
+            refusal.detail
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_a_rate_nobody_is_too_slow() {
         let mut patience = Patience::new(LeastRate {
             bytes_per_second: None,
