@@ -430,6 +430,230 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_a_port_means_the_usual_one() {
+        let tunnel = |scheme, port| Endpoint {
+            scheme,
+            port,
+            ..tunnel()
+        };
+        for (scheme, port, host, agrees) in [
+            (Scheme::Https, 443, "api.example.com", true),
+            (Scheme::Https, 8443, "api.example.com", false),
+            (Scheme::Https, 8443, "API.example.com", false),
+            (Scheme::Https, 8443, "api.example.com:8443", true),
+            (Scheme::Https, 80, "Api.example.com", false),
+            (Scheme::Http, 80, "Api.example.com", true),
+            (Scheme::Http, 443, "Api.example.com", true),
+            (Scheme::Http, 8080, "Api.example.com", false),
+            (Scheme::Http, 443, "api.example.com:80", false),
+        ] {
+            let checked = tunnel(scheme, port).agrees(host).map_err(|r| r.code);
+            let expected = if agrees {
+                Ok(())
+            } else {
+                Err(Code::AuthorityMismatch)
+            };
+            assert_eq!(checked, expected, "{host} at {port}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_opened_to_a_host_and_a_port() {
+        let endpoint = Endpoint::of_connect("API.example.com:8443").unwrap();
+        assert_eq!(
+            (endpoint.host.as_str(), endpoint.port),
+            ("api.example.com", 8443)
+        );
+        for target in ["api.example.com", "https://api.example.com:443", "", ":443"] {
+            let refusal = Endpoint::of_connect(target).unwrap_err();
+            assert_eq!(refusal.code, Code::AmbiguousRequest, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_may_be_left_out_only_where_the_protocol_says_it_otherwise() {
+        let of = |version, uri: Option<&str>, host: Option<&str>| {
+            let mut request = request("/v1", host);
+            request.set_version(version);
+            if let Some(uri) = uri {
+                request.set_uri(uri.parse().unwrap());
+            }
+            let target = inside(&tunnel(), &request).map_err(|refusal| refusal.code)?;
+            Ok(target.written.to_string())
+        };
+        let host = "api.example.com";
+        for (version, uri, host, expected) in [
+            (Version::HTTP_10, None, None, Ok("/v1")),
+            (Version::HTTP_11, None, None, Err(Code::AmbiguousRequest)),
+            (
+                Version::HTTP_2,
+                Some("https://api.example.com/v2"),
+                None,
+                Ok("/v2"),
+            ),
+            (
+                Version::HTTP_2,
+                Some("https://api.example.com/v2"),
+                Some(host),
+                Ok("/v2"),
+            ),
+            (
+                Version::HTTP_2,
+                Some("/v2"),
+                None,
+                Err(Code::AmbiguousRequest),
+            ),
+            (
+                Version::HTTP_2,
+                Some("http://api.example.com/v2"),
+                None,
+                Err(Code::AmbiguousRequest),
+            ),
+            (
+                Version::HTTP_2,
+                Some("https://b.example.com/v2"),
+                Some(host),
+                Err(Code::AuthorityMismatch),
+            ),
+            (
+                Version::HTTP_2,
+                Some("https://api.example.com/v2"),
+                Some("b.example.com"),
+                Err(Code::AuthorityMismatch),
+            ),
+        ] {
+            assert_eq!(
+                of(version, uri, host),
+                expected.map(str::to_owned),
+                "{version:?} {uri:?} {host:?}"
+            );
+        }
+        let mut twice = request("/v1", Some(host));
+        twice.append_header("host", host).unwrap();
+        let refusal = inside(&tunnel(), &twice).unwrap_err();
+        assert_eq!(refusal.code, Code::AmbiguousRequest);
+    }
+
+    #[test]
+    fn only_options_asks_about_a_whole_server() {
+        let of = |method: &str| {
+            let mut request = request("*", Some("api.example.com"));
+            request.set_method(method.parse().unwrap());
+            inside(&tunnel(), &request).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(of("GET").err(), Some(Code::AmbiguousRequest));
+        assert_eq!(&*of("OPTIONS").unwrap().path, "*");
+    }
+
+    #[test]
+    fn a_full_url_says_where_it_goes_and_host_agrees_with_it() {
+        let of = |url: &str, host: Option<&str>, as_sent: Option<&str>| {
+            absolute(&request(url, host), as_sent).map_err(|refusal| refusal.code)
+        };
+        for (url, host, port, path, query, seen) in [
+            (
+                "https://API.example.com/v1?a=1",
+                None,
+                443,
+                "/v1",
+                Some("a=1"),
+                "https://api.example.com/v1",
+            ),
+            (
+                "http://api.example.com",
+                Some("api.example.com"),
+                80,
+                "/",
+                None,
+                "http://api.example.com/",
+            ),
+            (
+                "HTTP://api.example.com?a",
+                None,
+                80,
+                "/",
+                Some("a"),
+                "http://api.example.com/",
+            ),
+            (
+                "https://api.example.com:80/",
+                Some("api.example.com:80"),
+                80,
+                "/",
+                None,
+                "https://api.example.com:80/",
+            ),
+            (
+                "http://api.example.com:443/",
+                None,
+                443,
+                "/",
+                None,
+                "http://api.example.com:443/",
+            ),
+        ] {
+            let target = of(url, host, None).unwrap();
+            assert_eq!(
+                (target.port, &*target.path, target.query.as_deref()),
+                (port, path, query),
+                "{url}"
+            );
+            assert_eq!(target.url(), seen);
+        }
+        let url = "https://api.example.com/v1";
+        for (url, host, as_sent, code) in [
+            (url, Some("b.example.com"), None, Code::AuthorityMismatch),
+            (
+                url,
+                Some("api.example.com"),
+                Some("b.example.com"),
+                Code::AuthorityMismatch,
+            ),
+            ("ftp://api.example.com/", None, None, Code::AmbiguousRequest),
+            ("https:///v1", None, None, Code::AmbiguousRequest),
+        ] {
+            assert_eq!(of(url, host, as_sent).unwrap_err(), code, "{url} {host:?}");
+        }
+        assert!(of(url, Some("b.example.com"), Some("api.example.com")).is_ok());
+    }
+
+    #[test]
+    fn a_target_stands_on_the_wire_as_a_path_or_as_a_url() {
+        for (raw, is_absolute, is_origin_form, path, query) in [
+            ("/v1?a=1?b", false, true, "/v1", Some("a=1?b")),
+            ("/http://x", false, true, "/http://x", None),
+            ("*", false, true, "*", None),
+            ("https://a.example", true, false, "/", None),
+            ("https://a.example?a", true, false, "/", Some("a")),
+        ] {
+            let target = RawTarget::parse(raw).unwrap();
+            let form = (target.is_absolute(), target.is_origin_form());
+            assert_eq!(form, (is_absolute, is_origin_form), "{raw}");
+            assert_eq!((target.path, target.query), (path, query), "{raw}");
+        }
+        for raw in ["v1", "", "api.example.com:443"] {
+            let refusal = RawTarget::parse(raw).unwrap_err();
+            assert_eq!(refusal.code, Code::AmbiguousRequest, "{raw}");
+        }
+    }
+
+    #[test]
+    fn policy_sees_a_mask_where_a_credential_stands_in_the_path() {
+        let catalog = providers::Catalog::builtin();
+        let telegram = catalog.get("telegram").unwrap();
+        for (url, seen) in [
+            ("https://api.telegram.org/bot123:abc/getMe", "/bot*/getMe"),
+            ("https://api.telegram.org/other", "/other"),
+            ("https://api.telegram.org/v1/bot123:abc", "/v1/bot123:abc"),
+        ] {
+            let mut target = absolute(&request(url, None), None).unwrap();
+            target.mask([&telegram].into_iter());
+            assert_eq!(&*target.path, seen);
+            assert!(url.ends_with(&*target.written), "{}", target.written);
+        }
+    }
+
+    #[test]
     fn odd_hosts_are_ambiguous() {
         for host in [
             "a, b",
@@ -628,11 +852,21 @@ mod tests {
     fn methods_outside_the_list_are_refused() {
         for name in ["TRACE", "CONNECT", "get", "PRI", "TRACK"] {
             let request = RequestHeader::build(name, b"/", None).unwrap();
-            assert_eq!(
-                method(&request).unwrap_err().code,
-                Code::MethodNotAllowed,
-                "{name}"
+            let refusal = method(&request).unwrap_err();
+            assert_eq!(refusal.code, Code::MethodNotAllowed, "{name}");
+            assert!(
+                refusal
+                    .detail
+                    .starts_with(&format!("{name} is not proxied"))
             );
+        }
+        let long = check_method(&"X".repeat(1_000)).unwrap_err();
+        assert!(
+            long.detail
+                .starts_with(&format!("{} is not", "X".repeat(32)))
+        );
+        for name in ALLOWED_METHODS.split(", ") {
+            assert_eq!(check_method(name), Ok(()));
         }
     }
 }

@@ -389,7 +389,118 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use leases::ApprovalId;
+    use serde_json::Value;
+    use store::approvals::ApprovalStatus;
+    use store::ledger::{Overspent, Unit};
+
     use super::*;
+    use crate::fixtures::NOW;
+
+    #[test]
+    fn a_refusal_tells_programs_and_people_what_is_wrong() {
+        for (code, door, status, kind, challenge) in [
+            (
+                Code::LeaseMissing,
+                Door::Proxy,
+                407,
+                "denied",
+                Some((
+                    "proxy-authenticate",
+                    "Basic realm=\"claviger lease\", charset=\"UTF-8\"",
+                )),
+            ),
+            (
+                Code::LeaseMissing,
+                Door::Gateway,
+                401,
+                "denied",
+                Some(("www-authenticate", "Bearer realm=\"claviger\"")),
+            ),
+            (
+                Code::MethodNotAllowed,
+                Door::Inside,
+                405,
+                "caller",
+                Some(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+            ),
+            (Code::GrantDenied, Door::Inside, 403, "denied", None),
+            (Code::UpstreamTls, Door::Inside, 502, "upstream", None),
+        ] {
+            let (head, body) = Refusal::new(code, "why").respond(door, "the-id");
+            let name = code.as_str();
+            assert_eq!(
+                (head.status.as_u16(), code.kind()),
+                (status, kind),
+                "{code:?}"
+            );
+            assert_eq!(head.headers["content-type"], "application/problem+json");
+            assert_eq!(head.headers["content-length"], body.len().to_string());
+            assert_eq!(head.headers["cache-control"], "no-store");
+            let proxy_status = head.headers["proxy-status"].to_str().unwrap();
+            assert!(
+                proxy_status.starts_with("claviger; error="),
+                "{proxy_status}"
+            );
+            assert!(
+                proxy_status.ends_with(&format!("; details=\"{name}\"")),
+                "{proxy_status}"
+            );
+            for field in ["proxy-authenticate", "www-authenticate", "allow"] {
+                let expected = challenge.filter(|(name, _)| *name == field);
+                let value = head.headers.get(field).map(|value| value.to_str().unwrap());
+                assert_eq!(value, expected.map(|(_, value)| value), "{code:?} {field}");
+            }
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["type"], format!("https://claviger.dev/errors/{name}"));
+            assert_eq!(body["error"], name);
+            assert_eq!(body["status"], status);
+            assert_eq!(body["detail"], "why");
+            assert_eq!(body["instance"], "urn:uuid:the-id");
+            assert!(body.get("approval_request_id").is_none());
+        }
+    }
+
+    #[test]
+    fn a_missing_approval_is_named_for_programs() {
+        let id = ApprovalId::new(NOW);
+        let refusal = Refusal {
+            approval: Some(Missing {
+                id: id.clone(),
+                status: ApprovalStatus::Pending,
+            }),
+            ..Refusal::new(Code::ApprovalRequired, "wait")
+        };
+        let (_, body) = refusal.respond(Door::Inside, "the-id");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["approval_request_id"], id.as_str());
+        assert_eq!(body["approval_status"], "pending");
+    }
+
+    #[test]
+    fn a_head_is_refused_by_what_is_wrong_with_it() {
+        for (error, code) in [
+            (HeadError::TargetTooLong, Code::UriTooLong),
+            (HeadError::TooLarge, Code::HeadersTooLarge),
+            (HeadError::BothLengths, Code::AmbiguousRequest),
+            (HeadError::Host, Code::AmbiguousRequest),
+        ] {
+            let refusal = Refusal::from(error);
+            assert_eq!(refusal.code, code);
+            assert!(
+                refusal.detail.starts_with(&error.to_string()),
+                "{}",
+                refusal.detail
+            );
+        }
+        let refusal = Refusal::from(ChunkError::DataEnd);
+        assert_eq!(refusal.code, Code::AmbiguousRequest);
+        assert!(
+            refusal.detail.contains("plain chunks"),
+            "{}",
+            refusal.detail
+        );
+    }
 
     #[test]
     fn who_waits_as_long_as_told_has_waited_long_enough() {
@@ -437,25 +548,87 @@ mod tests {
 
     #[test]
     fn each_refused_use_says_why() {
-        let retry_after = Duration::from_secs(3);
-        for (refused, code, why) in [
-            (UseRefusal::LeaseConsumed, Code::LeaseConsumed, "one use"),
-            (UseRefusal::GrantRevoked, Code::GrantDenied, "revoked"),
-            (UseRefusal::GrantExpired, Code::GrantDenied, "expired"),
-            (UseRefusal::AgentInactive, Code::GrantDenied, "not active"),
-            (UseRefusal::SetGone, Code::GrantDenied, "deleted"),
+        let (retry_after, at) = (Duration::from_secs(3), NOW);
+        let overspent = Overspent {
+            unit: Unit::Tokens,
+            limit: 10,
+            spent: 10,
+            held: 0,
+            resets_at: None,
+            retry_after: Some(Duration::from_secs(9)),
+        };
+        let unavailable = || UseRefusal::Unavailable("no disk".to_owned());
+        for (refused, code, why, seconds) in [
+            (
+                UseRefusal::LeaseRevoked { at },
+                Code::LeaseRevoked,
+                "was revoked",
+                None,
+            ),
+            (
+                UseRefusal::LeaseExpired { at },
+                Code::LeaseExpired,
+                "has expired",
+                None,
+            ),
+            (
+                UseRefusal::LeaseConsumed,
+                Code::LeaseConsumed,
+                "one use",
+                None,
+            ),
+            (UseRefusal::GrantRevoked, Code::GrantDenied, "revoked", None),
+            (UseRefusal::GrantExpired, Code::GrantDenied, "expired", None),
+            (
+                UseRefusal::AgentInactive,
+                Code::GrantDenied,
+                "not active",
+                None,
+            ),
+            (UseRefusal::SetGone, Code::GrantDenied, "deleted", None),
             (
                 UseRefusal::RateLimited { retry_after },
                 Code::RateLimited,
                 "rate",
+                Some(3),
             ),
-            (UseRefusal::Unknown, Code::LeaseRevoked, "not known"),
-            (UseRefusal::Overloaded, Code::Overloaded, "too many"),
+            (
+                UseRefusal::ApprovalGone,
+                Code::ApprovalRequired,
+                "by another",
+                None,
+            ),
+            (
+                UseRefusal::SpendExceeded(overspent),
+                Code::SpendExceeded,
+                "budget",
+                Some(9),
+            ),
+            (UseRefusal::Unknown, Code::LeaseRevoked, "not known", None),
+            (
+                UseRefusal::Overloaded,
+                Code::Overloaded,
+                "too many",
+                Some(1),
+            ),
+            (
+                unavailable(),
+                Code::LedgerUnavailable,
+                "nothing was forwarded",
+                Some(2),
+            ),
         ] {
             let refusal = Refusal::from(refused);
             assert_eq!(refusal.code, code);
             assert!(refusal.detail.contains(why), "{}", refusal.detail);
+            assert_eq!(
+                refusal.retry_after,
+                seconds.map(Duration::from_secs),
+                "{why}"
+            );
         }
+        let inside = Refusal::from(unavailable()).detail;
+        assert!(!inside.contains("no disk"), "causes are for the log alone");
     }
 
     #[test]
