@@ -373,11 +373,6 @@ impl Plan {
             .any(|slot| names::is_twin(header_name, slot.as_str()))
     }
 
-    /// The query parameters that are removed from the agent's request.
-    pub fn strip_query(&self) -> &[String] {
-        &self.strip_query
-    }
-
     /// The headers that are set on this host and path, each once, marked sensitive.
     ///
     /// `host` is canonical; `path` has no query.

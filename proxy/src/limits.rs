@@ -476,6 +476,19 @@ mod tests {
     }
 
     #[test]
+    fn slowness_is_judged_by_the_rate_that_was_set() {
+        let least_rate = LeastRate {
+            bytes_per_second: None,
+            over: Duration::from_secs(7),
+        };
+        let load = Load::new(Limits {
+            least_rate,
+            ..Limits::default()
+        });
+        assert_eq!(load.least_rate(), least_rate);
+    }
+
+    #[test]
     fn one_limit_is_a_limit() {
         let some = NonZeroU32::new(1);
         let none = Share::default();

@@ -448,6 +448,22 @@ mod tests {
     }
 
     #[test]
+    fn every_mask_is_counted() {
+        let mut ws = messages(Framing::WebSocket);
+        for (frame, found) in [
+            (text("hello"), 0),
+            (text(SECRET), 1),
+            (ping(SECRET.as_bytes()), 2),
+            (ping(b"hello"), 2),
+            (text(&format!("{SECRET} {SECRET}")), 4),
+            (ping(SECRET.as_bytes()), 5),
+        ] {
+            ws.push(frame.into()).unwrap();
+            assert_eq!(ws.reflections(), found);
+        }
+    }
+
+    #[test]
     fn nothing_that_is_whole_waits_for_what_follows() {
         // Its end begins the credential; a stream without messages would hold it back.
         let tempting = text(&SECRET[..20]);

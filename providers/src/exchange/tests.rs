@@ -142,6 +142,27 @@ fn a_refresh_token_is_exchanged_by_a_public_client_too() {
 }
 
 #[test]
+fn a_token_of_ones_own_is_renewed_with_half_of_its_time_left() {
+    for (ttl, seconds) in [
+        ("", 150),
+        ("ttl = \"10s\"", 5),
+        ("ttl = \"90s\"", 45),
+        ("ttl = \"2m\"", 60),
+        ("ttl = \"1h\"", 1_800),
+    ] {
+        let make = format!(
+            "grant = \"jwt\"\nalgorithm = \"HS256\"\nprivate_key = \"${{KEY}}\"\nissuer = \"me\"\n{ttl}"
+        );
+        let key = "0123456789abcdef0123456789abcdef";
+        let step = recipe(&["KEY"], &make).begin(&set(&[("KEY", key)]), &Narrowing::default(), NOW);
+        let Some(Step::Made(made)) = step.unwrap() else {
+            panic!("{ttl}");
+        };
+        assert_eq!(made.lifetime.as_secs(), seconds, "{ttl}");
+    }
+}
+
+#[test]
 fn what_the_set_lacks_makes_nothing() {
     let recipe = recipe(&["ID", "SECRET"], CLIENT);
     assert!(
@@ -376,6 +397,25 @@ fn a_github_apps_token_is_narrowed_to_what_set_and_grant_have_in_common() {
         error.contains("permissions") && error.contains("GITHUB_APP_PERMISSIONS"),
         "{error}"
     );
+}
+
+#[test]
+fn tokens_of_a_github_app_that_grants_narrow_in_two_ways_are_two() {
+    let template = Catalog::builtin().get("github-app").unwrap();
+    let key_of = |repositories: &[&str]| {
+        let github = GithubNarrowing {
+            repositories: repositories.iter().map(|&name| name.to_owned()).collect(),
+            ..GithubNarrowing::default()
+        };
+        template.recipes()[0].narrowed_by(&Narrowing {
+            github,
+            ..Narrowing::default()
+        })
+    };
+    assert_eq!(key_of(&[]), "", "what no grant narrows is one");
+    assert_ne!(key_of(&["site"]), key_of(&[]));
+    assert_ne!(key_of(&["site"]), key_of(&["docs"]));
+    assert_eq!(key_of(&["site"]), key_of(&["site"]));
 }
 
 #[test]

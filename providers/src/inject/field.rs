@@ -340,6 +340,20 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_no_text_is_told_what_it_should_be() {
+        for (field, wanted) in [
+            (
+                Field::form("key", b"k"),
+                "application/x-www-form-urlencoded",
+            ),
+            (Field::json(&pointer(&["key"]), b"k"), "application/json"),
+        ] {
+            let refusal = field.fill(b"\xff").unwrap_err();
+            assert!(refusal.to_string().contains(wanted), "{refusal}");
+        }
+    }
+
+    #[test]
     fn a_field_takes_any_text_without_controls() {
         for value in ["k", "K\"\\ &=+", "caf\u{e9}"] {
             assert_eq!(why_not_a_field_value(value.as_bytes()), None, "{value}");

@@ -563,7 +563,7 @@ fn a_keyed_hash_is_read_with_its_mistakes() {
     let inject = "header = \"X-Api-Key\"\nvalue  = \"Key ${ACME_KEY}\"";
     let hmac = |fields: &str| GOOD.replacen(inject, &format!("hmac = {{ {fields} }}"), 1);
     let good = hmac(
-        "key = \"${ACME_KEY}\", over = \"{time}{method}{target}{body}\", header = \"x-sign\", time_header = \"x-time\"",
+        "key = \"${ACME_KEY}\", over = \"{time}{method}{host}{path}{query}{newline}{target}{body}{body_sha256}\", header = \"x-sign\", time_header = \"x-time\"",
     );
     let template = parse_template("acme.toml", &good).unwrap();
     assert_eq!(template.secret_slots()[..2], ["x-time", "x-sign"]);

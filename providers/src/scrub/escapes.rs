@@ -293,7 +293,7 @@ fn reference(text: &[u8], byte: u8, end: End) -> Step {
 fn number(text: &[u8], byte: u8, base: u8, end: End) -> Step {
     let mut expected = [b'0'; 3];
     let (mut rest, mut first) = (byte, 3);
-    while rest > 0 && first > 0 {
+    while rest > 0 {
         first -= 1;
         expected[first] = DIGITS[usize::from(rest % base)];
         rest /= base;

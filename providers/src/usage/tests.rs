@@ -45,6 +45,18 @@ const JSON: &str = "application/json; charset=utf-8";
 const EVENTS: &str = "text/event-stream; charset=utf-8";
 
 #[test]
+fn only_data_fields_of_events_are_read() {
+    let answer = "d: {\"usage\":{\"prompt_tokens\":99,\"completion_tokens\":99}}\n\
+        dat: {\"usage\":{\"prompt_tokens\":99,\"completion_tokens\":99}}\n\
+        database: {\"usage\":{\"prompt_tokens\":99,\"completion_tokens\":99}}\n\n\
+        data:{\"model\":\"gpt-4o\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":12}}\n\n";
+    assert_eq!(
+        read(Format::OpenAi, EVENTS, answer),
+        told("gpt-4o", 9, 0, 12)
+    );
+}
+
+#[test]
 fn openai_chat() {
     let answer = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1741569952,"model":"gpt-4.1-2025-04-14",
         "choices":[{"index":0,"message":{"role":"assistant","content":"{\"usage\":{\"prompt_tokens\":1}} \\","refusal":null},

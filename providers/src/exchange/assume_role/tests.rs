@@ -201,6 +201,7 @@ fn an_odd_answer_makes_nothing() {
         &twice,
         &bomb,
         &good.replace(">t<", "><"),
+        &good.replace(">t<", &format!(">{}<", "t".repeat(100_000))),
         &good.replace(">t<", ">&other;<"),
         &good.replace(">t<", ">a&#10;b<"),
         &good.replace(">t<", "><b>t</b><"),

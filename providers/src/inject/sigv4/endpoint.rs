@@ -302,6 +302,45 @@ mod tests {
     }
 
     #[test]
+    fn a_service_may_be_signed_under_another_name_than_its_endpoints() {
+        for (host, services) in [
+            ("dynamodb", &["dynamodb"][..]),
+            ("s3-control", &["s3"]),
+            ("s3express-use1-az4", &["s3express"]),
+            ("bedrock-runtime", &["bedrock"]),
+            ("email", &["ses", "email"]),
+            ("email-smtp", &["ses"]),
+            ("queue", &["sqs"]),
+            (
+                "iot",
+                &[
+                    "iot",
+                    "iotdata",
+                    "iot-jobs-data",
+                    "execute-api",
+                    "IoTSecuredTunneling",
+                ],
+            ),
+            ("marketplace", &["aws-marketplace"]),
+            ("oidc", &["sso-oauth"]),
+            ("sso", &["awsssoportal"]),
+            ("appstream2", &["appstream"]),
+            ("cloudhsmv2", &["cloudhsm"]),
+            ("mturk-requester", &["mturk-requester"]),
+            ("transcribestreaming", &["transcribe"]),
+            ("runtime-v2-lex", &["lex"]),
+            ("models-v2-lex", &["lex"]),
+        ] {
+            let host = format!("{host}.us-east-1.amazonaws.com");
+            let endpoint = Endpoint::of(&host).unwrap_or_else(|| panic!("{host}"));
+            for service in services {
+                assert!(endpoint.is_signed_as(service), "{host} {service}");
+            }
+            assert!(!endpoint.is_signed_as("sts"), "{host}");
+        }
+    }
+
+    #[test]
     fn a_bucket_named_like_a_region_or_a_service_changes_nothing() {
         assert_eq!(
             of("my-data-1.s3.amazonaws.com"),

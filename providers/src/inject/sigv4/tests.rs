@@ -311,6 +311,24 @@ fn recorded() -> [Recorded; 5] {
 }
 
 #[test]
+fn a_body_is_read_only_where_its_hash_is_not_declared() {
+    let hash = hex::encode([7; 32]);
+    for (service, declared, needs_body) in [
+        ("dynamodb", None, true),
+        ("dynamodb", Some(hash.as_str()), true),
+        ("s3", Some(hash.as_str()), false),
+        ("s3", Some("UNSIGNED-PAYLOAD"), false),
+    ] {
+        let field = declared.map(|declared| ("x-amz-content-sha256", declared));
+        let scope = scope("us-east-1", service, field.as_slice());
+        assert_eq!(scope.needs_body(), needs_body, "{service} {declared:?}");
+    }
+    for (service, expected) in [("s3", true), ("s3express", true), ("dynamodb", false)] {
+        assert_eq!(has_buckets(service), expected, "{service}");
+    }
+}
+
+#[test]
 fn requests_are_signed_as_botocore_signs_them() {
     for case in recorded() {
         let plan = plan(

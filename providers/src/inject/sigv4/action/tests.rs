@@ -312,6 +312,13 @@ fn what_the_service_would_not_look_at_names_nothing() {
             ..POST
         },
         Case {
+            service: "lambda",
+            method: "GET",
+            target: "/2015-03-31/functions?action=a&Action+=b",
+            fields: &[],
+            ..POST
+        },
+        Case {
             service: "execute-api",
             target: "/service/A/operation/B",
             fields: &[],
@@ -422,6 +429,12 @@ fn what_hands_out_credentials_must_be_named() {
         };
         assert_eq!(case.mints(&[]), None, "{service}");
     }
+    let other = Case {
+        service: "codeartifact",
+        fields: &[JSON, ("x-amz-target", "A.ListPackages")],
+        ..POST
+    };
+    assert_eq!(other.mints(&[]), None, "another action of that service");
     assert!(!may_mint("dynamodb") && may_mint("ecr"));
 }
 
