@@ -368,9 +368,7 @@ impl Plan {
 
     /// Whether a header's name is a slot or a twin of one: case, and `_` for `-`, and such at the ends, do not count.
     pub fn is_slot(&self, header_name: &str) -> bool {
-        self.strip
-            .iter()
-            .any(|slot| names::is_twin(header_name, slot.as_str()))
+        is_slot(&self.strip, header_name)
     }
 
     /// The headers that are set on this host and path, each once, marked sensitive.
@@ -759,6 +757,11 @@ pub(crate) fn slots(template: &Template) -> Vec<HeaderName> {
         }
     }
     slots
+}
+
+pub(crate) fn is_slot(slots: &[HeaderName], header_name: &str) -> bool {
+    let mut slots = slots.iter();
+    slots.any(|slot| names::is_twin(header_name, slot.as_str()))
 }
 
 fn query_slots(template: &Template) -> Vec<String> {

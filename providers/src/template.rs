@@ -357,6 +357,11 @@ impl Template {
     pub fn secret_slots(&self) -> Vec<HeaderName> {
         crate::inject::slots(self)
     }
+
+    /// Whether a header is such a slot, or a twin of one. What an agent sends there never goes on.
+    pub fn is_slot(&self, header_name: &str) -> bool {
+        crate::inject::is_slot(&self.secret_slots(), header_name)
+    }
 }
 
 impl Injection {

@@ -1,16 +1,20 @@
 //! Step 5a: what a grant lets pass only with a person's approval. The approval is looked for, or asked for; the ledger uses
 //! it up together with the use.
 
+mod head;
+
 use std::time::Duration;
 
+use http::{HeaderMap, Method};
 use leases::approval::ApprovalRule;
 use leases::authorize::Permit;
 use leases::id::ApprovalId;
+use providers::template::Template;
 use store::approvals::{Approval, ApprovalStatus, AskError, Asked};
 use store::ledger::{ApprovedUse, RequestFacts};
 use store::{Actor, ActorKind, Store};
 
-use crate::body::Digested;
+use crate::body::Held;
 use crate::normalize::Target;
 use crate::refuse::{Code, Refusal};
 
@@ -24,16 +28,28 @@ pub(crate) struct Missing {
     pub(crate) status: ApprovalStatus,
 }
 
+/// A request as it came, of which all that goes on is bound.
+#[derive(Debug)]
+pub(crate) struct Request<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) target: &'r Target,
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) body: &'r Held,
+}
+
 /// The approval of exactly this request. Without one, the request is put up for a decision and refused.
 pub(crate) async fn find(
     store: &Store,
     permit: &Permit,
     rule: &ApprovalRule,
-    target: &Target,
-    body: Digested,
+    template: Option<&Template>,
+    request: &Request<'_>,
     facts: &RequestFacts,
 ) -> Result<ApprovedUse, Refusal> {
     let (lease, binding) = (permit.lease(), permit.binding());
+    let target = request.target;
+    let body = request.body.digest();
+    let head = head::read(request, template);
     let asked = Asked {
         agent: lease.agent().clone(),
         grant: binding.grant.clone(),
@@ -48,6 +64,8 @@ pub(crate) async fn find(
         query: target.query.as_deref().map(str::to_owned),
         body_sha256: body.sha256,
         body_bytes: body.bytes,
+        head_sha256: head.sha256,
+        head: head.shown,
         pending: Duration::from_secs(rule.pending_seconds.into()),
         ttl: Duration::from_secs(rule.ttl_seconds.into()),
     };
@@ -84,7 +102,7 @@ fn missing(approval: Approval) -> Refusal {
     } else {
         let detail = format!(
             "{request} waits for a person's approval: `claviger approval approve {id}` (POST /v1/approvals/{id}/approve); \
-             send the same request, with the same body, once it is approved"
+             send the same request, with the same head and body, once it is approved"
         );
         (detail, Some(ASK_AGAIN))
     };

@@ -88,8 +88,12 @@ pub(crate) struct Digested {
 }
 
 impl Held {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default()
+    }
+
     pub(crate) fn digest(&self) -> Digested {
-        let body = self.body.as_deref().unwrap_or_default();
+        let body = self.bytes();
         Digested {
             sha256: Sha256::digest(body).into(),
             bytes: body.len() as u64,

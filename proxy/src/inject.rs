@@ -233,7 +233,7 @@ fn set_cookies(request: &mut RequestHeader, plan: &Plan, target: &Target) {
 }
 
 /// Credentials and routing overrides that no template wants from an agent.
-fn is_unwanted(name: &str) -> bool {
+pub(crate) fn is_unwanted(name: &str) -> bool {
     matches!(name, "proxy-connection" | "keep-alive")
         || is_unwanted_credential(name)
         || is_routing_header(name)

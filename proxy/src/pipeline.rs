@@ -119,9 +119,18 @@ impl Pipeline {
                 let binding = Some(permit.binding());
                 door::check_standing(&self.store, lease, binding, now).await?;
                 let held = body::hold_for_approval(&self.held_bodies, session).await?;
-                let digest = held.digest();
+                let head = session.req_header();
+                let request = approval::Request {
+                    method: &head.method,
+                    target,
+                    headers: &head.headers,
+                    body: &held,
+                };
+                let template = served.template();
+                let found =
+                    approval::find(&self.store, &permit, rule, template, &request, &facts).await?;
                 (ctx.held_body, ctx.held_room) = held.into_parts();
-                Some(approval::find(&self.store, &permit, rule, target, digest, &facts).await?)
+                Some(found)
             }
             None => None,
         };

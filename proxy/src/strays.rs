@@ -1,10 +1,11 @@
 //! Leases where none belongs. A lease opens doors here alone, so what an agent put beside its slot neither travels on
 //! (threats.md A21) nor is recorded (A22).
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use http::header::COOKIE;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use leases::token::PREFIX;
 use memchr::memmem;
 use pingora::http::RequestHeader;
@@ -46,14 +47,8 @@ pub(crate) fn check_target(target: &RawTarget<'_>) -> Result<(), Refusal> {
 
 /// Takes leases out of the fields that go upstream; of Cookie, the crumbs that bear one.
 pub(crate) fn drop_leases(request: &mut RequestHeader) {
-    let bearing: Vec<HeaderName> = request
-        .headers
-        .iter()
-        .filter(|(_, value)| bears_lease(value.as_bytes()))
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in bearing {
-        let kept = (name == COOKIE).then(|| crumbs(request)).flatten();
+    for name in bearing(&request.headers) {
+        let kept = (name == COOKIE).then(|| crumbs(&request.headers)).flatten();
         request.remove_header(&name);
         if let Some(kept) = kept {
             request
@@ -63,10 +58,28 @@ pub(crate) fn drop_leases(request: &mut RequestHeader) {
     }
 }
 
+/// The fields as [`drop_leases`] leaves them.
+pub(crate) fn without_leases(headers: &HeaderMap) -> Vec<(&HeaderName, Cow<'_, HeaderValue>)> {
+    let bearing = bearing(headers);
+    let cookies = bearing.contains(&COOKIE).then(|| crumbs(headers)).flatten();
+    let kept = headers.iter().filter(|(name, _)| !bearing.contains(name));
+    kept.map(|(name, value)| (name, Cow::Borrowed(value)))
+        .chain(cookies.map(|cookies| (&COOKIE, Cow::Owned(cookies))))
+        .collect()
+}
+
+/// The names of the fields that bear a lease.
+fn bearing(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .iter()
+        .filter(|(_, value)| bears_lease(value.as_bytes()))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
 /// The cookies without those that bear a lease.
-fn crumbs(request: &RequestHeader) -> Option<HeaderValue> {
-    let kept: Vec<&[u8]> = request
-        .headers
+fn crumbs(headers: &HeaderMap) -> Option<HeaderValue> {
+    let kept: Vec<&[u8]> = headers
         .get_all(COOKIE)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
@@ -124,7 +137,12 @@ mod tests {
         ] {
             request.append_header(name, value).unwrap();
         }
+        let told: HeaderMap = without_leases(&request.headers)
+            .into_iter()
+            .map(|(name, value)| (name.clone(), value.into_owned()))
+            .collect();
         drop_leases(&mut request);
+        assert_eq!(told, request.headers);
         assert!(!request.headers.contains_key("x-lease"));
         assert_eq!(request.headers["x-other"], "clv_short");
         assert_eq!(request.headers["cookie"], "a=1; b=2");

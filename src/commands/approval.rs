@@ -110,7 +110,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         }
         Command::Show { id } => {
             let path = format!("/v1/approvals/{}", segment(&id));
-            output.fields(&client.get(&path).await?);
+            let approval = client.get(&path).await?;
+            output.fields(&if output.is_json() {
+                approval
+            } else {
+                with_plain_head(approval)
+            });
         }
         Command::Ask(ask) => {
             let body = json!({
@@ -147,11 +152,42 @@ fn is_request(approval: &Value) -> bool {
 fn asks_for(approval: &Value) -> String {
     if is_request(approval) {
         let [method, host, path] = ["method", "host", "path"].map(|field| text(approval, field));
-        return format!("{method} {host}{path}");
+        let actions = approval["aws_actions"].as_array();
+        let actions: Vec<_> = actions
+            .into_iter()
+            .flatten()
+            .flat_map(Value::as_str)
+            .collect();
+        if actions.is_empty() {
+            return format!("{method} {host}{path}");
+        }
+        return format!("{method} {host}{path} ({})", actions.join(", "));
     }
     let [action, kind, target, summary] =
         ["action", "target_type", "target_id", "summary"].map(|field| text(approval, field));
     format!("{action} {kind} {target}: {summary}")
+}
+
+/// The same with the head as an object of names and values, a line each.
+fn with_plain_head(mut approval: Value) -> Value {
+    let Some(fields) = approval["head"].as_array() else {
+        return approval;
+    };
+    let mut plain = serde_json::Map::new();
+    for field in fields {
+        let value = match field.get("value") {
+            Some(value) => value.clone(),
+            None => json!(format!("sha256 {}", text(field, "sha256"))),
+        };
+        let values = plain
+            .entry(text(field, "name"))
+            .or_insert_with(|| json!([]));
+        if let Some(values) = values.as_array_mut() {
+            values.push(value);
+        }
+    }
+    approval["head"] = Value::Object(plain);
+    approval
 }
 
 /// What people see of either kind in one table.

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use ::leases::id::{AgentId, ApprovalId, GrantId, LeaseId, OrgId, SetId};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use crate::db::{
-    Change, Query, Row, Value, WriteTx, built, count, id, optional_time, query, stored, time,
+    Change, Query, Row, Value, WriteTx, built, count, from_json, id, optional_time, query, stored,
+    time, to_json,
 };
 use crate::timekeeper::{at, millis};
 use crate::{Actor, NewEvent, Page, PageRequest, Store, StoreError};
@@ -110,6 +112,8 @@ pub struct Approval {
     pub body_sha256: Vec<u8>,
     /// Bytes of the body.
     pub body_bytes: u64,
+    /// What is shown of the head that it is bound to; nothing for one that was asked for before heads were bound.
+    pub head: Option<ShownHead>,
     /// When it was first asked for.
     pub created_at: OffsetDateTime,
     /// Until when it waits, or is good once it is approved.
@@ -122,6 +126,29 @@ pub struct Approval {
     pub reason: Option<String>,
     /// When its request was made.
     pub consumed_at: Option<OffsetDateTime>,
+}
+
+/// What a person is shown of a request's head.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownHead {
+    /// What is asked of AWS, as `dynamodb:DeleteTable`; empty if it is not AWS, or cannot be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
+    /// The fields that the approval is bound to, by name.
+    pub fields: Vec<ShownField>,
+}
+
+/// A field of a head: its value, or what tells that it is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownField {
+    /// The name in lower case.
+    pub name: String,
+    /// The whole value, where it may be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Otherwise its SHA-256, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// A request that asks for approval.
@@ -153,6 +180,10 @@ pub struct Asked {
     pub body_sha256: [u8; 32],
     /// Bytes of the body.
     pub body_bytes: u64,
+    /// SHA-256 over all of the head that it is bound to.
+    pub head_sha256: [u8; 32],
+    /// What a person is shown of it.
+    pub head: ShownHead,
     /// For how long it waits for its decision.
     pub pending: Duration,
     /// For how long an approval of it is good.
@@ -163,7 +194,8 @@ impl Asked {
     /// Names all that an approval is bound to. Each part is preceded by its length, so that none can lend to another.
     fn digest(&self) -> [u8; 32] {
         let port = self.port.to_string();
-        let mut digest = Sha256::new_with_prefix("claviger approval\0");
+        // The prefix tells which parts are bound, so that one of another version is that of no request.
+        let mut digest = Sha256::new_with_prefix("claviger approval 2\0");
         let mut add = |part: &[u8]| {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
@@ -188,6 +220,7 @@ impl Asked {
             }
         }
         add(&self.body_sha256);
+        add(&self.head_sha256);
         digest.finalize().into()
     }
 }
@@ -435,8 +468,8 @@ const GET: &str = "SELECT * FROM approvals WHERE org_id = $1 AND id = $2";
 const FIND: &str = "SELECT * FROM approvals WHERE org_id = $1 AND digest = $2 AND expires_at > $3 \
     AND status <> 'consumed' ORDER BY id DESC LIMIT 1";
 const INSERT: &str = "INSERT INTO approvals (id, org_id, agent_id, grant_id, secret_set_id, lease_id, digest, status, \
-    method, scheme, host, port, path, query_sha256, body_sha256, body_bytes, ttl_ms, created_at, expires_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    method, scheme, host, port, path, query_sha256, body_sha256, body_bytes, head, ttl_ms, created_at, expires_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
 const APPROVE: &str = "UPDATE approvals SET status = 'approved', decided_at = $3, decided_by = $4, reason = $5, \
     expires_at = $3 + ttl_ms WHERE org_id = $1 AND id = $2 AND status = 'pending' AND expires_at > $3";
 /// It stands until its wait would have ended, so that a repeated request is told.
@@ -494,6 +527,7 @@ fn fresh(org: &OrgId, asked: &Asked, now: i64) -> Approval {
             .map(|query| Sha256::digest(query).to_vec()),
         body_sha256: asked.body_sha256.to_vec(),
         body_bytes: asked.body_bytes,
+        head: Some(asked.head.clone()),
         created_at,
         expires_at: created_at + asked.pending,
         decided_by: None,
@@ -509,6 +543,11 @@ async fn insert(
     digest: &[u8; 32],
     ttl: Duration,
 ) -> Result<(), StoreError> {
+    let head = approval
+        .head
+        .as_ref()
+        .map(|head| to_json(head, "approval head"));
+    let head = head.transpose()?;
     query(INSERT)
         .bind(approval.id.as_str())
         .bind(approval.org.as_str())
@@ -525,6 +564,7 @@ async fn insert(
         .bind(Value::Bytes(approval.query_sha256.clone()))
         .bind(&approval.body_sha256)
         .bind(stored(approval.body_bytes))
+        .bind(head)
         .bind(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
         .bind(millis(approval.created_at))
         .bind(millis(approval.expires_at))
@@ -562,6 +602,8 @@ fn read(row: &Row, now: i64) -> Result<Approval, StoreError> {
     let corrupt = || StoreError::Corrupt { what: WHAT };
     let expires_at = time(row, "expires_at")?;
     let status = ApprovalStatus::parse(row.try_get("status")?).ok_or_else(corrupt)?;
+    let head = row.try_get::<Option<&str>>("head")?;
+    let head = head.map(|text| from_json(text, WHAT)).transpose()?;
     Ok(Approval {
         id: id(row, "id", WHAT)?,
         org: id(row, "org_id", WHAT)?,
@@ -578,6 +620,7 @@ fn read(row: &Row, now: i64) -> Result<Approval, StoreError> {
         query_sha256: row.try_get("query_sha256")?,
         body_sha256: row.try_get("body_sha256")?,
         body_bytes: count(row, "body_bytes")?,
+        head,
         created_at: time(row, "created_at")?,
         expires_at,
         decided_by: row.try_get("decided_by")?,

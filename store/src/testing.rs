@@ -14,7 +14,7 @@ use test_postgres::{Database, Server};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use crate::approvals::Asked;
+use crate::approvals::{Asked, ShownHead};
 use crate::{
     Actor, Amount, CheckpointSigner, Grant, LeaseRecord, Location, NewAgent, NewGrant, NewLease,
     NewSet, NewVault, Outcome, Rate, RecordedUse, RequestFacts, Sealed, SecretSet, SetChange,
@@ -374,6 +374,8 @@ impl Tenant {
             query: None,
             body_sha256: crate::chain::hash(b"", &String::from_utf8_lossy(body)),
             body_bytes: body.len() as u64,
+            head_sha256: [0; 32],
+            head: ShownHead::default(),
             pending: Duration::from_mins(5),
             ttl: Duration::from_mins(5),
         }

@@ -346,6 +346,98 @@ async fn an_approved_body_is_signed_anew_for_aws() {
 }
 
 #[tokio::test]
+async fn an_approval_of_one_operation_is_none_of_another_that_the_head_names() {
+    const DYNAMODB: &str = "dynamodb.us-east-1.amazonaws.com";
+    const S3: &str = "bucket.s3.us-east-1.amazonaws.com";
+    let stack = Stack::builder().host(S3).start().await;
+    let aws = Aws::grant(
+        &stack,
+        false,
+        &asking(&json!({ "methods": ["POST", "PUT"] })),
+    )
+    .await;
+    let token = stack.workflow_lease(&aws.access).await;
+    let send = async |host: &str,
+                      method: &str,
+                      path: &str,
+                      date: &str,
+                      more: &[&str],
+                      body: &[u8]| {
+        let service = if host == S3 { "s3" } else { "dynamodb" };
+        let signature = format!(
+            "Authorization: AWS4-HMAC-SHA256 Credential=AKIAPLACEHOLDER/20250101/us-east-1/{service}/aws4_request, \
+             SignedHeaders=host;x-amz-date, Signature={}",
+            "0".repeat(64)
+        );
+        let date = format!("X-Amz-Date: {date}");
+        let fields = [&[signature.as_str(), &date], more].concat();
+        let mut tunnel = stack.tunnel(host, &token).await;
+        tunnel.request(method, path, &fields, body).await.unwrap()
+    };
+    let (first, later) = ("20250101T000000Z", "20250101T000009Z");
+
+    let call = async |operation: &str, date: &str, attempt: &str| {
+        let target = format!("X-Amz-Target: DynamoDB_20120810.{operation}");
+        let attempt = format!("Amz-Sdk-Request: attempt={attempt}");
+        let fields = [
+            target.as_str(),
+            &attempt,
+            "Content-Type: application/x-amz-json-1.0",
+        ];
+        send(
+            DYNAMODB,
+            "POST",
+            "/",
+            date,
+            &fields,
+            b"{\"TableName\":\"t\"}",
+        )
+        .await
+    };
+    let describe = asked(call("DescribeTable", first, "1").await);
+    decide(&stack, "approve", &describe).await;
+    let delete = asked(call("DeleteTable", first, "1").await);
+    assert_ne!(delete, describe);
+    // The person can tell them apart.
+    let seen = shown(&stack, &aws.access.agent_key, &delete).await;
+    assert_eq!(seen["aws_actions"], json!(["dynamodb:DeleteTable"]));
+    let target = json!({"name": "x-amz-target", "value": "DynamoDB_20120810.DeleteTable"});
+    let fields = seen["head"].as_array().unwrap();
+    assert!(fields.contains(&target), "{seen}");
+    assert!(!seen.to_string().contains("AKIAPLACEHOLDER"), "{seen}");
+    let seen = stack.cli(&["approval", "show", &delete]).await;
+    let seen = seen.expect_success().stdout;
+    assert!(seen.contains("DynamoDB_20120810.DeleteTable"), "{seen}");
+    let listed = stack.cli(&["approval", "list"]).await.expect_success();
+    assert!(
+        listed.stdout.contains("(dynamodb:DeleteTable)"),
+        "{listed:?}"
+    );
+    assert_eq!(stack.upstream.count(), 0);
+    // A client signs each try anew, and says which one it is.
+    call("DescribeTable", later, "2").await.expect_status(200);
+
+    let put = async |more: &[&str]| {
+        let hash = format!("X-Amz-Content-Sha256: {}", hex::encode(Sha256::digest(b"")));
+        let fields = [&[hash.as_str()], more].concat();
+        send(S3, "PUT", "/report", first, &fields, b"").await
+    };
+    let id = asked(put(&[]).await);
+    decide(&stack, "approve", &id).await;
+    for more in [
+        "X-Amz-Copy-Source: /bucket/private",
+        "X-Amz-Acl: public-read",
+        "Connection: x-amz-meta-a",
+    ] {
+        assert_ne!(asked(put(&[more]).await), id, "{more}");
+    }
+    assert_eq!(stack.upstream.count(), 1);
+    put(&[]).await.expect_status(200);
+    aws.expect_signed(&stack.upstream.requests()).await;
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn nobody_is_asked_for_what_would_be_refused_all_the_same() {
     let stack = Stack::start().await;
     let access = stack.stripe_with(&asking(&json!(true))).await;

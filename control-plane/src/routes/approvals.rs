@@ -9,7 +9,7 @@ pub(crate) mod list;
 
 use leases::id::{AgentId, ApprovalId, GrantId, LeaseId, SetId};
 use serde::{Deserialize, Serialize};
-use store::approvals::{Approval, ApprovalStatus, DecideError, Verdict};
+use store::approvals::{Approval, ApprovalStatus, DecideError, ShownField, Verdict};
 use store::consents::{Consent, DecideConsentError};
 use utoipa::ToSchema;
 
@@ -50,6 +50,14 @@ pub(crate) struct ApprovalView {
     /// SHA-256 of the body, lower-case hex.
     body_sha256: String,
     body_bytes: u64,
+    /// What is asked of AWS, if it is AWS and can be told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["dynamodb:DeleteTable"]))]
+    aws_actions: Vec<String>,
+    /// The fields of the head that it is bound to: all that go on, but for those of the transport, of the library that asks and of the
+    /// try. None in an approval from before heads were bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<Vec<HeadFieldView>>,
     created_at: Timestamp,
     /// Until when it waits, or is good once it is approved.
     expires_at: Timestamp,
@@ -63,8 +71,35 @@ pub(crate) struct ApprovalView {
     consumed_at: Option<Timestamp>,
 }
 
+/// A field of the head, with its value, or its digest where that may be a credential, is long or is no plain text.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HeadFieldView {
+    /// In lower case; `(aws scope)` is what the AWS signature says of region and service.
+    #[schema(example = "x-amz-target")]
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "DynamoDB_20120810.DeleteTable")]
+    value: Option<String>,
+    /// SHA-256 of the value, lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+impl From<ShownField> for HeadFieldView {
+    fn from(field: ShownField) -> Self {
+        Self {
+            name: field.name,
+            value: field.value,
+            sha256: field.sha256,
+        }
+    }
+}
+
 impl From<Approval> for ApprovalView {
     fn from(approval: Approval) -> Self {
+        let head = approval.head.map(|head| (head.actions, head.fields));
+        let (aws_actions, fields) = head.unzip();
+        let head = fields.map(|fields| fields.into_iter().map(Into::into).collect());
         Self {
             id: approval.id,
             status: approval.status.as_str(),
@@ -80,6 +115,8 @@ impl From<Approval> for ApprovalView {
             query_sha256: approval.query_sha256.map(hex::encode),
             body_sha256: hex::encode(approval.body_sha256),
             body_bytes: approval.body_bytes,
+            aws_actions: aws_actions.unwrap_or_default(),
+            head,
             created_at: approval.created_at.into(),
             expires_at: approval.expires_at.into(),
             decided_by: approval.decided_by,

@@ -5,10 +5,25 @@ use std::time::Duration;
 use axum::http::Method;
 use leases::id::{AgentId, GrantId, LeaseId, SetId};
 use serde_json::{Value, json};
-use store::approvals::Asked;
+use store::approvals::{Asked, ShownField, ShownHead};
 use store::{Actor, ActorKind, Role};
 
 use crate::support::{Granted, START, Who, World, person, request};
+
+fn head() -> ShownHead {
+    let field = |name: &str, value: Option<&str>, sha256: Option<&str>| ShownField {
+        name: name.to_owned(),
+        value: value.map(str::to_owned),
+        sha256: sha256.map(str::to_owned),
+    };
+    ShownHead {
+        actions: vec!["dynamodb:DeleteTable".to_owned()],
+        fields: vec![
+            field("x-amz-target", Some("DynamoDB_20120810.DeleteTable"), None),
+            field("x-token", None, Some("00")),
+        ],
+    }
+}
 
 /// What the injector does when the agent asks for a refund of `path`; the approval's id.
 async fn ask(world: &World, granted: &Granted, path: &str) -> String {
@@ -27,6 +42,8 @@ async fn ask(world: &World, granted: &Granted, path: &str) -> String {
         query: Some("amount=5".to_owned()),
         body_sha256: [7; 32],
         body_bytes: 12,
+        head_sha256: [9; 32],
+        head: head(),
         pending: Duration::from_mins(5),
         ttl: Duration::from_mins(5),
     };
@@ -60,7 +77,10 @@ async fn a_person_sees_what_is_asked_for_and_decides_once() {
             "secret_set_id": granted.set_id, "lease_id": asked["lease_id"], "method": "POST", "scheme": "https",
             "host": "api.stripe.com", "port": 443, "path": "/v1/refunds",
             "query_sha256": asked["query_sha256"],
-            "body_sha256": "07".repeat(32), "body_bytes": 12,
+            "body_sha256": "07".repeat(32), "body_bytes": 12, "aws_actions": ["dynamodb:DeleteTable"],
+            "head": [
+                {"name": "x-amz-target", "value": "DynamoDB_20120810.DeleteTable"}, {"name": "x-token", "sha256": "00"},
+            ],
             "created_at": "2026-11-22T07:00:00.000Z", "expires_at": "2026-11-22T07:05:00.000Z",
             "decided_by": null, "decided_at": null,
         })

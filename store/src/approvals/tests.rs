@@ -10,6 +10,7 @@ use crate::{ActorKind, ApprovedUse, EventFilter, StoreOptions, UseRefusal, UseRe
 on_both! {
     a_request_is_asked_for_once_however_often_it_is_repeated,
     an_approval_is_bound_to_every_part_of_its_request,
+    what_is_shown_of_a_head_is_kept_and_an_older_one_shows_none,
     an_approval_is_used_once_and_a_refused_use_leaves_the_lease,
     a_decision_is_made_once_in_its_own_organisation_and_in_time,
     what_was_rejected_stays_so_until_its_wait_would_have_ended,
@@ -94,7 +95,7 @@ async fn an_approval_is_bound_to_every_part_of_its_request(world: World) {
     let base = one.asked("/v1/refunds", b"5");
     let first = ask(store, &one, &base).await;
     decide(store, &one, &first.id, Verdict::Approve).await;
-    let others: [Asked; 11] = [
+    let others: [Asked; 12] = [
         Asked {
             agent: other.unwrap().id,
             ..base.clone()
@@ -139,6 +140,10 @@ async fn an_approval_is_bound_to_every_part_of_its_request(world: World) {
             body_sha256: [0; 32],
             ..base.clone()
         },
+        Asked {
+            head_sha256: [1; 32],
+            ..base.clone()
+        },
     ];
     let mut ids = vec![first.id.clone()];
     for other in &others {
@@ -154,6 +159,37 @@ async fn an_approval_is_bound_to_every_part_of_its_request(world: World) {
         ask(store, &one, &base).await.status,
         ApprovalStatus::Approved
     );
+}
+
+/// What is shown is for the person: what tells one request from another is the digest.
+async fn what_is_shown_of_a_head_is_kept_and_an_older_one_shows_none(world: World) {
+    let store = &world.store;
+    let one = tenant(store, "one").await;
+    let shown = ShownHead {
+        actions: vec!["dynamodb:DeleteTable".to_owned()],
+        fields: vec![
+            ShownField {
+                name: "x-amz-target".to_owned(),
+                value: Some("DynamoDB_20120810.DeleteTable".to_owned()),
+                sha256: None,
+            },
+            ShownField {
+                name: "x-token".to_owned(),
+                value: None,
+                sha256: Some("00".repeat(32)),
+            },
+        ],
+    };
+    let asked = Asked {
+        head: shown.clone(),
+        ..one.asked("/", b"")
+    };
+    let first = ask(store, &one, &asked).await;
+    assert_eq!(first.head.as_ref(), Some(&shown));
+    assert_eq!(ask(store, &one, &asked).await, first);
+    let older = query("UPDATE approvals SET head = NULL").execute(store.pool());
+    older.await.unwrap();
+    assert_eq!(ask(store, &one, &asked).await.head, None);
 }
 
 async fn an_approval_is_used_once_and_a_refused_use_leaves_the_lease(world: World) {

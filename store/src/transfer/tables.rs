@@ -523,6 +523,7 @@ pub(super) const TABLES: &[Table] = &[
             ("decided_by", Text),
             ("reason", Text),
             ("consumed_at", Integer),
+            ("head", Text),
         ],
     },
     Table {
