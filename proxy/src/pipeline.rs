@@ -119,11 +119,11 @@ impl Pipeline {
                 let binding = Some(permit.binding());
                 door::check_standing(&self.store, lease, binding, now).await?;
                 let held = body::hold_for_approval(&self.held_bodies, session).await?;
-                let head = session.req_header();
+                let request = session.req_header();
                 let request = approval::Request {
-                    method: &head.method,
+                    method: &request.method,
                     target,
-                    headers: &head.headers,
+                    headers: &request.headers,
                     body: &held,
                 };
                 let template = served.template();

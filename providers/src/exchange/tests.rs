@@ -150,11 +150,11 @@ fn a_token_of_ones_own_is_renewed_with_half_of_its_time_left() {
         ("ttl = \"2m\"", 60),
         ("ttl = \"1h\"", 1_800),
     ] {
-        let make = format!(
+        let text = format!(
             "grant = \"jwt\"\nalgorithm = \"HS256\"\nprivate_key = \"${{KEY}}\"\nissuer = \"me\"\n{ttl}"
         );
         let key = "0123456789abcdef0123456789abcdef";
-        let step = recipe(&["KEY"], &make).begin(&set(&[("KEY", key)]), &Narrowing::default(), NOW);
+        let step = recipe(&["KEY"], &text).begin(&set(&[("KEY", key)]), &Narrowing::default(), NOW);
         let Some(Step::Made(made)) = step.unwrap() else {
             panic!("{ttl}");
         };
