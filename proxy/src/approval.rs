@@ -140,27 +140,22 @@ fn not_asked(error: AskError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use sha2::{Digest as _, Sha256};
+    use bytes::Bytes;
     use store::approvals::{MAX_PENDING, Verdict};
 
     use super::*;
     use crate::fixtures::{CHARGES, World, facts, person, target};
 
     async fn ask(world: &World, body: &str) -> Result<ApprovedUse, Refusal> {
-        let body = Digested {
-            sha256: Sha256::digest(body).into(),
-            bytes: body.len() as u64,
-        };
         let (rule, target) = (ApprovalRule::default(), target(CHARGES));
-        find(
-            &world.store,
-            &world.permit(),
-            &rule,
-            &target,
-            body,
-            &facts(),
-        )
-        .await
+        let request = Request {
+            method: &Method::POST,
+            target: &target,
+            headers: &HeaderMap::new(),
+            body: &Held::of(Bytes::copy_from_slice(body.as_bytes())),
+        };
+        let permit = world.permit();
+        find(&world.store, &permit, &rule, None, &request, &facts()).await
     }
 
     async fn decide(world: &World, id: &ApprovalId, verdict: Verdict, reason: Option<&str>) {

@@ -88,6 +88,14 @@ pub(crate) struct Digested {
 }
 
 impl Held {
+    #[cfg(test)]
+    pub(crate) fn of(body: Bytes) -> Self {
+        Self {
+            body: Some(body),
+            room: None,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         self.body.as_deref().unwrap_or_default()
     }

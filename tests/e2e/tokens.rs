@@ -272,7 +272,7 @@ async fn a_401_to_a_made_token_is_answered_by_a_second_use_with_a_new_one() {
         let of =
             |action: &'static str| events.iter().filter(move |event| event["action"] == action);
         assert_eq!(of("lease.use").count(), sent.len());
-        let twice = &of("lease.use").last().unwrap()["request_id"];
+        let twice = &of("lease.use").next_back().unwrap()["request_id"];
         let uses = of("lease.use").filter(|used| used["request_id"] == *twice);
         assert_eq!(uses.count(), 2);
         let outcomes = of("lease.outcome").filter(|outcome| outcome["request_id"] == *twice);
