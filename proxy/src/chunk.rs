@@ -265,6 +265,7 @@ mod tests {
             ("5; a\r\n", ChunkError::Extension),
             ("5;a=\"b\"c\r\n", ChunkError::Extension),
             ("5;a=\"\u{1}\"\r\n", ChunkError::Extension),
+            ("5;a=\"\\\u{1}\"\r\n", ChunkError::Extension),
             ("5\r\nhello0\r\n\r\n", ChunkError::DataEnd),
             ("5\r\nhello\n0\r\n\r\n", ChunkError::DataEnd),
             ("5\r\nhello\r0\r\n\r\n", ChunkError::DataEnd),

@@ -528,9 +528,11 @@ mod tests {
         let debtor = find(1);
         debtor.pace.as_ref().unwrap().pass(1_000_000);
         drop(debtor);
-        for id in 2..=KEPT {
+        for id in 2..KEPT {
             find(id);
         }
+        assert_eq!(accounts.lock().len(), KEPT, "few enough to keep all");
+        find(KEPT);
         let kept = accounts.lock();
         assert!(kept.contains_key(&0) && kept.contains_key(&1));
         assert_eq!(kept.len(), 3, "those two and the last");
