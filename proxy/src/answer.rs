@@ -6,15 +6,28 @@ use pingora::http::ResponseHeader;
 
 use crate::refuse::{Code, Refusal};
 
+/// What a request that went to the provider asked for beyond an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// To switch to WebSocket.
+    pub(crate) upgrade: bool,
+    /// For a part of what there is (`Range`), which only requests that SigV4 signs keep.
+    pub(crate) part: bool,
+}
+
 /// Refuses an answer that cannot be passed on as it is. Its connection is used no more.
-pub(crate) fn check(head: &ResponseHeader, asked_for_upgrade: bool) -> Result<(), Refusal> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS && !asked_for_upgrade {
-        return Err(Refusal::new(
-            Code::UpstreamProtocol,
-            "the provider switched to another protocol that nobody had asked for",
-        ));
-    }
-    Ok(())
+pub(crate) fn check(head: &ResponseHeader, asked: Asked) -> Result<(), Refusal> {
+    let odd = match head.status {
+        StatusCode::SWITCHING_PROTOCOLS if !asked.upgrade => {
+            "the provider switched to another protocol that nobody had asked for"
+        }
+        // A credential that is cut over two parts would be found in neither (threats.md C5).
+        StatusCode::PARTIAL_CONTENT if !asked.part => {
+            "the provider sent a part where nobody had asked for one"
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(Code::UpstreamProtocol, odd))
 }
 
 /// Takes out what is the provider's connection with us and not the agent's (RFC 9110 section 7.6.1), and what the provider
@@ -72,14 +85,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unasked_switch_is_no_answer() {
-        let switch = head(101, &[("upgrade", "websocket")]);
-        assert!(check(&switch, true).is_ok());
-        assert_eq!(
-            check(&switch, false).unwrap_err().code,
-            Code::UpstreamProtocol
-        );
-        assert!(check(&head(200, &[("content-length", "1")]), false).is_ok());
+    fn an_unasked_switch_or_part_is_no_answer() {
+        for status in [101, 206, 200] {
+            for (upgrade, part) in [(false, false), (true, false), (false, true)] {
+                let passes = match status {
+                    101 => upgrade,
+                    206 => part,
+                    _ => true,
+                };
+                let checked = check(&head(status, &[]), Asked { upgrade, part });
+                let code = checked.err().map(|refusal| refusal.code);
+                let expected = (!passes).then_some(Code::UpstreamProtocol);
+                assert_eq!(code, expected, "{status} {upgrade} {part}");
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use store::Store;
 use store::ledger::{Refused, RequestFacts};
 
 use crate::account;
+use crate::answer::Asked;
 use crate::authenticate::Authenticator;
 use crate::body::HeldBodies;
 use crate::context::{Link, RequestContext};
@@ -479,7 +480,11 @@ impl ProxyHttp for Shared {
         let Some(credential) = &ctx.credential else {
             return Err(Error::explain(ErrorType::InternalError, "no credential"));
         };
-        answer::check(head, session.is_upgrade_req()).map_err(|refusal| {
+        let asked = Asked {
+            upgrade: session.is_upgrade_req(),
+            part: credential.plan.sigv4().is_some(),
+        };
+        answer::check(head, asked).map_err(|refusal| {
             ctx.refusal = Some(refusal);
             Error::explain(ErrorType::InvalidHTTPHeader, "the answer is odd").into_up()
         })?;
