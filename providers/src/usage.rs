@@ -8,16 +8,16 @@ use std::str::FromStr;
 
 use crate::prices::{Prices, decimal};
 
+mod bound;
 mod events;
 mod walk;
 
+use bound::Bound;
 use events::Events;
 use walk::{Scalar, Sink, Walker};
 
 /// So many bytes, of request and answer with all their framing, are estimated as one token.
 const BYTES_PER_TOKEN: u64 = 4;
-/// How many tokens of output a use holds of a budget until its answer tells.
-const HELD_OUTPUT: u64 = 1_024;
 /// How many tokens of input it holds when its length is not known.
 const HELD_INPUT: u64 = 4_096;
 
@@ -112,15 +112,44 @@ pub struct Exchange<'a> {
     pub has_ended: bool,
 }
 
-/// What a use of `provider` may spend, as far as can be told before it is sent: a token for each four bytes of its body
-/// (`length`, if it is known), 1,024 tokens of output, and what they cost with the provider's most expensive model. A
-/// request that is no POST asks for no inference, and holds nothing.
-pub fn estimate(prices: &Prices, provider: &str, method: &str, length: Option<u64>) -> Charge {
-    if !infers(method) {
+/// What is known of a request before it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its path.
+    pub path: &'a str,
+    /// Its body, where it was read.
+    pub body: Option<&'a [u8]>,
+    /// The body's length in bytes, if it is known.
+    pub length: Option<u64>,
+}
+
+/// What a use of `provider` may spend, as far as can be told before it is sent. A request that is no POST asks for no inference,
+/// and holds nothing.
+///
+/// Of input that is a token for each four bytes of its body. Of output it is what the body bounds it to (`max_tokens` and its kin), at
+/// least 1,024 tokens, and 4,096 where it names no bound; times the answers that it asks for (`n`, `best_of`, `candidateCount`, prompts).
+/// Where a body was not read, or is no JSON, it is 1,048,576. Money is what that costs with the model that the body names, or with the
+/// provider's most expensive one.
+pub fn estimate(prices: &Prices, provider: &str, format: Format, asking: &Asking<'_>) -> Charge {
+    if !infers(asking.method) {
         return Charge::default();
     }
+    let bound = match asking.body {
+        Some(body) => Bound::read(format, body),
+        None if asking.length == Some(0) => Bound::read(format, &[]),
+        None => Bound::UNTOLD,
+    };
+    let length = asking.body.map(|body| body.len() as u64).or(asking.length);
     let input = length.map_or(HELD_INPUT, |length| length.div_ceil(BYTES_PER_TOKEN));
-    charge(prices, provider, &guess(input, HELD_OUTPUT))
+    // Azure's deployments have names of their own, and the body's model is not read.
+    let is_named_elsewhere = asking.path.contains("/deployments/");
+    let usage = Usage {
+        model: bound.model.filter(|_| !is_named_elsewhere),
+        ..guess(input, bound.output)
+    };
+    charge(prices, provider, &usage)
 }
 
 /// Reads the usage out of one answer.
@@ -222,8 +251,8 @@ impl Meter {
     }
 }
 
-/// Whether a request may ask a model for anything.
-fn infers(method: &str) -> bool {
+/// Whether a request of this method may ask a model for anything.
+pub fn infers(method: &str) -> bool {
     !["GET", "HEAD", "OPTIONS", "DELETE"].contains(&method)
 }
 

@@ -136,21 +136,46 @@ pub(crate) async fn hold_for_approval(
     if content_length(session).is_some_and(|length| length > APPROVED) {
         return Err(too_large());
     }
+    let room = bounds.take(session, APPROVED)?;
+    let held = read_held(session, room, APPROVED).await;
+    held.map_err(|refusal| match refusal.code {
+        Code::BodyTooLarge => too_large(),
+        _ => refusal,
+    })
+}
+
+/// Reads a body before the use is recorded.
+async fn read_held(
+    session: &mut Session,
+    room: OwnedSemaphorePermit,
+    bound: usize,
+) -> Result<Held, Refusal> {
     answer_expectation(session).await?;
     // It is answered once.
     session.req_header_mut().remove_header(&EXPECT);
-    let room = bounds.take(session, APPROVED)?;
-    let body = tokio::time::timeout(READ_DEADLINE, read_body(session, APPROVED))
+    let body = tokio::time::timeout(READ_DEADLINE, read_body(session, bound))
         .await
-        .map_err(|_| gone())?
-        .map_err(|refusal| match refusal.code {
-            Code::BodyTooLarge => too_large(),
-            _ => refusal,
-        })?;
+        .map_err(|_| gone())??;
     Ok(Held {
         body: Some(body).filter(|body| !body.is_empty()),
         room: Some(room),
     })
+}
+
+/// Reads the body of a request that may spend of a budget, for it says how much. `None` where that is not told in time or needs too
+/// much room: such a one is streamed, and taken to ask for much.
+pub(crate) async fn hold_for_estimate(
+    bounds: &HeldBodies,
+    session: &mut Session,
+) -> Result<Option<Held>, Refusal> {
+    if session.is_upgrade_req() || session.is_body_empty() {
+        return Ok(Some(Held::default()));
+    }
+    let length = content_length(session).filter(|length| *length <= bounds.one);
+    let Some(Ok(room)) = length.map(|length| bounds.take_bytes(length)) else {
+        return Ok(None);
+    };
+    read_held(session, room, bounds.one).await.map(Some)
 }
 
 /// Behind a handshake come the messages, so a body of its own could not be told from these.

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONNECTION, MAX_FORWARDS, TE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use leases::approval::ApprovalRule;
 use leases::authorize::Permit;
 use leases::clock::Clock;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -16,13 +17,14 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use providers::template::Template;
+use providers::usage::Asking;
 use store::Store;
 use store::ledger::{Refused, RequestFacts};
 
 use crate::account;
 use crate::answer::Asked;
 use crate::authenticate::Authenticator;
-use crate::body::HeldBodies;
+use crate::body::{Held, HeldBodies};
 use crate::context::{Link, RequestContext};
 use crate::credential::Opener;
 use crate::door;
@@ -37,7 +39,7 @@ use crate::refuse::{Code, Door, Refusal};
 use crate::scrub::{ResponseScrub, clean_fields};
 use crate::served::Served;
 use crate::setback::Setbacks;
-use crate::spend::Spending;
+use crate::spend::{Budgeted, Spending};
 use crate::stream::chunk_error;
 use crate::upstream::{Protocol, UpstreamTimeouts, Upstreams};
 use crate::watch::Watcher;
@@ -70,6 +72,7 @@ pub(crate) struct Pipeline {
     pub(crate) timeouts: UpstreamTimeouts,
     pub(crate) held_bodies: HeldBodies,
     pub(crate) load: Load,
+    pub(crate) budgeted: Budgeted,
 }
 
 impl Pipeline {
@@ -113,39 +116,47 @@ impl Pipeline {
         ctx.place = Some(self.load.request(party)?);
         ctx.addresses = Some(self.upstreams.addresses(&target.host, target.port).await?);
         let facts = ctx.facts(&method);
-        let rule = permit.binding().scope.approval.as_ref();
-        let approval = match rule.filter(|rule| rule.asks(&method)) {
-            Some(rule) => {
-                // Nobody is to be asked for what the ledger would refuse all the same.
-                let binding = Some(permit.binding());
-                door::check_standing(&self.store, lease, binding, now).await?;
-                let held = body::hold_for_approval(&self.held_bodies, session).await?;
+        let template = served.template();
+        let asks = |rule: &&ApprovalRule| rule.asks(&method);
+        let rule = permit.binding().scope.approval.as_ref().filter(asks);
+        if rule.is_some() {
+            // Nobody is to be asked for what the ledger would refuse all the same.
+            let binding = Some(permit.binding());
+            door::check_standing(&self.store, lease, binding, now).await?;
+        }
+        let asked = (template, method.as_str());
+        let held = self.early_body(session, &permit, rule, asked).await?;
+        let approval = match (rule, &held) {
+            (Some(rule), Some(body)) => {
                 let request = session.req_header();
                 let request = approval::Request {
                     method: &request.method,
                     target,
                     headers: &request.headers,
-                    body: &held,
+                    body,
                 };
-                let template = served.template();
-                let found =
-                    approval::find(&self.store, &permit, rule, template, &request, &facts).await?;
-                (ctx.held_body, ctx.held_room) = held.into_parts();
-                Some(found)
+                Some(approval::find(&self.store, &permit, rule, template, &request, &facts).await?)
             }
-            None => None,
+            _ => None,
         };
+        let asking = Asking {
+            method: &method,
+            path: &target.path,
+            body: held.as_ref().map(Held::bytes),
+            length: declared_length(session),
+        };
+        let estimate = spend::estimate(&self.catalog.borrow(), template, &asking);
+        (ctx.held_body, ctx.held_room) = held.map(Held::into_parts).unwrap_or_default();
         (ctx.form, ctx.permit) = (form, Some(permit));
         let permit = ctx.permit.as_ref().expect("set above");
         let keys = served.usable_keys();
-        let template = served.template();
-        let length = declared_length(session);
-        let estimate = spend::estimate(&self.catalog.borrow(), template, &method, length);
         record::count(&self.store, permit).await?;
         let ledger = self.store.ledger();
         let used = record::record_use(ledger, permit, keys, approval, estimate, facts).await?;
         ctx.used = Some(used);
         let used = ctx.used.as_ref().expect("set above");
+        self.budgeted
+            .note(&permit.binding().grant, used.hold().is_some());
         ctx.spending = used
             .hold()
             .map(|hold| Spending::new(hold, &self.catalog.borrow(), template, &method));
@@ -155,6 +166,27 @@ impl Pipeline {
         inject::check_placeholders(&session.req_header().headers, &credential.plan, target)?;
         ctx.credential = Some(credential);
         body::hold_if_signed(&self.held_bodies, session, ctx, now).await
+    }
+
+    /// Reads the body of a request of which more has to be known than its head, before the use is recorded: what a person approves, and
+    /// what it may spend of a budget. `None` if nothing has to be known, or nothing could be.
+    async fn early_body(
+        &self,
+        session: &mut Session,
+        permit: &Permit,
+        rule: Option<&ApprovalRule>,
+        (template, method): (Option<&Template>, &str),
+    ) -> Result<Option<Held>, Refusal> {
+        if rule.is_some() {
+            let held = body::hold_for_approval(&self.held_bodies, session).await?;
+            return Ok(Some(held));
+        }
+        if spend::is_told_by_body(template, method)
+            && self.budgeted.may_hold(&permit.binding().grant)
+        {
+            return body::hold_for_estimate(&self.held_bodies, session).await;
+        }
+        Ok(None)
     }
 
     /// Puts `*` in place of what stands in a path's slot, before policy sees the path. A `custom` set's template is not

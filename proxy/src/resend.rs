@@ -9,6 +9,7 @@ use leases::authorize::Permit;
 use leases::scope::Kind;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use providers::usage::Asking;
 
 use crate::context::RequestContext;
 use crate::pipeline::Pipeline;
@@ -62,7 +63,13 @@ impl Pipeline {
         let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
         let served = Served::of(permit, tunnel, || self.template(permit));
         let template = served.template();
-        let estimate = spend::estimate(&self.catalog.borrow(), template, method, None);
+        let asking = Asking {
+            method,
+            path: &target.path,
+            body: None,
+            length: Some(0),
+        };
+        let estimate = spend::estimate(&self.catalog.borrow(), template, &asking);
         let ledger = self.store.ledger();
         let again = async {
             record::count(&self.store, permit).await?;

@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Shared};
 use crate::refuse::{Code, Door, Refusal};
 use crate::setback::Setbacks;
+use crate::spend::Budgeted;
 use crate::tls::ca::Authority;
 use crate::tls::leaf::Leaves;
 use crate::tls::listener::{ListenerSettings, ListenerTls, ListenerTlsError};
@@ -236,6 +237,7 @@ fn front(deps: ProxyDeps, options: &ProxyOptions) -> Result<Front, ServeError> {
         refusals: RefusalMeter::new(),
         timeouts: UpstreamTimeouts::default(),
         load: Load::new(options.limits),
+        budgeted: Budgeted::new(),
         held_bodies: HeldBodies::new(MAX_SIGNED_BODY, MAX_HELD_BODIES),
         clock: deps.clock,
         store: deps.store,

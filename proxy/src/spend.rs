@@ -4,23 +4,54 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use leases::id::GrantId;
+use moka::sync::Cache;
 use pingora::http::ResponseHeader;
 use providers::template::Template;
-use providers::usage::{self, Charge, Exchange, Format, Meter};
+use providers::usage::{self, Asking, Charge, Exchange, Format, Meter};
 use providers::{Catalog, Prices};
 use store::{Amount, Hold, Settled};
 
-/// What a use may spend, as far as its head tells. Providers that count no tokens have no estimate.
+/// How many grants are remembered.
+const GRANTS: u64 = 16 * 1024;
+
+/// Which grants have a budget, as far as the ledger has said it with a recorded use. A budget is made with its grant, and neither added
+/// nor taken away later.
+#[derive(Debug)]
+pub(crate) struct Budgeted(Cache<GrantId, bool>);
+
+impl Budgeted {
+    pub(crate) fn new() -> Self {
+        Self(Cache::new(GRANTS))
+    }
+
+    /// Whether a use of this grant may hold part of a budget. Before its first one that is not known.
+    pub(crate) fn may_hold(&self, grant: &GrantId) -> bool {
+        self.0.get(grant).unwrap_or(true)
+    }
+
+    pub(crate) fn note(&self, grant: &GrantId, has_budget: bool) {
+        if self.0.get(grant) != Some(has_budget) {
+            self.0.insert(grant.clone(), has_budget);
+        }
+    }
+}
+
+/// Whether what a request may spend is told by its body.
+pub(crate) fn is_told_by_body(template: Option<&Template>, method: &str) -> bool {
+    template.is_some_and(|template| template.usage().is_some()) && usage::infers(method)
+}
+
+/// What a use may spend. Providers that count no tokens have no estimate.
 pub(crate) fn estimate(
     catalog: &Catalog,
     template: Option<&Template>,
-    method: &str,
-    length: Option<u64>,
+    asking: &Asking<'_>,
 ) -> Amount {
-    let Some(template) = template.filter(|template| template.usage().is_some()) else {
+    let Some((template, format)) = template.and_then(|one| Some((one, one.usage()?))) else {
         return Amount::default();
     };
-    let charge = usage::estimate(catalog.prices(), template.name(), method, length);
+    let charge = usage::estimate(catalog.prices(), template.name(), format, asking);
     Amount {
         tokens: charge.tokens_in.saturating_add(charge.tokens_out),
         usd_micros: charge.usd_micros,
@@ -127,6 +158,7 @@ impl Spending {
 #[cfg(test)]
 mod tests {
     use store::Spend;
+    use time::macros::datetime;
 
     use super::*;
     use crate::fixtures::{World, facts};
@@ -204,11 +236,44 @@ mod tests {
         let catalog = Catalog::builtin();
         let estimate = |provider: &str, method: &str| {
             let template = catalog.get(provider);
-            estimate(&catalog, template.as_deref(), method, Some(40)).tokens
+            let asking = Asking {
+                method,
+                path: "/v1/responses",
+                body: Some(br#"{"model":"gpt-4o","max_output_tokens":2000}"#),
+                length: None,
+            };
+            estimate(&catalog, template.as_deref(), &asking).tokens
         };
-        assert_eq!(estimate("openai", "POST"), 10 + 1_024);
+        assert_eq!(estimate("openai", "POST"), 11 + 2_000);
         assert_eq!(estimate("openai", "GET"), 0);
         assert_eq!(estimate("stripe", "POST"), 0);
         assert_eq!(estimate("no such provider", "POST"), 0);
+    }
+
+    #[test]
+    fn a_grant_may_have_a_budget_until_a_use_says_that_it_has_none() {
+        let budgeted = Budgeted::new();
+        let grant =
+            |day| GrantId::new(datetime!(2026-11-01 07:00:00 UTC) + time::Duration::days(day));
+        let (free, bounded) = (grant(1), grant(2));
+        assert!(budgeted.may_hold(&free) && budgeted.may_hold(&bounded));
+        budgeted.note(&free, false);
+        budgeted.note(&bounded, true);
+        assert!(!budgeted.may_hold(&free) && budgeted.may_hold(&bounded));
+    }
+
+    #[test]
+    fn only_what_may_ask_a_model_is_told_by_its_body() {
+        let template = |name| Catalog::builtin().get(name);
+        for (name, method, is_told) in [
+            ("openai", "POST", true),
+            ("openai", "GET", false),
+            ("stripe", "POST", false),
+        ] {
+            let template = template(name);
+            let told = is_told_by_body(template.as_deref(), method);
+            assert_eq!(told, is_told, "{name} {method}");
+        }
+        assert!(!is_told_by_body(None, "POST"));
     }
 }

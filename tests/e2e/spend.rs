@@ -1,6 +1,9 @@
 //! Budgets: what a model's provider may cost, by what its answers tell.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use crate::support::scene::Access;
 use crate::support::tunnel::Tunnel;
@@ -154,6 +157,82 @@ async fn a_budget_for_the_grants_whole_life_names_no_time_to_wait_for() {
         detail.contains("0.000001 USD") && detail.contains("whole life"),
         "{detail}"
     );
+    stack.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_50_racers_no_more_pass_than_their_own_bounds_leave_room_for() {
+    const RACERS: usize = 50;
+    const BUDGET: u64 = 20_000;
+    for (bound, most) in [(100_000, 100_001), (6_000, 6_001)] {
+        let stack = Stack::start().await;
+        let access = openai(&stack, &json!({ "tokens": BUDGET })).await;
+        let token = stack.workflow_lease(&access).await;
+        let more = json!({ "max_completion_tokens": bound, "metadata": { "length": "longest" } });
+        let barrier = Arc::new(Barrier::new(RACERS));
+        let mut racers = Vec::new();
+        for _ in 0..RACERS {
+            let mut tunnel = stack.tunnel(HOST, &token).await;
+            let (barrier, more) = (Arc::clone(&barrier), more.clone());
+            racers.push(tokio::spawn(async move {
+                barrier.wait().await;
+                chat(&mut tunnel, &more).await
+            }));
+        }
+        let mut passed = 0;
+        for racer in racers {
+            let reply = racer.await.expect("no racer panics");
+            if reply.status == 200 {
+                passed += 1;
+            } else {
+                reply.expect_refusal(429, "spend_exceeded");
+            }
+        }
+        assert!(passed > 0);
+        let outcomes = outcomes(&stack, &access.agent, passed).await;
+        let spent = |outcome: &Value| {
+            ["tokens_in", "tokens_out"].map(|name| outcome[name].as_u64().unwrap())
+        };
+        let spent: u64 = outcomes.iter().flat_map(spent).sum();
+        assert!(spent < BUDGET + most, "{bound}: {passed} spent {spent}");
+        let shown = stack
+            .admin()
+            .get(&format!("/v1/vault/grants/{}", access.grant))
+            .await;
+        let shown = shown.expect_status(200).json();
+        assert_eq!(shown["spent"]["tokens"], spent, "{shown}");
+        assert_eq!(shown["spent"]["held_tokens"], 0, "{shown}");
+        stack.finish().await;
+    }
+}
+
+/// What asks for much, or does not tell, runs alone in a small budget; what is held beyond what was spent comes back.
+#[tokio::test]
+async fn a_request_whose_bound_is_not_told_keeps_others_waiting() {
+    let stack = Stack::start().await;
+    let access = openai(&stack, &json!({ "tokens": 20_000 })).await;
+    let token = stack.workflow_lease(&access).await;
+    let body = r#"{"model":"gpt-4.1","messages":[]}"#;
+    let chunked = format!(
+        "POST {CHAT} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n",
+        body.len()
+    );
+    let mut first = stack.tunnel(HOST, &token).await;
+    first.wire.send(&chunked).await.unwrap();
+    let mut other = stack.tunnel(HOST, &token).await;
+    let detail = wait::until("the first one's use", async || {
+        let reply = chat(&mut other, &json!({})).await;
+        (reply.status != 200).then(|| reply.expect_refusal(429, "spend_exceeded").json())
+    })
+    .await;
+    assert!(detail.to_string().contains("held"), "{detail}");
+    first.wire.send("0\r\n\r\n").await.unwrap();
+    first.wire.reply("POST").await.unwrap().expect_status(200);
+    wait::until("what was held is given back", async || {
+        let reply = chat(&mut other, &json!({})).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
     stack.finish().await;
 }
 

@@ -315,17 +315,36 @@ fn a_stream_that_breaks_off_is_charged_what_it_reported_or_its_length() {
 }
 
 #[test]
-fn what_a_use_holds_follows_its_length() {
+fn what_a_use_holds_follows_its_length_and_what_it_asks_for() {
     let prices = Prices::builtin();
-    let held = |method, length| {
-        let held = estimate(&prices, "anthropic", method, length);
-        (held.tokens_in, held.tokens_out)
+    let held = |method, path, body: Option<&str>, length| {
+        let asking = Asking {
+            method,
+            path,
+            body: body.map(str::as_bytes),
+            length,
+        };
+        let held = estimate(&prices, "openai", Format::OpenAi, &asking);
+        (held.tokens_in, held.tokens_out, held.usd_micros)
     };
-    assert_eq!(held("POST", Some(4_001)), (1_001, HELD_OUTPUT));
-    assert_eq!(held("POST", None), (HELD_INPUT, HELD_OUTPUT));
-    assert_eq!(held("GET", Some(0)), (0, 0));
-    let dearest = estimate(&prices, "anthropic", "POST", Some(0)).usd_micros;
-    assert_eq!(dearest, 1_024 * 75);
+    let chat = "/v1/chat/completions";
+    let body = r#"{"model":"gpt-4o","max_tokens":100000,"n":2}"#;
+    let (input, output, usd) = held("POST", chat, Some(body), None);
+    assert_eq!((input, output), (11, 200_000));
+    // 2.50 and 10 dollars for a million.
+    assert_eq!(usd, (11_u64 * 25).div_ceil(10) + 2_000_000);
+    // A model that is not known, or is not the body's to say, costs what the most expensive one does.
+    let deployment = "/openai/deployments/mine/chat/completions";
+    let dearest = (11 * 150) + 200_000 * 600;
+    assert_eq!(held("POST", deployment, Some(body), None).2, dearest);
+
+    let unread = held("POST", chat, None, Some(4_001));
+    assert_eq!((unread.0, unread.1), (1_001, 1_048_576));
+    let unread = held("POST", chat, None, None);
+    assert_eq!((unread.0, unread.1), (HELD_INPUT, 1_048_576));
+    let bare = held("POST", chat, None, Some(0));
+    assert_eq!((bare.0, bare.1), (0, 4_096));
+    assert_eq!(held("GET", chat, Some(body), None), (0, 0, 0));
 }
 
 #[test]

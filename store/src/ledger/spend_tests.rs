@@ -88,6 +88,7 @@ fn overspent(refused: Result<RecordedUse, UseRefusal>) -> Overspent {
 on_both!(
     a_budget_is_spent_and_begins_anew,
     of_64_uses_at_once_no_more_begin_than_the_budget_holds,
+    of_64_uses_that_each_hold_more_than_the_budget_one_begins,
     what_was_held_is_given_back_and_the_rest_can_be_spent,
     a_budget_for_life_stays_spent_over_a_restart,
     dollars_and_tokens_bound_each_for_itself,
@@ -141,6 +142,19 @@ async fn of_64_uses_at_once_no_more_begin_than_the_budget_holds(world: World) {
     assert_eq!(begun, 10);
     let held = spent(&world.store, &one, START).await;
     assert_eq!((held.spent, held.held), (amount(0, 0), amount(100, 0)));
+}
+
+async fn of_64_uses_that_each_hold_more_than_the_budget_one_begins(world: World) {
+    let mut one = tenant(&world.store, "one").await;
+    let store = &world.store;
+    let request = budgeted(store, &mut one, tokens(20_000, None), amount(100_000, 0)).await;
+    let racers = join_all((0..64).map(|_| use_on(store, &request))).await;
+    let begun: Vec<_> = racers.into_iter().flatten().collect();
+    assert_eq!(begun.len(), 1);
+    end(store, &request, &begun[0], 90_000, 0);
+    let spent = spent(store, &one, START).await;
+    assert_eq!((spent.spent, spent.held), (amount(90_000, 0), amount(0, 0)));
+    overspent(use_on(store, &request).await);
 }
 
 async fn what_was_held_is_given_back_and_the_rest_can_be_spent(world: World) {

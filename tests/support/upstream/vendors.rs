@@ -99,6 +99,10 @@ fn chat_completion(request: &Recorded) -> Answer {
         let end = "data: [DONE]\n\n".to_owned();
         return events(WORDS.iter().map(delta).chain(usage).chain([end]).collect());
     }
+    // A model that writes as much as it may.
+    let is_long = asked["metadata"]["length"] == "longest";
+    let written = asked["max_completion_tokens"].as_u64().filter(|_| is_long);
+    let written = written.unwrap_or(3);
     Answer::json(
         200,
         &json!({
@@ -107,7 +111,7 @@ fn chat_completion(request: &Recorded) -> Answer {
                 "index": 0, "finish_reason": "stop", "logprobs": null,
                 "message": { "role": "assistant", "content": WORDS.concat(), "refusal": null },
             }],
-            "usage": { "prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4 },
+            "usage": { "prompt_tokens": 1, "completion_tokens": written, "total_tokens": written + 1 },
         }),
     )
 }
