@@ -5,6 +5,7 @@
 //! cancelled, so that no answer is lost.
 
 mod ask;
+mod backoff;
 mod rotate;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,7 @@ use vault::{CacheKey, OpenedCache, Secret, Vault};
 
 use crate::refuse::{Code, Refusal};
 pub(crate) use ask::Endpoints;
+use backoff::Backoff;
 
 /// The longest that a token is kept, whatever its maker grants.
 const LONGEST_KEPT: Duration = Duration::from_hours(24);
@@ -80,6 +82,7 @@ struct Desk {
     endpoints: Endpoints,
     /// SHA-256 of tokens that a provider turned down, the latest at the end.
     turned_down: Mutex<VecDeque<[u8; 32]>>,
+    backoff: Backoff,
 }
 
 /// One making.
@@ -114,6 +117,7 @@ impl Exchange {
                 clock,
                 endpoints,
                 turned_down: Mutex::default(),
+                backoff: Backoff::new(),
             }),
         }
     }
@@ -140,10 +144,13 @@ impl Exchange {
         Ok(made)
     }
 
-    /// The kept token, or a new one.
+    /// The kept token, or a new one, unless its endpoint has failed a moment ago.
     async fn token(&self, job: Job) -> Result<Arc<Token>, Refusal> {
         let key = job.cache_key();
         let Some(found) = self.kept.look(&key) else {
+            if let Some(refusal) = self.desk.backoff.standing(&key) {
+                return Err(refusal);
+            }
             let (kept, desk) = (Arc::clone(&self.kept), Arc::clone(&self.desk));
             let making =
                 tokio::spawn(async move { kept.get_or_open(key, Box::pin(desk.make(&job))).await });
@@ -151,7 +158,7 @@ impl Exchange {
                 .await
                 .map_err(|_| unavailable("the making of a token broke off"))?;
         };
-        if found.is_due {
+        if found.is_due && self.desk.backoff.standing(&key).is_none() {
             let (kept, desk) = (Arc::clone(&self.kept), Arc::clone(&self.desk));
             // A failure is logged where it happens, and met by whoever comes when the kept token's time is over.
             tokio::spawn(async move {
@@ -273,29 +280,44 @@ impl Desk {
         self.turned_down.lock().contains(&digest)
     }
 
-    /// Asks the token endpoint. A failure is recorded, too.
+    /// Asks the token endpoint. A failure is recorded, too, and remembered.
     async fn ask(&self, job: &Job, request: &TokenRequest) -> Result<MadeKey, Refusal> {
-        let answered = self.endpoints.ask(&job.occasion.org, request).await;
-        let made = answered.and_then(|answer| {
-            job.recipe
-                .read(answer.status, &answer.body, self.clock.now())
-                .map_err(|error| unusable(&request.host, error))
-        });
-        if let Err(refusal) = &made {
-            tracing::warn!(
-                secret_set.id = %job.occasion.set,
-                server.address = %request.host,
-                reason = %refusal.detail,
-                "a token could not be made"
-            );
-            let event = NewEvent {
-                decision: Decision::Deny,
-                error: Some(refusal.code.as_str().to_owned()),
-                ..job.event(Some(request))
-            };
-            self.record(job, event).await?;
-        }
-        made
+        let (made, told) = match self.endpoints.ask(&job.occasion.org, request).await {
+            Ok(answer) => {
+                let now = self.clock.now();
+                let made = job.recipe.read(answer.status, &answer.body, now);
+                let told = answer.retry_after.and_then(|told| told.from(now));
+                (made.map_err(|error| unusable(&request.host, error)), told)
+            }
+            Err(refusal) => (Err(refusal), None),
+        };
+        let key = job.cache_key();
+        let refusal = match made {
+            Ok(made) => {
+                self.backoff.forget(&key);
+                return Ok(made);
+            }
+            Err(refusal) => refusal,
+        };
+        tracing::warn!(
+            secret_set.id = %job.occasion.set,
+            server.address = %request.host,
+            reason = %refusal.detail,
+            "a token could not be made"
+        );
+        let event = NewEvent {
+            decision: Decision::Deny,
+            error: Some(refusal.code.as_str().to_owned()),
+            ..job.event(Some(request))
+        };
+        // What the address policy refuses was asked of nobody.
+        let refusal = if refusal.code == Code::KeyUnavailable {
+            self.backoff.note(key, refusal, told)
+        } else {
+            refusal
+        };
+        self.record(job, event).await?;
+        Err(refusal)
     }
 
     async fn record(&self, job: &Job, event: NewEvent) -> Result<(), Refusal> {

@@ -161,7 +161,8 @@ impl Pipeline {
             .hold()
             .map(|hold| Spending::new(hold, &self.catalog.borrow(), template, &method));
         check_metered(session, ctx)?;
-        let credential = self.opener.open(used, permit, target).await?;
+        let credential = self.opener.open(used, permit, target).await;
+        let credential = credential.map_err(|refusal| refusal.after_use(lease))?;
         inject::check_nominations(&session.req_header().headers, Some(&credential.plan))?;
         inject::check_placeholders(&session.req_header().headers, &credential.plan, target)?;
         ctx.credential = Some(credential);

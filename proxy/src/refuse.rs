@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use leases::authorize::{Denial, Dimension};
+use leases::scope::Kind;
+use leases::verify::VerifiedLease;
 use pingora::http::ResponseHeader;
 use serde_json::json;
 use store::ledger::UseRefusal;
@@ -161,6 +163,23 @@ impl Refusal {
             retry_after: None,
             address: None,
             approval: None,
+        }
+    }
+
+    /// The same, met once the use is recorded: a request lease has had its one use, so trying again takes another lease.
+    #[must_use]
+    pub(crate) fn after_use(self, lease: &VerifiedLease) -> Self {
+        if self.code != Code::KeyUnavailable || lease.kind() != Kind::Request {
+            return self;
+        }
+        Self {
+            detail: format!(
+                "{}; request lease {} is used up by this, so mint a new one first (`POST /v1/vault/leases`)",
+                self.detail,
+                lease.lease()
+            )
+            .into(),
+            ..self
         }
     }
 

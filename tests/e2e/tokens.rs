@@ -64,6 +64,14 @@ impl Scene {
         Self::start(json!({}), json!({})).await
     }
 
+    /// Makes a new version of the set, with the same secret.
+    async fn store_again(&self) {
+        let path = format!("/v1/vault/secret-sets/{}", self.access.set);
+        let entries = json!({ "entries": { "CLIENT_SECRET": self.secret.text() } });
+        let stored = self.stack.admin().put(&path, &entries).await;
+        stored.expect_status(200);
+    }
+
     /// The events of a making.
     async fn makings(&self) -> Vec<Value> {
         let events = self.stack.events().await;
@@ -365,6 +373,8 @@ async fn wrong_answers_are_clear_refusals_with_a_recorded_outcome() {
     let count = cases.len();
     for (said, why) in cases {
         stack.tokens().says(said);
+        // An endpoint that failed is left alone for a while, but not for another version of the set.
+        scene.store_again().await;
         let mut tunnel = stack.tunnel(API, &scene.token).await;
         let reply = tunnel.get("/upload").await;
         let problem = reply.json();
@@ -392,8 +402,54 @@ async fn wrong_answers_are_clear_refusals_with_a_recorded_outcome() {
     // And when it answers again, so do we.
     let made = stack.secret("at_");
     stack.tokens().says(Said::token(made.text(), 3600));
+    scene.store_again().await;
     let mut tunnel = stack.tunnel(API, &scene.token).await;
     tunnel.get("/upload").await.expect_status(200);
+    scene.stack.finish().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_failed_is_left_alone_for_as_long_as_it_says() {
+    let scene = Scene::usual().await;
+    let stack = &scene.stack;
+    let busy = b"HTTP/1.1 429 Busy\r\nretry-after: 60\r\ncontent-length: 2\r\n\r\n{}";
+    stack.tokens().says(Said::Raw(busy.to_vec()));
+    let mut tunnel = stack.tunnel(API, &scene.token).await;
+    for attempt in 0..20 {
+        let reply = tunnel.get("/upload").await;
+        let wait: u64 = reply.field("retry-after").unwrap().parse().unwrap();
+        assert!((30..=60).contains(&wait), "{attempt}: {wait}");
+        let reply = reply.expect_refusal(503, "key_unavailable");
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("status 429"), "{detail}");
+        assert_eq!(
+            detail.contains("is asked again in"),
+            attempt > 0,
+            "{detail}"
+        );
+        assert!(!detail.contains("mint a new one"), "{detail}");
+    }
+    assert_eq!(stack.tokens().asked().len(), 1);
+
+    // A lease for one request has had it.
+    let single = stack.long_request_lease(&scene.access).await;
+    let reply = stack.get(API, "/upload", &single).await;
+    let reply = reply.expect_refusal(503, "key_unavailable");
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("is used up by this, so mint a new one"),
+        "{detail}"
+    );
+    let again = stack.get(API, "/upload", &single).await;
+    again.expect_refusal(403, "lease_consumed");
+    assert_eq!(stack.tokens().asked().len(), 1);
+
+    // An operator who stores the credential again waits for nothing.
+    let made = stack.secret("at_");
+    stack.tokens().says(Said::token(made.text(), 3600));
+    scene.store_again().await;
+    tunnel.get("/upload").await.expect_status(200);
+    assert_eq!(stack.tokens().asked().len(), 2);
     scene.stack.finish().await;
 }
 

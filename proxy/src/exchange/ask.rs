@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, RETRY_AFTER};
 use leases::id::OrgId;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -14,6 +14,8 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::server::configuration::ServerConf;
 use providers::exchange::{LONGEST_ANSWER, TokenRequest};
 use providers::host::{Host, Scheme};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use zeroize::Zeroizing;
 
 use super::unavailable;
@@ -36,7 +38,32 @@ pub(crate) struct Endpoints {
 /// What a token endpoint said. It may hold a token.
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// How long it asks to be left alone, in seconds or until a date (RFC 9110 section 10.2.3).
+    pub(super) retry_after: Option<RetryAfter>,
     pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// An answer's Retry-After.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RetryAfter {
+    Seconds(u64),
+    At(OffsetDateTime),
+}
+
+impl RetryAfter {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let seconds = text.parse().ok().map(Self::Seconds);
+        seconds.or_else(|| OffsetDateTime::parse(text, &Rfc2822).ok().map(Self::At))
+    }
+
+    /// How long that is at `now`; nothing for a date that has passed.
+    pub(super) fn from(self, now: OffsetDateTime) -> Option<Duration> {
+        match self {
+            Self::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+            Self::At(date) => Duration::try_from(date - now).ok(),
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -88,9 +115,11 @@ impl Endpoints {
         session.write_request_body(body, true).await?;
         session.finish_request_body().await?;
         session.read_response_header().await?;
-        let status = session
-            .response_header()
-            .map_or(0, |head| head.status.as_u16());
+        let head = session.response_header();
+        let status = head.map_or(0, |head| head.status.as_u16());
+        let retry_after = head
+            .and_then(|head| head.headers.get(RETRY_AFTER)?.to_str().ok())
+            .and_then(RetryAfter::parse);
         // Sized once, so that no half-read copy is left behind when it grows.
         let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_ANSWER));
         while let Some(part) = session.read_response_body().await? {
@@ -100,7 +129,11 @@ impl Endpoints {
             body.extend_from_slice(&part);
         }
         session.shutdown().await;
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
     }
 
     /// A connection of its own, which nobody else gets afterwards.
@@ -166,4 +199,23 @@ fn failed(host: &Host, failure: Failure) -> Refusal {
     unavailable(format!(
         "the token endpoint {host} gave no token: {why}; nothing was sent to the provider, so try again"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_by_a_date() {
+        let now = datetime!(2026-11-23 07:00:00 UTC);
+        let wait = |text| RetryAfter::parse(text).and_then(|told| told.from(now));
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        let date = wait("Mon, 23 Nov 2026 07:01:30 GMT");
+        assert_eq!(date, Some(Duration::from_secs(90)));
+        for none in ["", "-1", "soon", "1.5", "Mon, 23 Nov 2026 06:59:00 GMT"] {
+            assert_eq!(wait(none), None, "{none}");
+        }
+    }
 }
