@@ -263,6 +263,17 @@ async fn a_form_that_names_another_method_does_not_arrive_whole() {
             .unwrap()
             .expect_refusal(400, "ambiguous_request");
     }
+    let (name, kind) = form.split_once(": ").unwrap();
+    let mut h2 = stack.tunnel_h2("api.stripe.com", &token).await;
+    h2.request(
+        "POST",
+        "https://api.stripe.com/v1/charges",
+        &[(name, kind)],
+        b"amount=1&_method=DELETE",
+    )
+    .await
+    .unwrap()
+    .expect_refusal(400, "ambiguous_request");
     let arrived = stack.upstream.requests();
     assert!(arrived.iter().all(|request| !request.is_complete()));
 
