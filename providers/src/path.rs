@@ -19,7 +19,10 @@ pub const ENCODED_SLASH: &str =
     "the path holds an escaped slash (%2F), which servers read in two ways";
 
 /// Refuses a path, as it is sent and without its query, that a server may read otherwise than the policy does. Says whether it
-/// holds `%2F`, which is for the template to allow ([`Template::allows_encoded_slash`](crate::Template::allows_encoded_slash)).
+/// holds `%2F` that is for the template to allow ([`Template::allows_encoded_slash`](crate::Template::allows_encoded_slash)).
+///
+/// What AWS's services read in one way passes there: `%2F` as part of a segment, at all but Amazon S3
+/// ([`sigv4::takes_encoded_slash`]), and keys of Amazon S3 that hold percent-escapes as text, since S3 decodes a path once.
 ///
 /// # Errors
 /// [`OddPath`]: nothing is repaired.
@@ -38,9 +41,15 @@ pub fn check(path: &str, host: &str) -> Result<bool, OddPath> {
         return Err(OddPath("the path holds a backslash, a quote or a fragment"));
     }
     let has_escapes = memchr::memchr(b'%', bytes).is_some();
-    let has_encoded_slash = has_escapes && check_escapes(path)?;
+    let has_encoded_slash = has_escapes && check_escapes(path, host)?;
     if has_encoded_slash {
         let separated = path.replace("%2f", "/").replace("%2F", "/");
+        if sigv4::takes_encoded_slash(host) {
+            // An ARN or a name that ends or begins with a slash, or holds two, has no empty segment here.
+            check_no_empty(path)?;
+            check_no_dots(&separated)?;
+            return Ok(false);
+        }
         check_segments(&separated)?;
     } else if check_segments(path).is_err() {
         check_key(path, host)?;
@@ -73,9 +82,18 @@ const LONGEST_DOTS: usize = 10;
 
 /// No segment may be empty, but the last, nor `.` or `..`, however its dots are written.
 fn check_segments(path: &str) -> Result<(), OddPath> {
+    check_no_empty(path)?;
+    check_no_dots(path)
+}
+
+fn check_no_empty(path: &str) -> Result<(), OddPath> {
     if memchr::memmem::find(path.as_bytes(), b"//").is_some() {
         return Err(OddPath("the path holds an empty segment (`//`)"));
     }
+    Ok(())
+}
+
+fn check_no_dots(path: &str) -> Result<(), OddPath> {
     for segment in path.split('/') {
         if !segment.starts_with(['.', '%']) {
             continue;
@@ -96,9 +114,9 @@ fn check_segments(path: &str) -> Result<(), OddPath> {
     Ok(())
 }
 
-/// Percent-escapes must decode to UTF-8 text without backslashes, controls or further escapes. Says whether one is a
-/// slash, which is for the template to allow.
-fn check_escapes(path: &str) -> Result<bool, OddPath> {
+/// Percent-escapes must decode to UTF-8 text without backslashes, controls or, but in keys of Amazon S3, further escapes. Says
+/// whether one is a slash.
+fn check_escapes(path: &str, host: &str) -> Result<bool, OddPath> {
     let bytes = path.as_bytes();
     let mut at = 0;
     let mut has_slash = false;
@@ -119,7 +137,7 @@ fn check_escapes(path: &str) -> Result<bool, OddPath> {
     let decoded = percent_encoding::percent_decode_str(path)
         .decode_utf8()
         .map_err(|_| OddPath("the path does not decode to UTF-8"))?;
-    if has_escape(decoded.as_bytes()) {
+    if has_escape(decoded.as_bytes()) && sigv4::object_key(host, path).is_none() {
         return Err(OddPath("the path is percent-encoded twice"));
     }
     Ok(has_slash)
@@ -175,8 +193,60 @@ mod tests {
             assert!(check(path, "api.example.com").is_err(), "{path}");
         }
         assert_eq!(check("/v1/a%2fb", "api.example.com"), Ok(true));
+        let doubled = check("/v1/a%2F%2Fb", "api.example.com");
+        assert!(doubled.is_err(), "{doubled:?}");
         assert_eq!(check("/v1/a", "api.example.com"), Ok(false));
         assert!(check_query("a=b c").is_err());
         assert!(check_query("a=b%20c").is_ok());
+    }
+
+    #[test]
+    fn an_escaped_slash_is_part_of_a_name_at_aws() {
+        let bedrock = "bedrock-runtime.us-east-1.amazonaws.com";
+        for path in [
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fabc/invoke",
+            "/topics/%2Fa%2F%2Fb%2F",
+        ] {
+            assert_eq!(check(path, bedrock), Ok(false), "{path}");
+        }
+        for path in [
+            "/model/a%2F..%2Fb",
+            "/model/%2e%2E%2fb",
+            "/model//a%2Fb",
+            "/model/a%252Fb",
+            "/model/a%5Cb%2Fc",
+        ] {
+            assert!(check(path, bedrock).is_err(), "{path}");
+        }
+        for host in ["data.s3.amazonaws.com", "s3.us-east-1.amazonaws.com"] {
+            assert_eq!(check("/data/a%2Fb", host), Ok(true), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_s3_may_hold_escapes_as_text() {
+        for path in [
+            "/data/ts=2020%252000%253A00",
+            "/data/%252e%252E",
+            "/data/%252F",
+        ] {
+            for host in ["data.s3.amazonaws.com", "s3.us-east-1.amazonaws.com"] {
+                assert_eq!(check(path, host), Ok(false), "{host}{path}");
+            }
+            for host in ["sqs.us-east-1.amazonaws.com", "api.example.com"] {
+                assert!(check(path, host).is_err(), "{host}{path}");
+            }
+        }
+        let regional = "s3.us-east-1.amazonaws.com";
+        for path in [
+            "/d%2561ta/key",
+            "/data/%2525/%2e%2e",
+            "/data/%2525%5C",
+            "/data/%2525%00",
+            "/data/%2525%09",
+        ] {
+            assert!(check(path, regional).is_err(), "{path}");
+        }
+        assert_eq!(check("/data/%2525%2Fa", regional), Ok(true));
     }
 }

@@ -57,6 +57,50 @@ async fn queries_and_odd_paths_are_signed_as_botocore_signs_them() {
 }
 
 #[tokio::test]
+async fn names_with_slashes_in_a_path_are_signed_as_botocore_signs_them() {
+    let stack = Stack::builder()
+        .host("bedrock-runtime.us-east-1.amazonaws.com")
+        .host("eks.us-east-1.amazonaws.com")
+        .start()
+        .await;
+    let model =
+        "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aapplication-inference-profile%2Fabc/invoke";
+    let entry = "/clusters/c/access-entries/arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2F%2Fadmin";
+    // A `*` is one segment, with the slashes that are escaped in it.
+    let grant =
+        json!({ "constraints": { "paths": ["/model/*/invoke", "/clusters/c/access-entries/*"] } });
+    let aws = Aws::grant(&stack, false, &grant).await;
+    let token = stack.workflow_lease(&aws.access).await;
+    for (service, host, method, path) in [
+        ("bedrock", "bedrock-runtime", "POST", model),
+        ("eks", "eks", "GET", entry),
+    ] {
+        let host = format!("{host}.us-east-1.amazonaws.com");
+        let signature = crate::support::aws::dummy_signature(service, "us-east-1");
+        let mut tunnel = stack.tunnel(&host, &token).await;
+        let reply = tunnel.request(method, path, &[&signature], b"").await;
+        reply.unwrap().expect_status(200);
+        for (path, status, code) in [
+            (
+                "/clusters/c/access-entries/a%2F..%2Fb",
+                400,
+                "ambiguous_request",
+            ),
+            ("/clusters%2Fc/access-entries/a", 403, "grant_denied"),
+            ("/model/a/b/invoke", 403, "grant_denied"),
+        ] {
+            let reply = tunnel.request(method, path, &[&signature], b"").await;
+            reply.unwrap().expect_refusal(status, code);
+        }
+    }
+    let requests = stack.upstream.requests();
+    let sent: Vec<&str> = requests.iter().map(|it| it.target.as_str()).collect();
+    assert_eq!(sent, [model, entry]);
+    aws.expect_signed(&requests).await;
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn s3_with_a_session_token_is_signed_as_botocore_signs_it() {
     let host = "https://s3.us-east-1.amazonaws.com";
     let calls = json!([

@@ -227,12 +227,14 @@ impl Asking<'_> {
 
     /// The action of a REST service, where it is one that hands out credentials.
     fn by_path(&self) -> Option<&'static str> {
-        let path = percent_encoding::percent_decode_str(self.path).decode_utf8_lossy();
+        let whole = percent_encoding::percent_decode_str(self.path).decode_utf8_lossy();
+        // An escaped slash is part of a segment here, and a service that took it for a slash is not to be missed.
+        let is_meant = |rule: &&(&str, &str, &str, &str)| {
+            self.method.as_str() == rule.1
+                && (is_path(rule.2, self.path) || is_path(rule.2, &whole))
+        };
         let of_service = MINTING_PATHS.iter().filter(|rule| rule.0 == self.service);
-        of_service
-            .filter(|rule| self.method.as_str() == rule.1 && is_path(rule.2, &path))
-            .map(|rule| rule.3)
-            .next()
+        of_service.filter(is_meant).map(|rule| rule.3).next()
     }
 }
 
@@ -290,13 +292,14 @@ fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a path is the pattern, in which `*` is one segment; case and a final slash do not count.
+/// Whether a path is the pattern, in which `*` is one segment; case, escapes and a final slash do not count.
 fn is_path(pattern: &str, path: &str) -> bool {
     let mut segments = path.trim_end_matches('/').split('/');
     let is_same = pattern.split('/').all(|expected| {
-        segments
-            .next()
-            .is_some_and(|found| expected == "*" || expected.eq_ignore_ascii_case(found))
+        segments.next().is_some_and(|found| {
+            let found = percent_encoding::percent_decode_str(found).decode_utf8_lossy();
+            expected == "*" || expected.eq_ignore_ascii_case(&found)
+        })
     });
     is_same && segments.next().is_none()
 }

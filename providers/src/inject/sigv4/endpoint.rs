@@ -129,6 +129,17 @@ pub(super) enum Bucket<'h> {
     InPath,
 }
 
+/// Whether a host is of a service of AWS's own that reads `%2F` as part of a segment, as resource names (ARNs) have it.
+///
+/// Not so Amazon S3, whose keys hold slashes, nor the servers of customers' own programs.
+pub fn takes_encoded_slash(host: &str) -> bool {
+    Endpoint::of(host).is_some_and(|endpoint| {
+        let label = endpoint.label;
+        let is_s3 = label == "s3" || label.starts_with("s3-") || label.starts_with("s3express");
+        !is_s3 && !CUSTOMERS.contains(&label)
+    })
+}
+
 /// Reads a host of Amazon S3's for objects.
 ///
 /// `None` for every other host, those of access points and of S3's control plane, too.
@@ -191,6 +202,18 @@ fn below<'h>(host: &'h str, suffix: &str) -> Option<&'h str> {
         .filter(|labels| !labels.is_empty())
 }
 
+/// The labels of endpoints behind which customers' own programs or data stand.
+const CUSTOMERS: [&str; 8] = [
+    "aoss",
+    "appsync-api",
+    "cloudsearch",
+    "es",
+    "execute-api",
+    "lambda-url",
+    "mediastore",
+    "vpc-lattice-svcs",
+];
+
 /// The suffixes, each with the region that its global endpoints are signed for.
 const SUFFIXES: [(&str, &str); 3] = [
     ("amazonaws.com", "us-east-1"),
@@ -205,6 +228,38 @@ mod tests {
     fn of(host: &str) -> (String, Region<'_>) {
         let endpoint = Endpoint::of(host).unwrap_or_else(|| panic!("{host}"));
         (endpoint.services(), endpoint.region)
+    }
+
+    #[test]
+    fn an_encoded_slash_is_part_of_a_segment_at_services_of_awss_own() {
+        for host in [
+            "bedrock-runtime.us-east-1.amazonaws.com",
+            "eks.us-east-1.amazonaws.com",
+            "apigateway.us-east-1.amazonaws.com",
+            "abc-ats.iot.us-east-1.amazonaws.com",
+            "s3tables.us-east-1.amazonaws.com",
+            "kafka.us-east-1.api.aws",
+            "lambda.us-east-1.amazonaws.com",
+        ] {
+            assert!(takes_encoded_slash(host), "{host}");
+        }
+        for host in [
+            "s3.us-east-1.amazonaws.com",
+            "eks.s3.us-east-1.amazonaws.com",
+            "data.s3.amazonaws.com",
+            "data.s3-accelerate.amazonaws.com",
+            "ap-1.s3-accesspoint.us-east-1.amazonaws.com",
+            "1.s3-control.us-east-1.amazonaws.com",
+            "b--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
+            "data.vpce-0a.s3.us-east-1.vpce.amazonaws.com",
+            "x.execute-api.us-east-1.amazonaws.com",
+            "search-x.us-east-1.es.amazonaws.com",
+            "ec2-1-2-3-4.us-west-2.compute.amazonaws.com",
+            "name.us-east-1.elb.amazonaws.com",
+            "api.example.com",
+        ] {
+            assert!(!takes_encoded_slash(host), "{host}");
+        }
     }
 
     #[test]
