@@ -338,7 +338,7 @@ fn what_the_service_would_not_look_at_names_nothing() {
         },
         Case {
             service: "apigateway",
-            method: "GET",
+            method: "DELETE",
             target: "/apikeys",
             fields: &[],
             ..POST
@@ -456,5 +456,124 @@ fn a_pattern_that_covers_the_handing_out_of_credentials_is_told() {
             expected,
             "{service}:{pattern}"
         );
+    }
+}
+
+#[test]
+fn what_shows_a_key_a_password_or_a_login_must_be_named_too() {
+    for (service, target) in [
+        ("acm", "CertificateManager.ExportCertificate"),
+        ("appstream", "PhotonAdminProxyService.CreateStreamingURL"),
+        ("athena", "AmazonAthena.CreatePresignedNotebookUrl"),
+        (
+            "cognito-idp",
+            "AWSCognitoIdentityProviderService.CreateUserPoolClient",
+        ),
+        (
+            "cognito-idp",
+            "AWSCognitoIdentityProviderService.DescribeUserPoolClient",
+        ),
+        (
+            "cognito-idp",
+            "AWSCognitoIdentityProviderService.UpdateUserPoolClient",
+        ),
+        ("ecs", "AmazonEC2ContainerServiceV20141113.ExecuteCommand"),
+        (
+            "lightsail",
+            "Lightsail_20161128.CreateContainerServiceRegistryLogin",
+        ),
+        (
+            "redshift-serverless",
+            "RedshiftServerless.GetIdentityCenterAuthToken",
+        ),
+        ("sagemaker", "SageMaker.CreatePartnerAppPresignedUrl"),
+        ("ssm", "AmazonSSM.GetAccessToken"),
+    ] {
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static(TARGET),
+            HeaderValue::from_static(target),
+        )]);
+        let asking = Asking {
+            service,
+            method: &Method::POST,
+            host: "x.us-east-1.amazonaws.com",
+            path: "/",
+            query: None,
+            headers: &headers,
+            body: b"{}",
+        };
+        let action = target.rsplit('.').next().unwrap();
+        let actions = asking.actions(true).unwrap();
+        assert_eq!(actions.as_deref(), Some(&[action.to_owned()][..]));
+        let minted = asking.unnamed_minting(actions.as_deref(), |_| false);
+        assert_eq!(minted, Some(format!("{service}:{action}")));
+        let named = asking.unnamed_minting(actions.as_deref(), |named| named == action);
+        assert_eq!(named, None, "{service}:{action}");
+    }
+    for (service, method, target, action) in [
+        ("apigateway", "POST", "/apikeys", "CreateApiKey"),
+        (
+            "apigateway",
+            "GET",
+            "/apikeys?includeValues=true",
+            "GetApiKeys",
+        ),
+        (
+            "apigateway",
+            "GET",
+            "/ApiKeys/k?includeValue=true",
+            "GetApiKey",
+        ),
+        (
+            "apigateway",
+            "GET",
+            "/usageplans/p/keys",
+            "GetUsagePlanKeys",
+        ),
+        ("appsync", "GET", "/v1/apis/a/apikeys", "ListApiKeys"),
+        (
+            "datazone",
+            "GET",
+            "/v2/domains/d/environments/e/credentials",
+            "GetEnvironmentCredentials",
+        ),
+        (
+            "deadline",
+            "GET",
+            "/2023-10-12/farms/f/queues/q/user-roles",
+            "AssumeQueueRoleForUser",
+        ),
+        (
+            "quicksight",
+            "POST",
+            "/accounts/1/embed-url/anonymous-user",
+            "GenerateEmbedUrlForAnonymousUser",
+        ),
+        ("ivs", "POST", "/GetStreamKey", "GetStreamKey"),
+    ] {
+        let case = Case {
+            service,
+            method,
+            target,
+            fields: &[],
+            ..POST
+        };
+        assert_eq!(case.mints(&[]), Some(format!("{service}:{action}")));
+        assert_eq!(case.mints(&[action]), None, "{target}");
+    }
+    for (service, method, target) in [
+        ("apigateway", "GET", "/restapis"),
+        ("apigateway", "DELETE", "/apikeys/k"),
+        ("quicksight", "GET", "/accounts/1/dashboards"),
+        ("ivs", "POST", "/ListChannels"),
+    ] {
+        let case = Case {
+            service,
+            method,
+            target,
+            fields: &[],
+            ..POST
+        };
+        assert_eq!(case.mints(&[]), None, "{target}");
     }
 }
