@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod host;
 pub mod inject;
 pub mod load;
+pub mod method;
 pub mod path;
 pub mod placeholder;
 pub mod prices;

@@ -7,8 +7,8 @@ use http::header::CONTENT_TYPE;
 use memchr::memmem::Finder;
 use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
+use providers::method::is_named_by;
 
-use crate::normalize::names_method;
 use crate::refuse::{Code, Refusal};
 
 /// The longest name of a field that is read, as it is written; what names a method has 66 bytes with all of it escaped.
@@ -118,7 +118,7 @@ impl Pairs {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        if self.place == Place::Name && names_method(&String::from_utf8_lossy(&self.name)) {
+        if self.place == Place::Name && is_named_by(&String::from_utf8_lossy(&self.name)) {
             return Err(named());
         }
         Ok(())
@@ -214,7 +214,7 @@ fn check_head(head: &[u8]) -> Result<(), Refusal> {
     let is_in_pieces = text.to_ascii_lowercase().contains(" name*0");
     let is_in_word = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '[');
     let mut words = text.split(|char| !is_in_word(char));
-    if is_in_pieces || words.any(names_method) {
+    if is_in_pieces || words.any(is_named_by) {
         return Err(named());
     }
     Ok(())

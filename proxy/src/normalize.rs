@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Version};
 use leases::authorize::MAX_PATH_BYTES;
-use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use providers::host::{Authority, Host, Scheme};
+use providers::method;
 use providers::template::Template;
 
 use crate::refuse::{Code, Refusal};
-
-/// The methods that are proxied, as `Allow` lists them.
-pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Where a request goes, in canonical form.
 #[derive(Debug, Clone)]
@@ -283,53 +280,18 @@ fn check_query(query: &str) -> Result<(), Refusal> {
     providers::path::check_query(query).map_err(|odd| ambiguous(odd.as_str()))
 }
 
-/// Refuses a query that names another method than the request's: a framework that takes the method from there would carry
-/// out what policy did not see (threats.md B10).
+/// Refuses a query that names another method than the request's (threats.md B10).
 pub(crate) fn check_named_method(query: Option<&str>, method: &str) -> Result<(), Refusal> {
-    for pair in query.unwrap_or_default().split(['&', ';']) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decode_str(value).decode_utf8_lossy();
-        if names_method(name) && !value.trim().eq_ignore_ascii_case(method) {
-            return Err(ambiguous(
-                "the query names another method than the request; send that method itself",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a server may take the method from a parameter of this name, as it is written.
-pub(crate) fn names_method(name: &str) -> bool {
-    const NAMES: [&str; 4] = [
-        "-method",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-    ];
-    let name = name.replace('+', " ");
-    let name = percent_decode_str(&name).decode_utf8_lossy();
-    // As PHP reads a name: up to its brackets or a zero.
-    let name = name.split(['[', '\0']).next().unwrap_or_default();
-    let name = name.trim().to_ascii_lowercase().replace('_', "-");
-    NAMES.contains(&&*name)
+    method::check_query(query, method).map_err(|other| ambiguous(other.to_string()))
 }
 
 pub(crate) fn method(request: &RequestHeader) -> Result<(), Refusal> {
     check_method(request.method.as_str())
 }
 
-/// Only methods of a short list are proxied; their names are case-sensitive (RFC 9110 section 9.1).
+/// Only methods of a short list are proxied.
 pub(crate) fn check_method(method: &str) -> Result<(), Refusal> {
-    match method {
-        "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" => Ok(()),
-        other => Err(Refusal::new(
-            Code::MethodNotAllowed,
-            format!(
-                "{} is not proxied; use one of {ALLOWED_METHODS}",
-                shorten(other)
-            ),
-        )),
-    }
+    method::check(method).map_err(|other| Refusal::new(Code::MethodNotAllowed, other.to_string()))
 }
 
 /// Refuses a path that a server may read otherwise than the policy does. Says whether it holds `%2F`.
@@ -373,14 +335,6 @@ pub(crate) fn scheme_name(scheme: Scheme) -> &'static str {
 
 fn ambiguous(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Code::AmbiguousRequest, detail)
-}
-
-/// At most 32 characters of what the agent sent, so that a message stays one line.
-fn shorten(text: &str) -> String {
-    text.chars()
-        .take(32)
-        .filter(char::is_ascii_graphic)
-        .collect()
 }
 
 #[cfg(test)]
@@ -716,40 +670,6 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_names_another_method_is_refused() {
-        let check = |query, method| check_named_method(Some(query), method).map_err(|r| r.code);
-        for query in [
-            "_method=DELETE",
-            "a=1&_method=delete",
-            "a=1;_method=PUT",
-            "%5Fmethod=DELETE",
-            "_METHOD=DELETE",
-            "_method[]=DELETE",
-            "_method%00=DELETE",
-            "+_method=DELETE",
-            "_method=POST&_method=DELETE",
-            "_method",
-            "X-HTTP-Method-Override=DELETE",
-            "x_http_method_override=DELETE",
-            "x-http-method=PUT",
-            "X-Method-Override=PATCH",
-        ] {
-            assert_eq!(check(query, "POST"), Err(Code::AmbiguousRequest), "{query}");
-        }
-        for query in [
-            "",
-            "_method=POST",
-            "_method=p%4Fst",
-            "method=DELETE",
-            "a=_method",
-            "x=1&my_method=PUT",
-        ] {
-            assert_eq!(check(query, "POST"), Ok(()), "{query}");
-        }
-        assert_eq!(check_named_method(None, "POST"), Ok(()));
-    }
-
-    #[test]
     fn ambiguous_paths_are_refused() {
         let paths = [
             "/v1/../admin",
@@ -865,7 +785,7 @@ mod tests {
             long.detail
                 .starts_with(&format!("{} is not", "X".repeat(32)))
         );
-        for name in ALLOWED_METHODS.split(", ") {
+        for name in method::PROXIED.split(", ") {
             assert_eq!(check_method(name), Ok(()));
         }
     }

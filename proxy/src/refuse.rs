@@ -231,7 +231,7 @@ impl Refusal {
         match status {
             407 => fields.push(("proxy-authenticate", CHALLENGE.into())),
             401 => fields.push(("www-authenticate", "Bearer realm=\"claviger\"".into())),
-            405 => fields.push(("allow", crate::normalize::ALLOWED_METHODS.into())),
+            405 => fields.push(("allow", providers::method::PROXIED.into())),
             _ => {}
         }
         if let Some(wait) = self.retry_after {

@@ -41,9 +41,10 @@ pub(crate) async fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
 
 fn query(args: &Args) -> String {
     let (method, url) = match args.request.as_slice() {
-        [method, url] => (method.to_ascii_uppercase(), url.as_str()),
-        [url] => ("GET".to_owned(), url.as_str()),
-        _ => ("GET".to_owned(), ""),
+        // As it is written: the names of methods are case-sensitive, and the injector says so.
+        [method, url] => (method.as_str(), url.as_str()),
+        [url] => ("GET", url.as_str()),
+        _ => ("GET", ""),
     };
     let url = if url.contains("://") {
         url.to_owned()
@@ -54,7 +55,7 @@ fn query(args: &Args) -> String {
         .agent
         .as_ref()
         .map_or_else(String::new, |agent| format!("&agent={}", segment(agent)));
-    format!("method={}&url={}{agent}", segment(&method), segment(&url))
+    format!("method={}&url={}{agent}", segment(method), segment(&url))
 }
 
 fn show(context: &Context, answer: &Value) {

@@ -114,7 +114,7 @@ async fn a_preset_is_the_grants_limit_and_stands_in_listing_and_audit() {
 #[tokio::test]
 async fn explain_says_what_the_injector_says() {
     let stack = Stack::start().await;
-    let _token = lease(&stack, json!({})).await;
+    let token = lease(&stack, json!({})).await;
     let admin = stack.admin();
     let ask = |path: &str| format!("/v1/explain?method=POST&url=https://api.stripe.com{path}");
 
@@ -134,5 +134,33 @@ async fn explain_says_what_the_injector_says() {
         .expect_status(200)
         .json();
     assert_eq!(allowed["decision"], "allow");
+
+    // A method that is named elsewhere, or that is none.
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+    for query in ["?_method=DELETE", "?X-HTTP-Method-Override=DELETE"] {
+        let path = format!("/v1/charges{query}");
+        let refused = tunnel.request("POST", &path, &[], b"").await.unwrap();
+        refused.expect_refusal(400, "ambiguous_request");
+        let query = query.replacen('?', "%3F", 1);
+        let told = admin.get(&ask(&format!("/v1/charges{query}"))).await;
+        assert_eq!(
+            told.expect_status(200).json()["decision"],
+            "deny",
+            "{query}"
+        );
+    }
+    let refused = tunnel
+        .request("post", "/v1/charges", &[], b"")
+        .await
+        .unwrap();
+    refused.expect_refusal(405, "method_not_allowed");
+    let told = stack
+        .cli(&["explain", "post", "https://api.stripe.com/v1/charges"])
+        .await;
+    assert_eq!(told.status, Some(1), "{told:?}");
+    assert!(
+        format!("{}{}", told.stdout, told.stderr).contains("post is not proxied"),
+        "{told:?}"
+    );
     stack.finish().await;
 }

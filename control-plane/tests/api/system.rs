@@ -151,6 +151,28 @@ async fn an_explanation_names_set_grant_and_template() {
         "{answer}"
     );
 
+    // What the injector refuses whatever a grant says.
+    for (query, why) in [
+        ("&method=get", "method_not_allowed: get is not proxied"),
+        ("&method=TRACE", "method_not_allowed: TRACE is not proxied"),
+        (
+            "%3F_method=DELETE",
+            "ambiguous_request: the query names another method",
+        ),
+        (
+            "%3FX-HTTP-Method-Override=DELETE",
+            "ambiguous_request: the query names another method",
+        ),
+    ] {
+        let query = format!("url=https://api.stripe.com/v1/charges{query}");
+        let answer = explain(&query).await.ok(200);
+        assert_eq!(answer["decision"], "deny", "{answer}");
+        let reason = answer["reason"].as_str().unwrap();
+        assert!(reason.starts_with(why), "{reason}");
+    }
+    let answer = explain("url=https://api.stripe.com/v1/charges%3F_method=get").await;
+    assert_eq!(answer.ok(200)["decision"], "allow");
+
     let answer = explain("url=https://api.example.org/").await.ok(200);
     assert_eq!(
         (&answer["decision"], &answer["candidates"]),
@@ -171,7 +193,6 @@ async fn a_question_that_makes_no_sense_is_refused() {
         "url=api.stripe.com",
         "url=",
         "url=https://127.1/",
-        "url=https://x.example/&method=TRACE",
         "method=GET",
         "url=https://x.example/&client_ip=x",
     ] {

@@ -9,10 +9,11 @@ use leases::authorize::{AccessRequest, authorize};
 use leases::id::{AgentId, GrantId, LeaseId, OrgId, SetId};
 use leases::mint::{Binding, MintRequest, mint};
 use leases::root_key::{RootKeyPair, RootPublicKeys};
-use leases::scope::{Action, HostPattern, Keys, Kind, MethodName, PathGlob};
+use leases::scope::{Action, HostPattern, Keys, Kind, PathGlob};
 use leases::verify::verify;
 use providers::Template;
-use providers::path::{ENCODED_SLASH, OddPath};
+use providers::method;
+use providers::path::ENCODED_SLASH;
 use serde::{Deserialize, Serialize};
 use store::{Agent, Grant, PageRequest, SecretSet};
 use time::{Duration, OffsetDateTime};
@@ -115,8 +116,8 @@ struct Target {
     host: String,
     port: u16,
     path: String,
-    /// Whether the path holds `%2F`; or why the injector refuses the target before it looks at any lease.
-    checked: Result<bool, OddPath>,
+    /// Whether the path holds `%2F`; or why the injector refuses the request whatever a lease says.
+    checked: Result<bool, String>,
     client_ip: IpAddr,
     /// A root key of this question alone: the key that mints may be a slow HSM's.
     root: RootKeyPair,
@@ -143,10 +144,8 @@ impl Target {
         let path = if path.is_empty() { "/" } else { path };
         let authority = providers::Authority::parse(authority)
             .map_err(|error| ApiError::invalid("url", error))?;
-        let odd = providers::path::check_query(asked.unwrap_or_default());
-        let checked = odd.and_then(|()| providers::path::check(path, authority.host.as_str()));
         let method = query.method.clone().unwrap_or_else(|| "GET".to_owned());
-        MethodName::parse(&method).map_err(|error| ApiError::invalid("method", error))?;
+        let checked = check_request(&method, &authority, path, asked);
         Ok(Self {
             method,
             scheme,
@@ -224,10 +223,10 @@ impl Target {
 
     /// As the injector refuses targets that servers read in two ways.
     fn check_target(&self, template: &Template) -> Result<(), String> {
-        match self.checked {
+        match &self.checked {
             Ok(true) if !template.allows_encoded_slash() => Err(ambiguous(ENCODED_SLASH)),
             Ok(_) => Ok(()),
-            Err(odd) => Err(ambiguous(odd)),
+            Err(odd) => Err(odd.clone()),
         }
     }
 
@@ -336,7 +335,7 @@ impl Target {
         let catalog = state.catalog();
         let mut serving = catalog.for_host(&self.host, self.port);
         // What no grant would change.
-        let mut refused = self.checked.err().map(ambiguous);
+        let mut refused = self.checked.err();
         if serving.is_empty() && self.scheme == providers::Scheme::Http {
             serving = catalog.for_host(&self.host, providers::Scheme::Https.default_port());
             refused = refused.or_else(|| serving.first().map(|_| CLEARTEXT.to_owned()));
@@ -376,6 +375,21 @@ impl Target {
             candidates,
         }
     }
+}
+
+/// As the injector reads a request before it asks the lease, and the query after that.
+fn check_request(
+    method: &str,
+    authority: &providers::Authority,
+    path: &str,
+    query: Option<&str>,
+) -> Result<bool, String> {
+    method::check(method).map_err(|other| format!("method_not_allowed: {other}"))?;
+    providers::path::check_query(query.unwrap_or_default()).map_err(ambiguous)?;
+    let has_encoded_slash = providers::path::check(path, authority.host.as_str());
+    let has_encoded_slash = has_encoded_slash.map_err(ambiguous)?;
+    method::check_query(query, method).map_err(|other| format!("ambiguous_request: {other}"))?;
+    Ok(has_encoded_slash)
 }
 
 fn ambiguous(odd: impl std::fmt::Display) -> String {
