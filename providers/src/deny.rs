@@ -1,4 +1,5 @@
-//! `[[deny]]`: endpoints that hand out new credentials, refused unless the grant names them (threats.md C15).
+//! `[[deny]]`: endpoints that hand out new credentials, refused unless the grant names them (threats.md C15), and methods that
+//! a path alone does not name.
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ pub struct Denial {
     pub(crate) why: String,
     pub(crate) hosts: Vec<HostRule>,
     pub(crate) methods: Vec<String>,
+    pub(crate) by_method: bool,
     pub(crate) paths: Vec<DeniedPath>,
 }
 
@@ -41,6 +43,8 @@ pub struct Denied<'t> {
     template: &'t str,
     why: &'t str,
     path: &'t DeniedPath,
+    /// What the grant must list, where its paths alone do not name the endpoint.
+    method: Option<&'t str>,
 }
 
 impl Template {
@@ -58,14 +62,41 @@ impl Template {
     ) -> Option<Denied<'t>> {
         self.denials
             .iter()
-            .filter(|denial| denial.is_about(host, method))
+            .filter(|denial| !denial.by_method && denial.is_about(host, method))
             .flat_map(|denial| denial.paths.iter().map(move |path| (denial, path)))
             .find(|(_, denied)| denied.matches(path) && !named().any(|glob| denied.holds(glob)))
             .map(|(denial, path)| Denied {
                 template: &self.name,
                 why: &denial.why,
                 path,
+                method: None,
             })
+    }
+
+    /// What denies a request to a grant that limits its paths and does not list the method.
+    ///
+    /// GitHub reads, changes and deletes a repository at one path. Who allows the path, and no more, means the reading. A
+    /// grant without paths allows everything and is not asked.
+    pub fn denied_unlisted<'t>(
+        &'t self,
+        host: &str,
+        method: &str,
+        path: &str,
+    ) -> Option<Denied<'t>> {
+        let by_method = |denial: &&Denial| denial.by_method && denial.is_about(host, method);
+        let denial = self.denials.iter().filter(by_method);
+        let mut paths = denial.flat_map(|denial| denial.paths.iter().map(move |it| (denial, it)));
+        let (denial, path) = paths.find(|(_, denied)| denied.matches(path))?;
+        Some(Denied {
+            template: &self.name,
+            why: &denial.why,
+            path,
+            method: denial
+                .methods
+                .iter()
+                .find(|known| *known == method)
+                .map(String::as_str),
+        })
     }
 
     /// The denied endpoints, in the order of the file.
@@ -88,6 +119,11 @@ impl Denial {
     /// The methods meant; empty is all.
     pub fn methods(&self) -> &[String] {
         &self.methods
+    }
+
+    /// Whether a grant that limits its paths must list the method, whatever its paths are. One without paths is not bound by it.
+    pub const fn is_by_method(&self) -> bool {
+        self.by_method
     }
 
     /// The paths meant, at least one.
@@ -233,7 +269,15 @@ impl fmt::Display for Denied<'_> {
             template,
             why,
             path,
+            method,
         } = self;
+        if let Some(method) = method {
+            return write!(
+                f,
+                "the template {template} denies {method} of `{}`, which {why}, to a grant that limits its paths, unless its methods list it; ask for a grant whose methods hold {method}",
+                path.as_str()
+            );
+        }
         write!(
             f,
             "the template {template} denies an endpoint that {why}, unless the grant names it; ask for a grant whose paths hold `{}`, beside `/**` if all others shall stay allowed",
@@ -397,6 +441,25 @@ paths = ["/token"]
         assert_eq!(
             denied.to_string(),
             "the template acme denies an endpoint that makes API keys, unless the grant names it; ask for a grant whose paths hold `/v1/keys`, beside `/**` if all others shall stay allowed"
+        );
+    }
+
+    #[test]
+    fn a_method_that_a_path_does_not_name_is_denied_apart() {
+        let text = format!(
+            "{TEMPLATE}\n[[deny]]\nwhy = \"deletes a site\"\nmethods = [\"DELETE\"]\nby_method = true\npaths = [\"/v1/sites/*\"]\n"
+        );
+        let template = parse_template("acme.toml", &text).unwrap();
+        let host = "api.acme.example";
+        let none = template.denied(host, "DELETE", "/v1/sites/a", std::iter::empty);
+        assert!(none.is_none(), "{none:?}");
+        for (method, path) in [("GET", "/v1/sites/a"), ("DELETE", "/v1/sites/a/pages")] {
+            assert!(template.denied_unlisted(host, method, path).is_none());
+        }
+        let denied = template.denied_unlisted(host, "DELETE", "/v1/Sites/a/");
+        assert_eq!(
+            denied.unwrap().to_string(),
+            "the template acme denies DELETE of `/v1/sites/*`, which deletes a site, to a grant that limits its paths, unless its methods list it; ask for a grant whose methods hold DELETE"
         );
     }
 

@@ -56,7 +56,8 @@ impl Served {
         Arc::clone(&self.keys)
     }
 
-    /// Refuses an endpoint that hands out new credentials, unless the grant names it (threats.md C15).
+    /// Refuses an endpoint that hands out new credentials, unless the grant names it (threats.md C15), and a method that its paths
+    /// alone do not name.
     pub(crate) fn check_denials(
         &self,
         permit: &Permit,
@@ -66,12 +67,16 @@ impl Served {
         let Some(template) = self.template() else {
             return Ok(());
         };
-        let paths = &permit.binding().scope.paths;
+        let scope = &permit.binding().scope;
         let named = || {
-            let matching = paths.iter().filter(|glob| glob.matches(&target.path));
+            let matching = scope.paths.iter().filter(|glob| glob.matches(&target.path));
             matching.map(PathGlob::as_str)
         };
-        match template.denied(target.host.as_str(), method, &target.path, named) {
+        let (host, path) = (target.host.as_str(), &*target.path);
+        let is_listed = scope.paths.is_empty() || scope.methods.iter().any(|it| it == method);
+        let unlisted = || template.denied_unlisted(host, method, path);
+        let denied = template.denied(host, method, path, named);
+        match denied.or_else(|| if is_listed { None } else { unlisted() }) {
             None => Ok(()),
             Some(denied) => Err(Refusal::new(Code::GrantDenied, denied.to_string())),
         }

@@ -46,6 +46,9 @@ pub(crate) struct DenialView {
     hosts: Vec<String>,
     /// Empty is every method.
     methods: Vec<String>,
+    /// Whether a grant that limits its paths must list the method, too; one that limits none is not bound by it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    by_method: bool,
     paths: Vec<String>,
 }
 
@@ -93,6 +96,7 @@ impl From<&Denial> for DenialView {
             why: denial.why().to_owned(),
             hosts: hosts(denial.hosts()),
             methods: denial.methods().to_vec(),
+            by_method: denial.is_by_method(),
             paths: paths.map(|path| path.as_str().to_owned()).collect(),
         }
     }

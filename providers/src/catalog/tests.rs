@@ -1,3 +1,5 @@
+mod denials;
+
 use super::*;
 
 #[test]

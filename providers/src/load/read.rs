@@ -395,7 +395,7 @@ impl Reader<'_, '_> {
         text.map(|text| At::new(text, place))
     }
 
-    fn flag(&mut self, value: &Spanned<DeValue<'_>>, place: &Place) -> bool {
+    pub(super) fn flag(&mut self, value: &Spanned<DeValue<'_>>, place: &Place) -> bool {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             self.wrong_type(value, place, "true or false");

@@ -17,6 +17,7 @@ pub(super) struct RawDenial {
     why: Option<At<String>>,
     hosts: Vec<At<String>>,
     methods: Vec<At<String>>,
+    by_method: bool,
     paths: Vec<At<String>>,
     place: Place,
 }
@@ -60,8 +61,9 @@ impl Reader<'_, '_> {
                 "why" => raw.why = self.string(value, place),
                 "hosts" => raw.hosts = self.list(value, place),
                 "methods" => raw.methods = self.list(value, place),
+                "by_method" => raw.by_method = self.flag(value, &place),
                 "paths" => raw.paths = self.list(value, place),
-                _ => self.unknown(&place, "why, hosts, methods, paths"),
+                _ => self.unknown(&place, "why, hosts, methods, by_method, paths"),
             }
         }
         raw
@@ -112,9 +114,19 @@ impl Check<'_> {
                 why: self.sentence(one.why.as_ref(), &one.place, "why", "makes API keys"),
                 hosts: self.rule_hosts(&one.hosts),
                 methods: self.methods(&one.methods),
+                by_method: self.by_method(one),
                 paths: self.denied_paths(one),
             })
             .collect()
+    }
+
+    fn by_method(&mut self, raw: &RawDenial) -> bool {
+        if raw.by_method && raw.methods.is_empty() {
+            let message =
+                "is by method and names no `methods`; list those that a path does not name";
+            self.report.add(&raw.place, message);
+        }
+        raw.by_method
     }
 
     fn denied_paths(&mut self, raw: &RawDenial) -> Vec<DeniedPath> {
@@ -129,7 +141,8 @@ impl Check<'_> {
             if !self.glob(path) {
                 continue;
             }
-            if path.value.split('/').all(|s| s.chars().all(|c| c == '*')) {
+            let is_every = |segment: &str| segment.chars().all(|c| c == '*');
+            if path.value != "/" && path.value.split('/').all(is_every) {
                 let message = "denies every path, which nobody could name; name the endpoints, or leave the host out of `hosts`";
                 self.report.add(&path.place, message);
             }
@@ -188,7 +201,8 @@ impl Check<'_> {
             .filter(|path| self.glob(path))
             .collect::<Vec<_>>()
         {
-            let naming = denials.iter().find(|denial| {
+            let mut denials = denials.iter().filter(|denial| !denial.by_method);
+            let naming = denials.find(|denial| {
                 let mut denied = denial
                     .paths
                     .iter()

@@ -319,15 +319,19 @@ impl Target {
             .map_err(|denial| denial.to_string())
     }
 
-    /// As the injector refuses endpoints that hand out new credentials.
+    /// As the injector refuses endpoints that hand out new credentials, and methods that paths alone do not name.
     fn check_denials(&self, template: &Template, grant: &Grant) -> Result<(), String> {
+        let scope = &grant.constraints;
         let named = || {
-            let paths = grant.constraints.paths.iter();
+            let paths = scope.paths.iter();
             paths
                 .filter(|glob| glob.matches(&self.path))
                 .map(PathGlob::as_str)
         };
+        let is_listed = scope.paths.is_empty() || scope.methods.contains(&self.method);
+        let unlisted = || template.denied_unlisted(&self.host, &self.method, &self.path);
         let denied = template.denied(&self.host, &self.method, &self.path, named);
+        let denied = denied.or_else(|| if is_listed { None } else { unlisted() });
         denied.map_or(Ok(()), |denied| Err(denied.to_string()))
     }
 
