@@ -421,6 +421,18 @@ impl Plan {
         })
     }
 
+    /// Whether a header's name is Cookie, or a twin of it, and the agent's cookies stay here.
+    pub fn drops_cookie(&self, header_name: &str) -> bool {
+        let is = |cookie: &str| names::is_twin(header_name, cookie);
+        !self.template.passes_cookies() && (is("cookie") || is("cookie2"))
+    }
+
+    /// Whether a Set-Cookie of the provider is kept from the agent: every one where cookies do not pass, and everywhere one
+    /// that is set in our own slot.
+    pub fn drops_set_cookie(&self, field: &[u8]) -> bool {
+        !self.template.passes_cookies() || cookie::is_one_of(field, &self.strip_cookies)
+    }
+
     /// The cookies as they must be sent: the agent's own in our slots removed, ours added.
     pub fn rewrite_cookies<'a>(
         &'a self,

@@ -40,6 +40,9 @@ pub struct CustomSpec {
     /// Variable to key: what `run` sets to a placeholder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// `pass`, which it is unless said, or `drop`: whether cookies pass between the agent and the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<String>,
 }
 
 /// One slot of a [`CustomSpec`]: exactly one of `header`, `query`, `cookie`, `form` and `json` (each with `value`), `basic`,
@@ -214,6 +217,7 @@ struct RawTemplate {
     strip: Vec<At<String>>,
     strip_query: Vec<At<String>>,
     encoded_slash: bool,
+    cookies: Option<At<String>>,
     make: Vec<RawMake>,
     inject: Vec<RawInject>,
     deny: Vec<rules::RawDenial>,

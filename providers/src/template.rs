@@ -37,6 +37,7 @@ pub struct Template {
     pub(crate) strip: Vec<HeaderName>,
     pub(crate) strip_query: Vec<String>,
     pub(crate) encoded_slash: bool,
+    pub(crate) passes_cookies: bool,
     pub(crate) recipes: Vec<Recipe>,
     pub(crate) injections: Vec<Injection>,
     pub(crate) denials: Vec<Denial>,
@@ -303,6 +304,12 @@ impl Template {
     /// (GitLab's `/projects/group%2Fproject`). Everywhere else it is refused, since servers differ.
     pub fn allows_encoded_slash(&self) -> bool {
         self.encoded_slash
+    }
+
+    /// Whether cookies pass between the agent and the provider. Where they do not, the agent's stay here and the provider's
+    /// are not handed on: a session that the provider opened for our credential would outlive the lease (threats.md C20).
+    pub const fn passes_cookies(&self) -> bool {
+        self.passes_cookies
     }
 
     /// The presets by name.

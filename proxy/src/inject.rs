@@ -185,12 +185,16 @@ pub(crate) fn inject(
     Ok(None)
 }
 
-/// Takes out what the agent brought in credential slots, in any spelling, and what could route or log it.
+/// Takes out what the agent brought in credential slots, in any spelling, cookies that do not pass, and what could route or
+/// log it.
 fn drop_unwanted(request: &mut RequestHeader, plan: &Plan) {
     let unwanted: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| is_unwanted(name.as_str()) || plan.is_slot(name.as_str()))
+        .filter(|name| {
+            let name = name.as_str();
+            is_unwanted(name) || plan.is_slot(name) || plan.drops_cookie(name)
+        })
         .cloned()
         .collect();
     for name in unwanted {

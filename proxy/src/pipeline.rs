@@ -522,6 +522,7 @@ impl ProxyHttp for Shared {
             Error::explain(ErrorType::InvalidHTTPHeader, "the answer is odd").into_up()
         })?;
         answer::drop_hop_by_hop(head);
+        answer::drop_cookies(head, &credential.plan);
         let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let has_body = session.req_header().method != http::Method::HEAD
             && !matches!(
@@ -581,6 +582,7 @@ impl ProxyHttp for Shared {
         ctx: &mut RequestContext,
     ) -> pingora::Result<Option<Bytes>> {
         if let Some(credential) = &ctx.credential {
+            answer::drop_trailing_cookies(trailers, &credential.plan);
             let found = clean_fields(trailers, credential.plan.scrubber());
             if let Some(scrub) = &mut ctx.scrub {
                 scrub.count(found);

@@ -183,6 +183,30 @@ async fn one_cookie_is_set_and_the_agents_others_stay() {
 }
 
 #[tokio::test]
+async fn a_custom_sets_cookies_pass_unless_it_drops_them() {
+    let stack = Stack::builder().host(HOST).start().await;
+    for (name, cookies, passes) in [("usual", None, true), ("dropping", Some("drop"), false)] {
+        let secret = stack.secret("vk_");
+        let slot = json!({ "header": "authorization", "value": "Bearer ${VENDOR_KEY}" });
+        let mut spec = json!({ "hosts": [HOST], "inject": [slot] });
+        if let Some(word) = cookies {
+            spec["cookies"] = word.into();
+        }
+        let entries = json!({ "VENDOR_KEY": secret.text() });
+        let access = stack.custom_access(name, &entries, &spec, &secret).await;
+        let token = stack.workflow_lease(&access).await;
+        let mut tunnel = stack.tunnel(HOST, &token).await;
+        let field = ["Cookie: crumb=1"];
+        let reply = tunnel.request("GET", "/echo", &field, b"").await.unwrap();
+        let reply = reply.expect_status(200);
+        assert_eq!(reply.field("set-cookie").is_some(), passes, "{name}");
+        let sent = stack.upstream.last().fields("cookie");
+        assert_eq!(!sent.is_empty(), passes, "{name}: {sent:?}");
+    }
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn a_form_field_is_set_in_the_body_and_its_length_corrected() {
     let (stack, access, token) =
         custom(json!({ "form": "api_key", "value": "${VENDOR_KEY}" })).await;

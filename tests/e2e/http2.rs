@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use serde_json::json;
 
 use crate::support::{Stack, wait};
 
@@ -163,13 +164,20 @@ async fn an_agent_that_expects_100_continue_gets_it_once_its_use_is_recorded() {
 
 #[tokio::test]
 async fn crumbs_of_cookies_are_one_field_for_an_http1_upstream() {
-    let stack = Stack::start().await;
-    let access = stack.stripe().await;
+    let host = "api.example-vendor.com";
+    let stack = Stack::builder().host(host).start().await;
+    let secret = stack.secret("vk_");
+    let slot = json!({ "header": "authorization", "value": "Bearer ${VENDOR_KEY}" });
+    let spec = json!({ "hosts": [host], "inject": [slot], "cookies": "pass" });
+    let entries = json!({ "VENDOR_KEY": secret.text() });
+    let access = stack
+        .custom_access("vendor", &entries, &spec, &secret)
+        .await;
     let token = stack.workflow_lease(&access).await;
-    let mut h2 = stack.tunnel_h2("api.stripe.com", &token).await;
+    let mut h2 = stack.tunnel_h2(host, &token).await;
 
     let crumbs = [("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")];
-    h2.request("GET", "https://api.stripe.com/v1/balance", &crumbs, b"")
+    h2.request("GET", &format!("https://{host}/v1/balance"), &crumbs, b"")
         .await
         .unwrap()
         .expect_status(200);

@@ -17,6 +17,7 @@ async fn the_agents_own_credentials_are_dropped() {
         ],
         &["AUTHORIZATION: sk-own"],
         &["Authorization: Bearer sk-own", "Stripe-Account: acct_own"],
+        &["Stripe-Context: acct_own", "stripe_context: acct_own"],
     ] {
         tunnel
             .request("GET", "/v1/balance", fields, b"")
@@ -167,7 +168,7 @@ async fn a_lease_beside_its_slot_neither_travels_nor_is_recorded() {
         "{:?}",
         request.names()
     );
-    assert_eq!(request.field("cookie"), "a=1; b=2");
+    assert!(request.fields("cookie").is_empty(), "no cookie passes");
 
     for target in [format!("/v1/{token}"), format!("/v1/balance?lease={token}")] {
         tunnel
@@ -177,5 +178,37 @@ async fn a_lease_beside_its_slot_neither_travels_nor_is_recorded() {
             .expect_refusal(400, "ambiguous_request");
     }
     assert_eq!(stack.upstream.count(), 1);
+    stack.finish().await;
+}
+
+#[tokio::test]
+async fn cookies_pass_neither_way_unless_the_template_says_so() {
+    let stack = Stack::start().await;
+    let access = stack.stripe().await;
+    let token = stack.workflow_lease(&access).await;
+    let mut h2 = stack.tunnel_h2("api.stripe.com", &token).await;
+    let mut tunnel = stack.tunnel("api.stripe.com", &token).await;
+
+    for fields in [
+        &["Cookie: user_session=stolen; a=1", "Cookie2: $Version=1"][..],
+        &[
+            "COOKIE_: user_session=stolen",
+            "Cookie: user_session=stolen",
+        ],
+        &[],
+    ] {
+        let reply = tunnel.request("GET", "/echo", fields, b"").await.unwrap();
+        let reply = reply.expect_status(200);
+        assert_eq!(reply.field("set-cookie"), None, "the provider set one");
+        let request = stack.upstream.last();
+        let head = String::from_utf8_lossy(&request.head).into_owned();
+        assert!(!head.contains("stolen"), "{:?}", request.names());
+    }
+    let crumbs = [("cookie", "user_session=stolen"), ("cookie", "a=1")];
+    let uri = "https://api.stripe.com/echo";
+    let reply = h2.request("GET", uri, &crumbs, b"").await.unwrap();
+    assert_eq!(reply.expect_status(200).field("set-cookie"), None);
+    let names = stack.upstream.last().names();
+    assert!(!names.iter().any(|name| name == "cookie"), "{names:?}");
     stack.finish().await;
 }

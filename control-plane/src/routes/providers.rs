@@ -27,6 +27,8 @@ pub(crate) struct ProviderView {
     env: BTreeMap<String, String>,
     /// The slots that are filled: `header authorization`, `basic`, `query key`, `sigv4`.
     inject: Vec<String>,
+    /// `drop` or `pass`: what becomes of the agent's cookies and of those that the provider sets.
+    cookies: &'static str,
     /// Endpoints that hand out new credentials, refused unless a grant names them.
     deny: Vec<DenialView>,
     /// Limits that a grant can name.
@@ -74,6 +76,11 @@ impl From<&Template> for ProviderView {
             keys: template.keys().clone(),
             env: template.env().clone(),
             inject: slots.map(|injection| slot(&injection.inject)).collect(),
+            cookies: if template.passes_cookies() {
+                "pass"
+            } else {
+                "drop"
+            },
             deny: template.denials().iter().map(DenialView::from).collect(),
             presets: presets.collect(),
             usage: template.usage().map(|format| format.to_string()),

@@ -45,6 +45,12 @@ pub(super) fn rewrite<'a>(
     Cookies::Set(header::sensitive(Zeroizing::new(kept.join(&b"; "[..]))))
 }
 
+/// Whether a Set-Cookie field sets one of these.
+pub(super) fn is_one_of(field: &[u8], names: &[String]) -> bool {
+    let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();
+    names.iter().any(|name| is_named(pair.trim_ascii(), name))
+}
+
 /// Whether some server reads the pair's name as `name`: escapes, case, and `.` for `_` (PHP) do not count.
 fn is_named(pair: &[u8], name: &str) -> bool {
     let plain = |byte: u8| match byte {
@@ -104,6 +110,17 @@ mod tests {
     fn without_a_key_the_slot_is_emptied_all_the_same() {
         assert_eq!(rewritten(&["session=x"], &[]).as_deref(), Some(""));
         assert_eq!(rewritten(&["a=1;b=2"], &[]), None);
+    }
+
+    #[test]
+    fn a_set_cookie_is_told_by_its_name_alone() {
+        let names = ["session".to_owned()];
+        for field in ["session=x; Path=/", " Session = x", "s%65ssion=", "session"] {
+            assert!(is_one_of(field.as_bytes(), &names), "{field}");
+        }
+        for field in ["theme=session; session=x", "sessions=1", ""] {
+            assert!(!is_one_of(field.as_bytes(), &names), "{field}");
+        }
     }
 
     #[test]

@@ -33,10 +33,15 @@ impl Template {
         let parameters = parameters.map(|name| format!("the query parameter `{name}`"));
         let cookies = super::cookie_slots(self).into_iter();
         let cookies = cookies.map(|name| format!("the cookie `{name}`"));
+        let all_cookies = (!self.passes_cookies()).then(|| "the agent's cookies".to_owned());
         let applied = self.injections().iter();
         let applied = applied.filter(|injection| injection.applies(host, path));
         Sample {
-            emptied: headers.chain(parameters).chain(cookies).collect(),
+            emptied: headers
+                .chain(parameters)
+                .chain(cookies)
+                .chain(all_cookies)
+                .collect(),
             filled: applied.map(|one| self.filled(&one.inject)).collect(),
         }
     }
@@ -99,6 +104,7 @@ mod tests {
             "the header `authorization`",
             "the query parameter `api_key`",
             "the query parameter `application_key`",
+            "the agent's cookies",
         ];
         assert_eq!(sample.emptied, emptied);
         let filled: Vec<_> = sample

@@ -61,6 +61,7 @@ pub(super) fn template(raw: &RawTemplate, origin: Origin, report: &mut Report) -
             .filter_map(|name| check.parameter(name))
             .collect(),
         encoded_slash: raw.encoded_slash,
+        passes_cookies: check.cookies(raw, origin),
         denials: check.denials(&raw.deny),
         presets: check.presets(&raw.presets, &raw.deny),
         usage: check.usage(raw.usage.as_ref()),
@@ -204,6 +205,23 @@ impl Check<'_> {
             );
         }
         docs.value.clone()
+    }
+
+    /// Unless it says so itself: a template whose key is no cookie needs none, and who describes a host of his own may need
+    /// his sessions there.
+    fn cookies(&mut self, raw: &RawTemplate, origin: Origin) -> bool {
+        let usual = origin == Origin::Set || raw.inject.iter().any(|one| one.cookie.is_some());
+        match raw.cookies.as_ref().map(|word| word.value.as_str()) {
+            None => usual,
+            Some("pass") => true,
+            Some("drop") => false,
+            Some(_) => {
+                let place = raw.cookies.as_ref().map(|word| &word.place);
+                let message = "is not what becomes of cookies; write \"drop\" or \"pass\"";
+                self.report.add(place.unwrap_or(&raw.place), message);
+                usual
+            }
+        }
     }
 
     fn usage(&mut self, raw: Option<&At<String>>) -> Option<Format> {

@@ -134,6 +134,10 @@ pub(super) fn custom<'a>(
         hosts: Some(At::new(list(&spec.hosts, "hosts"), Place::new(0, "hosts"))),
         keys: Some(At::new(keys.collect(), Place::new(0, "keys"))),
         env: env.collect(),
+        cookies: spec
+            .cookies
+            .as_ref()
+            .map(|word| at(word, "cookies".to_owned())),
         make,
         inject,
         ..RawTemplate::default()
@@ -234,6 +238,7 @@ impl Reader<'_, '_> {
                 "strip" => raw.strip = self.list(value, place),
                 "strip_query" => raw.strip_query = self.list(value, place),
                 "encoded_slash" => raw.encoded_slash = self.flag(value, &place),
+                "cookies" => raw.cookies = self.string(value, place),
                 "make" => raw.make = self.makes(value, &place),
                 "inject" => raw.inject = self.injections(value, &place),
                 "deny" => raw.deny = self.denials(value, &place),
@@ -496,5 +501,5 @@ impl Reader<'_, '_> {
 
 /// In bytes.
 const LONGEST_FILE: usize = 64 * 1024;
-const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, make, inject, deny, presets, usage";
+const TEMPLATE_FIELDS: &str = "name, docs, hosts, keys, identifiers, env, placeholders, strip, strip_query, encoded_slash, cookies, make, inject, deny, presets, usage";
 const INJECT_FIELDS: &str = "header, query, cookie, form, json (each with value), basic, path, client_certificate, hmac, sigv4, hosts, paths";

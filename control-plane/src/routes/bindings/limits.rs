@@ -97,6 +97,7 @@ impl Limits {
             make: Vec::new(),
             inject: vec![config.slot()],
             env: BTreeMap::new(),
+            cookies: None,
         };
         wait(config, guardrails)?;
         let rate = match guardrails.max_requests_per_minute {
