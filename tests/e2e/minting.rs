@@ -164,3 +164,34 @@ async fn explain_says_what_the_injector_says() {
     );
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_grant_with_paths_deletes_a_repository_only_where_it_lists_the_method() {
+    for (constraints, deletes) in [
+        (json!({ "preset": "no-admin" }), false),
+        (
+            json!({ "paths": ["/repos/**"], "methods": ["GET", "DELETE"] }),
+            true,
+        ),
+        (json!({}), true),
+    ] {
+        let stack = Stack::start().await;
+        let secret = stack.secret("ghp_");
+        let entries = json!({ "GITHUB_TOKEN": secret.text() });
+        let grant = json!({ "constraints": constraints });
+        let access = stack.access("github", &entries, &secret, &grant).await;
+        let token = stack.workflow_lease(&access).await;
+        let mut tunnel = stack.tunnel("api.github.com", &token).await;
+        tunnel.get("/repos/o/r").await.expect_status(200);
+        let reply = tunnel.request("DELETE", "/repos/o/r", &[], b"").await;
+        let reply = reply.unwrap();
+        if deletes {
+            reply.expect_status(200);
+        } else {
+            let reply = reply.expect_refusal(403, "grant_denied");
+            let text = reply.text();
+            assert!(text.contains("whose methods hold DELETE"), "{text}");
+        }
+        stack.finish().await;
+    }
+}

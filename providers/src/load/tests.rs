@@ -693,3 +693,38 @@ fn usage_is_a_form_that_is_known() {
         "{told:?}"
     );
 }
+
+#[test]
+fn cookies_pass_where_a_template_says_so_or_its_key_is_one() {
+    let template = |fields: &str, slot: &str| {
+        format!(
+            "name = \"acme\"\nhosts = [\"acme.example\"]\nkeys = {{ K = \"required\" }}\n{fields}\n[[inject]]\n{slot}\nvalue = \"${{K}}\"\n"
+        )
+    };
+    let (header, cookie) = ("header = \"x-k\"", "cookie = \"session\"");
+    for (fields, slot, passes) in [
+        ("", header, false),
+        ("cookies = \"pass\"", header, true),
+        ("", cookie, true),
+        ("cookies = \"drop\"", cookie, false),
+    ] {
+        let template = parse_template("acme.toml", &template(fields, slot)).unwrap();
+        assert_eq!(template.passes_cookies(), passes, "{fields} {slot}");
+    }
+    let TemplateErrors(mistakes) =
+        parse_template("acme.toml", &template("cookies = \"keep\"", header)).unwrap_err();
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!((mistakes[0].line, &*mistakes[0].field), (4, "cookies"));
+    assert!(mistakes[0].message.contains("\"drop\" or \"pass\""));
+}
+
+#[test]
+fn a_denial_by_method_names_its_methods() {
+    let text = "name = \"acme\"\nhosts = [\"acme.example\"]\nkeys = { K = \"required\" }\n[[inject]]\nheader = \"x-k\"\nvalue = \"${K}\"\n[[deny]]\nwhy = \"deletes a site\"\nby_method = true\npaths = [\"/sites/*\"]\n";
+    let TemplateErrors(mistakes) = parse_template("acme.toml", text).unwrap_err();
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].message.contains("names no `methods`"),
+        "{mistakes:?}"
+    );
+}
