@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use crate::{
     clock::rfc3339,
     evaluate::evaluate,
+    glob::PathGlob,
     host::{HostPattern, Scheme, without_brackets},
     limit::{Limit, is_client_in, listed},
     mint::Binding,
@@ -128,6 +129,39 @@ impl Permit {
     /// What may be done.
     pub const fn action(&self) -> Action {
         self.action
+    }
+
+    /// Whether the lease is bound to hosts, paths or buckets beyond what the set's provider is, by its grant or by a block that
+    /// narrows it. A check whose meaning is not known counts as such a bound.
+    pub fn limits_targets(&self) -> bool {
+        let scope = &self.binding().scope;
+        let narrows =
+            |limit: &Limit| matches!(limit.dimension(), Dimension::Host | Dimension::Path);
+        !scope.hosts.is_empty()
+            || !scope.paths.is_empty()
+            || !scope.aws.buckets.is_empty()
+            || self
+                .lease
+                .blocks()
+                .iter()
+                .any(|block| !block.others.is_empty() || block.limits.iter().any(narrows))
+    }
+
+    /// Whether the lease's limits on paths, in its grant and in every block, take all that a glob means. It may say no where the
+    /// answer is yes, never the reverse: to a check whose meaning is not known it says no.
+    pub fn covers_paths(&self, glob: &PathGlob) -> bool {
+        let covers =
+            |paths: &[PathGlob]| paths.is_empty() || paths.iter().any(|path| path.covers(glob));
+        let takes = |limit: &Limit| match limit {
+            Limit::Paths(paths) => covers(paths),
+            Limit::Hosts(_) | Limit::Methods(_) | Limit::Clients(_) | Limit::Before(_) => true,
+        };
+        covers(&self.binding().scope.paths)
+            && self
+                .lease
+                .blocks()
+                .iter()
+                .all(|block| block.others.is_empty() && block.limits.iter().all(takes))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod catalog;
+pub mod copy;
 pub mod deny;
 pub mod exchange;
 pub mod gateway;

@@ -9,6 +9,7 @@ mod body;
 mod chunk;
 mod connect;
 mod context;
+mod copy;
 mod credential;
 mod dial;
 mod door;

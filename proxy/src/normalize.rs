@@ -67,6 +67,16 @@ impl Target {
         })
     }
 
+    /// Another path, and perhaps another host, that is reached as this one is: what a field of the request names.
+    pub(crate) fn beside(&self, host: &str, path: &str) -> Result<Self, Refusal> {
+        let endpoint = Endpoint {
+            scheme: self.scheme,
+            host: parse_authority(host)?.host,
+            port: self.port,
+        };
+        Self::new(endpoint, path, None)
+    }
+
     /// Hides what the agent wrote where one of these templates puts a credential into the path, so that grants and the
     /// audit trail name such paths in one form.
     pub(crate) fn mask<'t>(&mut self, templates: impl Iterator<Item = &'t Arc<Template>>) {

@@ -26,6 +26,7 @@ use crate::answer::Asked;
 use crate::authenticate::Authenticator;
 use crate::body::{Held, HeldBodies};
 use crate::context::{Link, RequestContext};
+use crate::copy::Copying;
 use crate::credential::Opener;
 use crate::door;
 use crate::form::FormNames;
@@ -101,6 +102,15 @@ impl Pipeline {
         let tunnel = ctx.link().and_then(|link| link.tunnel.as_ref());
         let served = Served::of(&permit, tunnel, || self.template(&permit));
         served.check_denials(&permit, target, &method)?;
+        let copying = Copying {
+            permit: &permit,
+            served: &served,
+            target,
+            method: &session.req_header().method,
+            headers: &session.req_header().headers,
+            client_ip: client,
+        };
+        copying.check(now)?;
         normalize::check_named_method(target.query.as_deref(), &method)?;
         if target.has_encoded_slash {
             target.check_encoded_slash(served.template())?;

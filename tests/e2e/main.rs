@@ -18,6 +18,7 @@ mod audit;
 mod aws_bounds;
 mod aws_chunks;
 mod aws_clients;
+mod aws_copies;
 mod bindings;
 mod carriers;
 mod checks;

@@ -8,7 +8,7 @@ use crate::support::tunnel::basic;
 use crate::support::{Stack, wait};
 
 /// `claviger lease narrow` with the token on stdin: no server, no key.
-async fn narrow(stack: &Stack, token: &str, options: &[&str]) -> String {
+pub(crate) async fn narrow(stack: &Stack, token: &str, options: &[&str]) -> String {
     let ran = narrow_to_end(stack, token, options).await.expect_success();
     let child = ran.stdout.trim().to_owned();
     assert!(child.starts_with("clv_"), "{child:?}");

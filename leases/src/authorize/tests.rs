@@ -55,6 +55,41 @@ fn a_request_within_the_lease_gets_a_permit() {
 }
 
 #[test]
+fn a_permit_says_whether_its_lease_is_bound_to_targets() {
+    let permit = |token: &Token| decide(token, &request()).unwrap();
+    let by_path = Narrowing {
+        paths: vec![PathGlob::parse("/v1/**").unwrap()],
+        ..Narrowing::default()
+    };
+    let by_method = Narrowing {
+        methods: vec!["GET".to_owned()],
+        ..Narrowing::default()
+    };
+    let odd = with_block(&unlimited(), r#"check if path("/v1/charges"), true;"#);
+    for (token, is_bound, all, below) in [
+        (unlimited(), false, true, true),
+        (limited(r#"{"methods": ["GET"]}"#), false, true, true),
+        (
+            limited(r#"{"hosts": ["api.stripe.com"]}"#),
+            true,
+            true,
+            true,
+        ),
+        (limited(r#"{"aws": {"buckets": ["b"]}}"#), true, true, true),
+        (limited(r#"{"paths": ["/v1/**"]}"#), true, false, true),
+        (limited(r#"{"paths": ["/v1/charges"]}"#), true, false, false),
+        (narrowed(&unlimited(), &by_method), false, true, true),
+        (narrowed(&unlimited(), &by_path), true, false, true),
+        (odd, true, false, false),
+    ] {
+        let permit = permit(&token);
+        let covers = |glob| permit.covers_paths(&PathGlob::parse(glob).unwrap());
+        let said = (permit.limits_targets(), covers("/**"), covers("/v1/**"));
+        assert_eq!(said, (is_bound, all, below), "{token:?}");
+    }
+}
+
+#[test]
 fn the_host_decides_which_set_serves() {
     let token = minted(vec![stripe(Scope::default()), github(Scope::default())]);
     for (host, provider) in [

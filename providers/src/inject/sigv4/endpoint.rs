@@ -122,7 +122,7 @@ impl<'h> Endpoint<'h> {
 
 /// Where requests to a host of Amazon S3's name their bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bucket<'h> {
+pub(crate) enum Bucket<'h> {
     /// In the host.
     InHost(&'h str),
     /// First in the path.
@@ -143,7 +143,7 @@ pub fn takes_encoded_slash(host: &str) -> bool {
 /// Reads a host of Amazon S3's for objects.
 ///
 /// `None` for every other host, those of access points and of S3's control plane, too.
-pub(super) fn s3_host(host: &str) -> Option<Bucket<'_>> {
+pub(crate) fn s3_host(host: &str) -> Option<Bucket<'_>> {
     let labels = SUFFIXES
         .iter()
         .find_map(|(suffix, _)| below(host, suffix))?;

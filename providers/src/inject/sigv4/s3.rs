@@ -5,6 +5,7 @@
 use http::{HeaderMap, Method};
 
 use super::endpoint::{Bucket, s3_host};
+use crate::copy::{CopySource, is_bucket};
 
 /// A request to S3, taken apart.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +47,8 @@ impl<'r> S3Request<'r> {
             .map(str::to_owned)
             .into_iter()
             .collect();
-        for source in self.headers.get_all(COPY_SOURCE) {
-            buckets.push(bucket_of_source(source.to_str().ok()?)?);
+        if let Some(source) = CopySource::read(self.headers, self.query).ok()? {
+            buckets.push(source.bucket?);
         }
         Some(buckets)
     }
@@ -63,8 +64,15 @@ impl<'r> S3Request<'r> {
             (Some(_), true) => object_action(self.method, &query)?,
         };
         let mut actions = vec![main];
-        if self.headers.contains_key(COPY_SOURCE) {
-            actions.push("GetObject");
+        if let Some(source) = CopySource::read(self.headers, self.query).ok()? {
+            actions.push(if source.has_version {
+                "GetObjectVersion"
+            } else {
+                "GetObject"
+            });
+            if source.is_moved {
+                actions.push("DeleteObject");
+            }
         }
         if query.subresource == Some("attributes") {
             actions.push("GetObject");
@@ -72,7 +80,7 @@ impl<'r> S3Request<'r> {
         let implied = |name: &str| IMPLIED.iter().find(|(start, _)| name.starts_with(start));
         let names = self.headers.keys().map(http::HeaderName::as_str);
         for (_, action) in names
-            .chain(query.others.iter().copied())
+            .chain(query.others.iter().map(String::as_str))
             .filter_map(implied)
         {
             actions.push(if place.has_key || *action != "PutObjectAcl" {
@@ -130,7 +138,7 @@ struct Query<'q> {
     subresource: Option<&'q str>,
     has_version: bool,
     has_upload: bool,
-    others: Vec<&'q str>,
+    others: Vec<String>,
 }
 
 impl<'q> Query<'q> {
@@ -155,9 +163,10 @@ impl<'q> Query<'q> {
                     read.subresource = Some(name);
                 }
                 name if PARAMETERS.contains(&name) || name.starts_with("response-") => {}
-                name if name.starts_with("x-amz-") => read.others.push(name),
-                name if name.starts_with("X-Amz-") => {}
-                _ => return None,
+                name => match name.to_ascii_lowercase() {
+                    other if other.starts_with("x-amz-") => read.others.push(other),
+                    _ => return None,
+                },
             }
         }
         Some(read)
@@ -223,23 +232,6 @@ fn named(
     };
     (!name.is_empty()).then_some(name)
 }
-
-/// The bucket of `x-amz-copy-source`: `[/]bucket/key`, percent-encoded. An ARN names no bucket.
-fn bucket_of_source(source: &str) -> Option<String> {
-    let source = percent_encoding::percent_decode_str(source)
-        .decode_utf8()
-        .ok()?;
-    let source = source.strip_prefix('/').unwrap_or(&source);
-    let (bucket, _) = source.split_once('/')?;
-    is_bucket(bucket).then(|| bucket.to_owned())
-}
-
-fn is_bucket(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !name.is_empty() && name.bytes().all(plain)
-}
-
-const COPY_SOURCE: &str = "x-amz-copy-source";
 
 /// Fields that need an action of their own beside the request's.
 const IMPLIED: [(&str, &str); 6] = [

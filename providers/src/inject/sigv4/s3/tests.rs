@@ -2,6 +2,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::*;
 
+const COPY_SOURCE: &str = "x-amz-copy-source";
+
 const REGIONAL: &str = "s3.us-east-1.amazonaws.com";
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -11,7 +13,11 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
             HeaderValue::from_static(value),
         )
     };
-    pairs.iter().map(pair).collect()
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs.iter().map(pair) {
+        headers.append(name, value);
+    }
+    headers
 }
 
 fn ask(
@@ -120,6 +126,11 @@ fn the_source_of_a_copy_is_a_bucket_of_the_request() {
         let told = ask("PUT", REGIONAL, "/data/key", &[(COPY_SOURCE, source)]).0;
         assert_eq!(told, expected, "{source}");
     }
+    let twice = [(COPY_SOURCE, "data/a"), (COPY_SOURCE, "other/b")];
+    assert_eq!(ask("PUT", REGIONAL, "/data/key", &twice).0, None);
+    let presigned = "/data/key?x-amz-copy-source=other%2Fkey";
+    let buckets = ask("PUT", REGIONAL, presigned, &[]).0;
+    assert_eq!(buckets, Some(vec!["data".to_owned(), "other".to_owned()]));
 }
 
 #[test]
@@ -167,6 +178,21 @@ fn actions_have_their_names_in_iam() {
 fn a_field_that_needs_an_action_of_its_own_adds_it() {
     for (field, expected) in [
         ((COPY_SOURCE, "o/k"), "GetObject PutObject"),
+        (
+            (COPY_SOURCE, "o/k?versionId=1"),
+            "GetObjectVersion PutObject",
+        ),
+        (
+            (
+                COPY_SOURCE,
+                "arn:aws:s3:us-east-1:1:accesspoint/ap/object/k",
+            ),
+            "GetObject PutObject",
+        ),
+        (
+            ("x-amz-rename-source", "b/k"),
+            "DeleteObject GetObject PutObject",
+        ),
         (("x-amz-acl", "public-read"), "PutObject PutObjectAcl"),
         (("x-amz-grant-read", "id=1"), "PutObject PutObjectAcl"),
         (("x-amz-tagging", "a=b"), "PutObject PutObjectTagging"),
@@ -182,10 +208,15 @@ fn a_field_that_needs_an_action_of_its_own_adds_it() {
     ] {
         assert_eq!(actions("PUT", "/b/k", &[field]), expected);
     }
+    for acl in ["x-amz-acl", "X-Amz-Acl"] {
+        let target = format!("/b/k?{acl}=public-read&X-Amz-Date=1");
+        assert_eq!(actions("PUT", &target, &[]), "PutObject PutObjectAcl");
+    }
     assert_eq!(
-        actions("PUT", "/b/k?x-amz-acl=public-read", &[]),
-        "PutObject PutObjectAcl"
+        actions("PUT", "/b/k?X-Amz-Copy-Source=o%2Fk", &[]),
+        "GetObject PutObject"
     );
+    assert_eq!(actions("PUT", "/b/k", &[("x_amz_copy_source", "o/k")]), "?");
     let bucket = actions("PUT", "/b", &[("x-amz-acl", "private")]);
     assert_eq!(bucket, "CreateBucket PutBucketAcl");
 }
