@@ -192,3 +192,62 @@ async fn the_cli_copies_a_large_file_in_parts_byte_by_byte_in_bounded_memory() {
     );
     stack.finish().await;
 }
+
+/// What the program below asks for: an object, another one stored, and an item of a table.
+const SCRIPT: &str = r#"
+import boto3
+s3 = boto3.client("s3", "us-east-1")
+s3.get_object(Bucket="data", Key="a/b c.txt")["Body"].read()
+s3.put_object(Bucket="data", Key="out", Body=b"x")
+boto3.client("dynamodb", "us-east-1").get_item(TableName="t", Key={"a": {"S": "b"}})
+print("done")
+"#;
+
+#[tokio::test]
+async fn what_is_learned_of_aws_is_a_grant_that_is_enough_and_bound() {
+    let stack = stack().await;
+    let aws = Aws::grant(&stack, false, &json!({})).await;
+    let python = python();
+    let run = async |options: &[&str], script: &str| {
+        let program = ["--", &python, "-c", script];
+        let arguments = [&["run", "--set", SET][..], options, &program].concat();
+        stack.cli(&arguments).await
+    };
+
+    let ran = run(&["--learn"], SCRIPT).await.expect_success();
+
+    let line = ran.stderr.lines().find_map(|line| {
+        let (_, command) = line.split_once("claviger grant create ")?;
+        Some(command.to_owned())
+    });
+    let command = line.unwrap_or_else(|| panic!("no command: {ran:#?}"));
+    for part in [
+        "--aws-service dynamodb,s3",
+        "--aws-region us-east-1",
+        "--aws-bucket data",
+        "--aws-action 'dynamodb:*,s3:GetObject,s3:PutObject'",
+    ] {
+        assert!(command.contains(part), "{part} is missing: {command}");
+    }
+    assert!(ran.stderr.contains("every operation of dynamodb"));
+    let old = format!("/v1/vault/grants/{}", aws.access.grant);
+    stack.admin().delete(&old).await.expect_status(204);
+    let words: Vec<String> = command
+        .split(' ')
+        .map(|word| word.trim_matches('\'').to_owned())
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    stack
+        .cli(&[&["grant", "create"], &words[..]].concat())
+        .await
+        .expect_success();
+    let again = run(&[], SCRIPT).await.expect_success();
+    assert!(again.stdout.contains("done"), "{again:#?}");
+    let refused = run(
+        &[],
+        "import boto3; boto3.client('s3', 'us-east-1').delete_object(Bucket='data', Key='out')",
+    )
+    .await;
+    assert_ne!(refused.status, Some(0), "{refused:#?}");
+    stack.finish().await;
+}

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use self::action::{Asking, may_mint, may_mint_by, needs_body};
-pub use self::endpoint::takes_encoded_slash;
+pub use self::endpoint::{SignedAt, takes_encoded_slash};
 pub use self::presigned::Presigned;
 pub use self::s3::object_key;
 pub use self::scope::{AgentScope, Algorithm, Payload};

@@ -81,7 +81,12 @@ impl<'h> Endpoint<'h> {
 
     /// Whether requests to this endpoint are signed under that service name.
     pub(crate) fn is_signed_as(&self, name: &str) -> bool {
-        let others: &[&str] = match self.label {
+        self.label == name || self.other_services().contains(&name)
+    }
+
+    /// The service names under which it is signed beside its label.
+    fn other_services(&self) -> &'static [&'static str] {
+        match self.label {
             "s3-accelerate" | "s3-global" | "s3-accesspoint" | "s3-control" | "s3-external-1" => {
                 &["s3"]
             }
@@ -104,8 +109,7 @@ impl<'h> Endpoint<'h> {
             "transcribestreaming" => &["transcribe"],
             "runtime-v2-lex" | "models-v2-lex" => &["lex"],
             _ => &[],
-        };
-        self.label == name || others.contains(&name)
+        }
     }
 
     /// The service names under which it is signed, for a message.
@@ -117,6 +121,34 @@ impl<'h> Endpoint<'h> {
             "email" => "ses".to_owned(),
             label => label.to_owned(),
         }
+    }
+}
+
+/// What a host of AWS's says of the signatures that it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedAt {
+    /// The names of its service in them; at least one, the usual one first.
+    pub services: Vec<String>,
+    /// Their region; none where any may be meant.
+    pub region: Option<String>,
+}
+
+impl SignedAt {
+    /// Reads a canonical host; `None` if it is not AWS's, names no service, or is a customer's own server.
+    pub fn of(host: &str) -> Option<Self> {
+        let endpoint = Endpoint::of(host)?;
+        let usual = endpoint.services();
+        let others = endpoint.other_services().iter();
+        let others = others.filter(|other| **other != usual);
+        Some(Self {
+            region: match endpoint.region {
+                Region::Named(region) | Region::Global(region) => Some(region.to_owned()),
+                Region::Any => None,
+            },
+            services: std::iter::once(usual.clone())
+                .chain(others.map(|other| (*other).to_owned()))
+                .collect(),
+        })
     }
 }
 
@@ -228,6 +260,26 @@ mod tests {
     fn of(host: &str) -> (String, Region<'_>) {
         let endpoint = Endpoint::of(host).unwrap_or_else(|| panic!("{host}"));
         (endpoint.services(), endpoint.region)
+    }
+
+    #[test]
+    fn a_host_says_the_services_and_the_region_of_its_signatures() {
+        for (host, services, region) in [
+            ("data.s3.eu-west-3.amazonaws.com", "s3", "eu-west-3"),
+            ("data.s3-accelerate.amazonaws.com", "s3", ""),
+            (
+                "bedrock-runtime.us-east-1.amazonaws.com",
+                "bedrock",
+                "us-east-1",
+            ),
+            ("us-east-1.queue.amazonaws.com", "queue sqs", "us-east-1"),
+            ("iam.amazonaws.com", "iam", "us-east-1"),
+        ] {
+            let told = SignedAt::of(host).unwrap();
+            assert_eq!(told.services.join(" "), services, "{host}");
+            assert_eq!(told.region.unwrap_or_default(), region, "{host}");
+        }
+        assert_eq!(SignedAt::of("api.example.com"), None);
     }
 
     #[test]
