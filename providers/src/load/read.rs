@@ -125,23 +125,27 @@ pub(super) fn custom<'a>(
             at(if is_sent { "required" } else { "never_sent" }, field),
         )
     });
-    let env = spec.env.iter().map(|(variable, key)| {
-        let field = format!("env.{variable}");
-        (at(variable, field.clone()), at(key, field))
-    });
+    let env = spec.env.iter().map(custom_env);
+    let cookies = spec.cookies.as_ref();
     RawTemplate {
         name: Some(at("custom", "name".to_owned())),
         hosts: Some(At::new(list(&spec.hosts, "hosts"), Place::new(0, "hosts"))),
         keys: Some(At::new(keys.collect(), Place::new(0, "keys"))),
         env: env.collect(),
-        cookies: spec
-            .cookies
-            .as_ref()
-            .map(|word| at(word, "cookies".to_owned())),
+        cookies: cookies.map(|word| at(word, "cookies".to_owned())),
         make,
         inject,
         ..RawTemplate::default()
     }
+}
+
+/// A variable of a `custom` set.
+fn custom_env((variable, key): (&String, &String)) -> Entry {
+    let place = || Place::new(0, format!("env.{variable}"));
+    (
+        At::new(variable.clone(), place()),
+        At::new(key.clone(), place()),
+    )
 }
 
 /// A recipe of a `custom` set. A field that no recipe has is kept as one that is too much, so that it is reported.

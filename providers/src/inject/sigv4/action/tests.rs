@@ -460,7 +460,7 @@ fn a_pattern_that_covers_the_handing_out_of_credentials_is_told() {
 }
 
 #[test]
-fn what_shows_a_key_a_password_or_a_login_must_be_named_too() {
+fn what_shows_a_key_by_its_name_must_be_named_too() {
     for (service, target) in [
         ("acm", "CertificateManager.ExportCertificate"),
         ("appstream", "PhotonAdminProxyService.CreateStreamingURL"),
@@ -510,6 +510,10 @@ fn what_shows_a_key_a_password_or_a_login_must_be_named_too() {
         let named = asking.unnamed_minting(actions.as_deref(), |named| named == action);
         assert_eq!(named, None, "{service}:{action}");
     }
+}
+
+#[test]
+fn what_shows_a_key_by_its_path_must_be_named_too() {
     for (service, method, target, action) in [
         ("apigateway", "POST", "/apikeys", "CreateApiKey"),
         (
