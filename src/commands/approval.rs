@@ -156,7 +156,7 @@ fn asks_for(approval: &Value) -> String {
         let actions: Vec<_> = actions
             .into_iter()
             .flatten()
-            .flat_map(Value::as_str)
+            .filter_map(Value::as_str)
             .collect();
         if actions.is_empty() {
             return format!("{method} {host}{path}");
