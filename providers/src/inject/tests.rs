@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::*;
 use crate::{Authority, Catalog, CustomSpec};
 use http::HeaderMap;
+use serde_json::json;
 use time::macros::datetime;
 
 fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Arc<Secret>> {
@@ -651,6 +652,39 @@ fn only_a_plan_that_signs_reads_the_body() {
         (BodyNeed::HashUpTo(8 * 1024 * 1024), true)
     );
     assert_eq!(aws.headers("sts.amazonaws.com", "/").count(), 0);
+}
+
+#[test]
+fn a_body_is_taken_where_something_is_set_or_signed_in_it() {
+    let hmac =
+        |over: &str| json!({ "hmac": { "key": "${KEY}", "over": over, "header": "x-sign" } });
+    for (inject, takes, need) in [
+        (
+            json!({ "header": "x-key", "value": "${KEY}" }),
+            false,
+            BodyNeed::None,
+        ),
+        (hmac("{method}{target}"), false, BodyNeed::None),
+        (
+            hmac("{time}{body}"),
+            true,
+            BodyNeed::FillUpTo(LONGEST_FILLED_BODY),
+        ),
+        (
+            hmac("{body_sha256}"),
+            true,
+            BodyNeed::FillUpTo(LONGEST_FILLED_BODY),
+        ),
+        (
+            json!({ "form": "key", "value": "${KEY}" }),
+            true,
+            BodyNeed::FillUpTo(LONGEST_FILLED_BODY),
+        ),
+    ] {
+        let plan = custom(&inject, &[("KEY", "FAKE")]).unwrap();
+        assert_eq!(plan.takes_body("x.example", "/"), takes, "{inject}");
+        assert_eq!(plan.reads_body(), need, "{inject}");
+    }
 }
 
 #[test]

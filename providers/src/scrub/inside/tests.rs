@@ -117,6 +117,21 @@ fn what_only_begins_like_a_compressed_body_passes() {
 }
 
 #[test]
+fn only_what_is_compressed_is_unpacked() {
+    let scrubber = Arc::new(Scrubber::new([KEY]));
+    let bodies = FORMATS.map(|format| (compress(format, b"nothing to see"), true));
+    for (body, is_reading) in bodies
+        .into_iter()
+        .chain([(b"nothing to see".to_vec(), false)])
+    {
+        let mut inside = Inside::new(&scrubber, Depth::Whole);
+        assert!(!inside.is_reading(), "nothing has come yet");
+        inside.push(Bytes::copy_from_slice(&body[..10])).unwrap();
+        assert_eq!(inside.is_reading(), is_reading, "{body:?}");
+    }
+}
+
+#[test]
 fn a_body_that_begins_otherwise_passes_without_a_copy() {
     let scrubber = Arc::new(Scrubber::new([KEY]));
     let mut inside = Inside::new(&scrubber, Depth::Whole);

@@ -581,3 +581,15 @@ fn what_shows_a_key_by_its_path_must_be_named_too() {
         assert_eq!(case.mints(&[]), None, "{target}");
     }
 }
+
+#[test]
+fn the_action_of_s3_is_told_without_the_body() {
+    for (service, is_needed) in [
+        ("s3", false),
+        ("s3express", false),
+        ("iam", true),
+        ("lambda", true),
+    ] {
+        assert_eq!(needs_body(service), is_needed, "{service}");
+    }
+}
