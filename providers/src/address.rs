@@ -244,6 +244,7 @@ mod tests {
             "2620:4f:8001::1",
             "3fff:1000::1",
             "2606:ff9b::1",
+            "100:1::1",
         ] {
             assert!(!blocked(&policy, ip), "{ip}");
         }
