@@ -52,6 +52,14 @@ mod tests {
     }
 
     #[test]
+    fn request_ids_begin_with_their_time_in_milliseconds() {
+        let now = time::macros::datetime!(2026-11-22 12:00:00.123 UTC);
+        let milliseconds = now.unix_timestamp() * 1_000 + 123;
+        let begun = request_id(now)[..13].replace('-', "");
+        assert_eq!(begun, format!("{milliseconds:012x}"));
+    }
+
+    #[test]
     fn request_ids_are_uuids_and_differ() {
         let now = time::macros::datetime!(2026-11-22 12:00 UTC);
         let (one, other) = (request_id(now), request_id(now));

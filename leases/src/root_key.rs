@@ -162,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_a_known_id_is_held_only_if_it_is_that_key() {
+        let (held, other) = (RootKeyPair::generate(1), RootKeyPair::generate(1));
+        let keys = RootPublicKeys::new(vec![held.public()]);
+        assert!(keys.holds(&held.public()));
+        assert!(!keys.holds(&other.public()));
+        assert!(!keys.holds(&RootKeyPair::generate(2).public()));
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
         let pair = RootKeyPair::generate(7);
         let secret = hex::encode(pair.to_secret_bytes());

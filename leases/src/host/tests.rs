@@ -46,6 +46,18 @@ fn no_prefix_or_suffix_of_a_name_passes_for_the_name() {
 }
 
 #[test]
+fn only_a_pattern_without_wildcards_means_one_host() {
+    for (text, exact) in [
+        ("api.stripe.com", Some("api.stripe.com")),
+        ("api.stripe.com:8443", Some("api.stripe.com")),
+        ("[2001:db8::1]", Some("2001:db8::1")),
+        ("*.stripe.com", None),
+    ] {
+        assert_eq!(pattern(text).exact(), exact, "{text}");
+    }
+}
+
+#[test]
 fn wildcards_stand_for_whole_labels() {
     for (allowed, host) in [
         ("*.github.com", "api.github.com"),

@@ -58,6 +58,22 @@ fn a_star_is_one_segment_and_two_are_any_number() {
 }
 
 #[test]
+fn permissions_and_patterns_have_one_name() {
+    for (permission, name) in Permission::ALL
+        .into_iter()
+        .zip(["read", "write", "delete", "rotate"])
+    {
+        assert_eq!(permission.as_str(), name);
+        assert_eq!(serde_json::to_value(permission).unwrap(), name);
+    }
+    let parsed: PathPattern = "prod/*/db".parse().unwrap();
+    assert_eq!(
+        (parsed.as_str(), parsed.to_string().as_str()),
+        ("prod/*/db", "prod/*/db")
+    );
+}
+
+#[test]
 fn what_other_grammars_know_is_no_pattern() {
     for bad in [
         "", "/a", "a/", "a//b", "a?", "[a-z]", "{a,b}", "a/../b", "a.b", "a%2fb", "***", "a**",

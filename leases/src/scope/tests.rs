@@ -93,6 +93,12 @@ fn keys_are_a_star_or_a_list() {
 }
 
 #[test]
+fn keys_are_shown_as_they_are_written() {
+    let only = Keys::Only(vec!["A".to_owned(), "B".to_owned()]);
+    assert_eq!([Keys::All.to_string(), only.to_string()], ["*", "A, B"]);
+}
+
+#[test]
 fn kinds_and_actions_are_read_and_written() {
     for action in Action::ALL {
         assert_eq!(action.as_str().parse::<Action>().unwrap(), action);
