@@ -75,6 +75,27 @@ fn a_single_address_is_a_network_of_one() {
 }
 
 #[test]
+fn a_scope_takes_clients_of_its_networks_or_all() {
+    for (json, client, is_taken) in [
+        ("{}", "192.0.2.1", true),
+        (
+            r#"{"cidrs": ["10.0.0.0/8", "192.0.2.0/24"]}"#,
+            "192.0.2.1",
+            true,
+        ),
+        (r#"{"cidrs": ["10.0.0.0/8"]}"#, "192.0.2.1", false),
+        (r#"{"cidrs": ["10.0.0.0/8"]}"#, "::ffff:10.1.2.3", true),
+    ] {
+        let client = client.parse().unwrap();
+        assert_eq!(
+            scope(json).takes_client(client),
+            is_taken,
+            "{json} {client}"
+        );
+    }
+}
+
+#[test]
 fn keys_are_a_star_or_a_list() {
     let keys: Keys = serde_json::from_str("\"*\"").unwrap();
     assert!(keys.allows("ANY"));
