@@ -837,6 +837,16 @@ fn a_malformed_authorization_is_refused() {
 }
 
 #[test]
+fn the_key_of_a_stream_is_derived_as_aws_documents_it() {
+    let plan = plan(&[]);
+    let credentials = plan.sigv4().unwrap().credentials();
+    let key = signing_key(credentials, &scope("us-east-1", "iam", &[]), NOW);
+    // The example of "Signature Version 4: calculating the signing key" in AWS's general reference.
+    let expected = "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9";
+    assert_eq!(hex::encode(*key), expected);
+}
+
+#[test]
 fn debug_shows_no_key() {
     let plan = plan(&[("AWS_SESSION_TOKEN", TOKEN)]);
     let text = format!("{:?} {:?}", plan, plan.sigv4());
