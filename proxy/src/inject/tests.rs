@@ -317,11 +317,18 @@ fn cookies_leave_in_one_field_with_ours_in_place_of_the_agents() {
             .collect();
         assert_eq!(left_here, left, "{crumbs:?} {url}");
     }
-    // A plan without cookies leaves crumbs alone where the protocol takes them.
-    for (version, left) in [(Version::HTTP_2, 2), (Version::HTTP_11, 1)] {
+    // A plan that lets cookies pass leaves crumbs alone where the protocol takes them; others leave none.
+    let pass = "cookies = \"pass\"\n[[inject]]\nheader = \"x-key\"\nvalue = \"${KEY}\"\n";
+    let pass = plan(&template("api.acme.com", pass), &[("KEY", "secret0123")]);
+    for (plan, version, left) in [
+        (&pass, Version::HTTP_2, 2),
+        (&pass, Version::HTTP_11, 1),
+        (&stripe(), Version::HTTP_2, 0),
+        (&stripe(), Version::HTTP_11, 0),
+    ] {
         let mut request = request("/v1", version, &[("cookie", "a=1"), ("cookie", "b=2")]);
-        let target = target("https://api.stripe.com/v1");
-        inject(&mut request, &stripe(), &target, None, false, NOW).unwrap();
+        let target = target("https://api.acme.com/v1");
+        inject(&mut request, plan, &target, None, false, NOW).unwrap();
         assert_eq!(request.headers.get_all(COOKIE).iter().count(), left);
     }
 }
