@@ -450,6 +450,12 @@ paths = ["/token"]
             "{TEMPLATE}\n[[deny]]\nwhy = \"deletes a site\"\nmethods = [\"DELETE\"]\nby_method = true\npaths = [\"/v1/sites/*\"]\n"
         );
         let template = parse_template("acme.toml", &text).unwrap();
+        let of_methods = template.denials().iter().map(Denial::is_by_method);
+        assert!(
+            of_methods.eq([false, false, true]),
+            "{:?}",
+            template.denials()
+        );
         let host = "api.acme.example";
         let none = template.denied(host, "DELETE", "/v1/sites/a", std::iter::empty);
         assert!(none.is_none(), "{none:?}");

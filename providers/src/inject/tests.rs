@@ -383,6 +383,27 @@ fn a_custom_cookie_replaces_the_agents_own_of_that_name() {
 }
 
 #[test]
+fn a_cookie_of_ours_never_comes_back_and_others_where_they_pass() {
+    let cookie = serde_json::json!({ "cookie": "session", "value": "${KEY}" });
+    let passes = custom(&cookie, &[("KEY", "tok_0123456789abcdef")]).unwrap();
+    let drops = plan(
+        "stripe",
+        &[("STRIPE_SECRET_KEY", "sk_live_0123456789abcdef")],
+    );
+    for (field, is_ours) in [
+        (&b"session=1; Path=/"[..], true),
+        (b"theme=dark; Secure", false),
+    ] {
+        assert_eq!(passes.drops_set_cookie(field), is_ours, "{field:?}");
+        assert!(drops.drops_set_cookie(field), "{field:?}");
+    }
+    for (name, is_cookie) in [("cookie", true), ("Cookie2", true), ("cookies", false)] {
+        assert!(!passes.drops_cookie(name), "{name}");
+        assert_eq!(drops.drops_cookie(name), is_cookie, "{name}");
+    }
+}
+
+#[test]
 fn a_custom_path_is_filled_in_its_segment_alone() {
     let plan = custom(
         &serde_json::json!({ "path": "/hook/${KEY}/send" }),

@@ -132,6 +132,21 @@ fn only_what_is_compressed_is_unpacked() {
 }
 
 #[test]
+fn a_secret_before_a_mistake_is_found_too() {
+    let text = [b"key: ".as_slice(), KEY].concat();
+    let mut body = compress("gzip", &text);
+    // The checksum behind the text (RFC 1952, section 2.3.1).
+    let place = body.len() - 8;
+    body[place] ^= 1;
+    for depth in [Depth::Whole, Depth::Beginning] {
+        for chunk in [1, body.len()] {
+            let read = pass(depth, &body, chunk);
+            assert_eq!(read, Err(InsideError::Reflected), "{depth:?} {chunk}");
+        }
+    }
+}
+
+#[test]
 fn a_body_that_begins_otherwise_passes_without_a_copy() {
     let scrubber = Arc::new(Scrubber::new([KEY]));
     let mut inside = Inside::new(&scrubber, Depth::Whole);
