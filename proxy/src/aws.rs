@@ -42,15 +42,7 @@ pub(crate) fn allow(
     if !asks_action && bounds.is_default() {
         return Ok(());
     }
-    let asking = Asking {
-        service: &scope.service,
-        method,
-        host: target.host.as_str(),
-        path: &target.path,
-        query: target.query.as_deref(),
-        headers,
-        body,
-    };
+    let asking = asking(scope, target, method, headers, body);
     let actions = if asks_action {
         let told = asking.actions(!bounds.actions.is_empty());
         told.map_err(|error| refused(&error))?
@@ -104,4 +96,22 @@ pub(crate) fn refused(error: &SigV4Refusal) -> Refusal {
         _ => Code::GrantDenied,
     };
     Refusal::new(code, error.to_string())
+}
+/// What a request asks of AWS, as the template's rules read it.
+pub(crate) fn asking<'r>(
+    scope: &'r AgentScope,
+    target: &'r Target,
+    method: &'r Method,
+    headers: &'r HeaderMap,
+    body: &'r [u8],
+) -> Asking<'r> {
+    Asking {
+        service: &scope.service,
+        method,
+        host: target.host.as_str(),
+        path: &target.path,
+        query: target.query.as_deref(),
+        headers,
+        body,
+    }
 }

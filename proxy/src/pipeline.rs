@@ -19,7 +19,7 @@ use pingora::{Error, ErrorType};
 use providers::template::Template;
 use providers::usage::Asking;
 use store::Store;
-use store::ledger::{Refused, RequestFacts};
+use store::ledger::{RecordedUse, Refused, RequestFacts};
 
 use crate::account;
 use crate::answer::Asked;
@@ -167,9 +167,7 @@ impl Pipeline {
         let used = ctx.used.as_ref().expect("set above");
         self.budgeted
             .note(&permit.binding().grant, used.hold().is_some());
-        ctx.spending = used
-            .hold()
-            .map(|hold| Spending::new(hold, &self.catalog.borrow(), template, &method));
+        ctx.spending = self.spending(used, template, &method);
         check_metered(session, ctx)?;
         let credential = self.opener.open(used, permit, target).await;
         let credential = credential.map_err(|refusal| refusal.after_use(lease))?;
@@ -198,6 +196,22 @@ impl Pipeline {
             return body::hold_for_estimate(&self.held_bodies, session).await;
         }
         Ok(None)
+    }
+
+    /// What a use spends, if it holds part of a budget.
+    pub(crate) fn spending(
+        &self,
+        used: &RecordedUse,
+        template: Option<&Template>,
+        method: &str,
+    ) -> Option<Spending> {
+        let hold = used.hold()?;
+        Some(Spending::new(
+            hold,
+            &self.catalog.borrow(),
+            template,
+            method,
+        ))
     }
 
     /// Puts `*` in place of what stands in a path's slot, before policy sees the path. A `custom` set's template is not

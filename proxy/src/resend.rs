@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 use crate::record;
 use crate::refuse::Refusal;
 use crate::served::Served;
-use crate::spend::{self, Spending};
+use crate::spend;
 
 /// Whether a request is sent a second time.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +80,7 @@ impl Pipeline {
         let Ok(again) = again.await else {
             return Ok(false);
         };
-        let spending = again
-            .hold()
-            .map(|hold| Spending::new(hold, &self.catalog.borrow(), template, method));
+        let spending = self.spending(&again, template, method);
         let opened = self.opener.open(&again, permit, target).await;
         if let Some(spending) = &mut ctx.spending {
             spending.begin(answer);

@@ -3,12 +3,13 @@
 
 use http::HeaderMap;
 use http::header::{CONNECTION, COOKIE};
-use providers::inject::sigv4::{AgentScope, Asking};
+use providers::inject::sigv4::AgentScope;
 use providers::template::Template;
 use sha2::{Digest, Sha256};
 use store::approvals::{ShownField, ShownHead};
 
 use super::Request;
+use crate::aws;
 use crate::inject::is_unwanted;
 use crate::strays::without_leases;
 
@@ -43,15 +44,7 @@ pub(super) fn read(request: &Request<'_>, template: Option<&Template>) -> BoundH
         (AWS_SCOPE.to_owned(), said.into_bytes())
     }));
     let actions = scope.and_then(|scope| {
-        let asking = Asking {
-            service: &scope.service,
-            method,
-            host: target.host.as_str(),
-            path: &target.path,
-            query: target.query.as_deref(),
-            headers,
-            body: body.bytes(),
-        };
+        let asking = aws::asking(&scope, target, method, headers, body.bytes());
         let actions = asking.actions(true).ok().flatten()?;
         let name = |action: String| format!("{}:{action}", scope.service);
         Some(actions.into_iter().map(name).collect())
